@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make demo` and `make test` set up everything they need in .venv, once.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+BUILD ?= build
+NATIVE := $(shell find tflite_ops -type f 2>/dev/null)
+NATIVE_TESTS := $(wildcard tests/native/*)
+# Quiet TensorFlow's start-up chatter; set it to 0 to see everything.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+export CUDA_VISIBLE_DEVICES ?=
+PYTEST = $(BIN)/python -m pytest
+
+.PHONY: demo test test-python test-backends test-native test-sanitize test-arm lint format bench bench-peers clean help
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else f"tfrewprune needs Python 3.10 to 3.13, found {v[0]}.{v[1]}; call make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV) || { echo "no venv module: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# Installed again when the metadata or a native source changes.
+$(VENV)/installed: $(BIN)/python setup.cfg setup.py pyproject.toml $(NATIVE)
+	@command -v $${CXX:-c++} >/dev/null || { echo "no C++ compiler: apt-get install g++" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint]' cmake ninja
+	@touch $@
+
+demo: $(VENV)/installed  ## train, prune, convert and time a small model
+	$(BIN)/tfrewprune demo --output demo-output
+
+test: lint test-native test-sanitize test-python test-backends test-arm  ## everything CI runs
+
+test-python: $(VENV)/installed
+	$(PYTEST) tests
+
+test-backends: $(VENV)/installed  ## the backend-neutral tests on JAX and PyTorch, where installed
+	@for backend in jax torch; do \
+	  if $(BIN)/python -c "import $$backend" 2>/dev/null; then \
+	    echo "== KERAS_BACKEND=$$backend"; \
+	    KERAS_BACKEND=$$backend $(PYTEST) tests/unit -m backend -q || exit 1; \
+	  else echo "== $$backend is not installed: its backend tests are skipped"; fi; \
+	done
+
+lint: $(VENV)/installed  ## ruff and clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	find tflite_ops tests/native \( -name '*.cc' -o -name '*.h' \) | xargs $(BIN)/clang-format --dry-run --Werror
+
+format: $(VENV)/installed  ## let the tools lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	find tflite_ops tests/native \( -name '*.cc' -o -name '*.h' \) | xargs $(BIN)/clang-format -i
+
+bench: $(VENV)/installed  ## our kernels beside LiteRT's XNNPACK, under ten minutes
+	$(BIN)/python -m pip install --quiet --editable '.[report]'
+	$(BIN)/python -m tfrewprune.benchmark --output bench-output
+
+bench-peers: $(VENV)/installed  ## bench with the other engines that install from PyPI
+	$(BIN)/python -m pip install --quiet --editable '.[report,peers]'
+	$(BIN)/python -m tfrewprune.benchmark --peers --output bench-output
+
+clean:
+	rm -rf $(BUILD) $(VENV) demo-output bench-output *.egg-info tfrewprune/runtime/*.so

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reweighted block pruning for Keras 3 that LiteRT runs smaller and faster.
+
+The path from a Keras model to a faster `.tflite`, in the order of the packages:
+`structures` (what may be removed) -> `methods` (which penalty moves the weights) ->
+`recipe` (which layer gets what) -> `wrappers` (how a Keras layer carries penalty and
+mask) -> `pipeline` (train, prune, retrain, strip) -> `payload` and `convert` (pack into
+a `.tflite`) -> `runtime` (run it) -> `benchmark` and `report` (prove it) -> `cli`.
+
+Names are imported when first used, so that `import tfrewprune` costs nothing and
+needs neither TensorFlow nor Keras.
+
+Example:
+    >>> import tfrewprune as trp
+    >>> recipe = trp.Recipe([trp.Rule("*", structure=trp.Block(16, 1), rate=8)])
+    >>> result = trp.compress(model, recipe, x_train, y_train)  # doctest: +SKIP
+    >>> trp.convert(result.model, "model.tflite")  # doctest: +SKIP
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "structures": ("Structure", "Unstructured", "Filter", "Channel", "Column", "Block"),
+    "recipe": ("Recipe", "Rule"),
+    "wrappers": (
+        "GroupLassoRegularizer",
+        "MaskConstraint",
+        "Prunable",
+        "Reweight",
+        "ReweightedRegularizer",
+        "SparsityLogger",
+        "attach",
+        "wrap",
+    ),
+    "pipeline": (
+        "CompressResult",
+        "compress",
+        "hard_prune",
+        "masked_retrain",
+        "reweighted_train",
+        "sparsity_summary",
+        "strip",
+    ),
+    "convert": ("ConversionError", "convert", "unpack"),
+    "inspection": ("inspect_model",),
+    "runtime": ("Interpreter", "delegate_path"),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_MODULE_OF)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'tfrewprune' has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULE_OF])
