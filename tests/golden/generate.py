@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the golden payloads that the Python and the C++ tests both read.
+
+Run ``python tests/golden/generate.py`` only when PAYLOAD.md changes. Files:
+
+- ``payloads.txt``: one line a payload,
+  ``name rows columns band_rows band_count column_count``;
+- ``NAME.payload``: the bytes; ``NAME.weights``: its weights other than 0 in row-major
+  order, 12 bytes each: u32 row, u32 column, float32 value;
+- ``refused.txt``: one line a damaged payload, ``name what-is-wrong``;
+- ``NAME.refused``: the bytes every reader must refuse.
+
+The bytes are put together here by hand, not by ``tfrewprune.payload``.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+
+def align(n: int, to: int) -> int:
+    return -(-n // to) * to
+
+
+def weight(row: int, column: int) -> float:
+    """A value that float32 holds exactly and that is never 0."""
+    return ((row * 37 + column * 11) % 64 - 32 + 0.5) / 16.0
+
+
+def build(rows, columns, lanes, bands):
+    """Returns (payload, weights) of ``bands``: a list of (row ids, columns)."""
+    width = 2 if rows <= 65535 and columns <= 65536 else 4
+    letter = {2: "H", 4: "I"}[width]
+    row_id, start, column, value = [], [0], [], []
+    weights = {}
+    for ids, owned in bands:
+        ids = list(ids) + [rows] * (lanes - len(ids))
+        row_id += ids
+        column += owned
+        start.append(len(column))
+        for k in owned:
+            for row in ids:
+                survives = row < rows and (row * 7 + k) % 13 != 0
+                value.append(weight(row, k) if survives else 0.0)
+                if survives:
+                    weights[row, k] = weight(row, k)
+    parts = [
+        (struct.pack(f"<{len(row_id)}{letter}", *row_id), 4),
+        (struct.pack(f"<{len(start)}I", *start), 4),
+        (struct.pack(f"<{len(column)}{letter}", *column), 4),
+        (struct.pack(f"<{len(value)}f", *value), 64),
+    ]
+    body, sections = bytearray(128), []
+    for data, to in parts:
+        body += bytes(align(len(body), to) - len(body))
+        sections += [len(body), len(data)]
+        body += data
+    counts = (rows, columns, lanes, len(bands), len(column), width, 0)
+    body[:128] = struct.pack(
+        "<4sHHIIIIIIQIIQQQQQQQQQQ",
+        *(b"TFRP", 1, 128, 0, 0, *counts, *sections, len(body), 0),
+    )
+    records = (struct.pack("<IIf", *at, weights[at]) for at in sorted(weights))
+    return bytes(body), b"".join(records)
+
+
+PAYLOADS = {
+    "empty": (3, 5, 4, []),
+    "one_weight": (1, 1, 4, [([0], [0])]),
+    "two_bands": (
+        *(32, 27, 16),
+        [(range(16), [0, 3, 4, 26]), (range(16, 32), [1, 2, 25])],
+    ),
+    "ragged": (19, 36, 8, [(range(8), [5, 35]), ([16, 17, 18], [0, 1, 2, 34])]),
+    "reordered": (
+        *(12, 50, 4),
+        [([11, 2, 7, 5], [49]), ([0, 1, 10, 3], [0, 7, 48]), ([9], [])],
+    ),
+    "wide_band": (40, 64, 32, [(range(1, 33), [0, 63]), ([0, 39], [1, 62])]),
+    "wide_index": (5, 65537, 4, [([4, 0], [0, 65535, 65536])]),
+    "widest_short_index": (3, 65536, 4, [([2], [0, 65535])]),
+}
+
+
+def put(payload, offset, letter, value):
+    damaged = bytearray(payload)
+    struct.pack_into("<" + letter, damaged, offset, value)
+    return bytes(damaged)
+
+
+def refused(payload):
+    """Yields (name, what is wrong, bytes) from the payload "ragged"."""
+    row_id, start, column, value = (
+        struct.unpack_from("<Q", payload, 48 + 16 * i)[0] for i in range(4)
+    )
+    fields = {
+        "magic": (0, "I", 0),
+        "version": (4, "H", 2),
+        "header_bytes": (6, "H", 64),
+        "layout": (8, "I", 1),
+        "value_type": (12, "I", 1),
+        "rows_zero": (16, "I", 0),
+        "rows_huge": (16, "I", 0xFFFFFFFF),
+        "columns_zero": (20, "I", 0),
+        "columns_small": (20, "I", 35),
+        "band_rows": (24, "I", 5),
+        "band_count": (28, "I", 3),
+        "band_count_huge": (28, "I", 0xFFFFFFFF),
+        "column_count": (32, "Q", 7),
+        "column_count_huge": (32, "Q", 1 << 62),
+        "index_bytes": (40, "I", 4),
+        "flags": (44, "I", 1),
+        "row_id_offset": (48, "Q", 132),
+        "row_id_in_header": (48, "Q", 64),
+        "row_id_length": (56, "Q", 34),
+        "band_start_offset": (64, "Q", 1 << 63),
+        "column_offset": (80, "Q", 0xFFFFFFFFFFFFFFFC),
+        "column_length": (88, "Q", 0xFFFFFFFFFFFFFFFF),
+        "value_offset": (96, "Q", value + 4),
+        "value_length": (104, "Q", 0),
+        "payload_bytes": (112, "Q", len(payload) + 64),
+        "reserved": (120, "Q", 1),
+        "row_repeated": (row_id + 2, "H", 0),
+        "row_out_of_range": (row_id, "H", 20),
+        "band_start_first": (start, "I", 1),
+        "band_start_falls": (start + 4, "I", 7),
+        "band_start_last": (start + 8, "I", 5),
+        "column_out_of_range": (column + 2, "H", 36),
+        "column_repeated": (column + 2, "H", 5),
+        "column_falls": (column + 6, "H", 0),
+        "gap_not_zero": (column + 12, "B", 1),
+        "idle_lane_not_zero": (value + 4 * (2 * 8 + 7), "f", 1.0),
+    }
+    for name, (offset, letter, new) in fields.items():
+        what = f"{letter} at byte {offset} is {new}"
+        yield name, what, put(payload, offset, letter, new)
+    yield "truncated", "last byte missing", payload[:-1]
+    yield "trailing", "four bytes too many", payload + bytes(4)
+    yield "header_only", "nothing after the header", payload[:128]
+    yield "short_header", "127 bytes", payload[:127]
+    yield "no_bytes", "nothing", b""
+    idle, _ = build(8, 9, 4, [(range(4), [1]), ([], [])])
+    yield "idle_band", "a band with neither rows nor columns", idle
+
+
+def main() -> None:
+    lines = []
+    for name, arguments in PAYLOADS.items():
+        payload, weights = build(*arguments)
+        (FOLDER / f"{name}.payload").write_bytes(payload)
+        (FOLDER / f"{name}.weights").write_bytes(weights)
+        rows, columns, lanes, bands = arguments
+        count = sum(len(owned) for _, owned in bands)
+        lines.append(f"{name} {rows} {columns} {lanes} {len(bands)} {count}\n")
+    (FOLDER / "payloads.txt").write_text("".join(lines))
+    lines = []
+    for name, what, payload in refused(build(*PAYLOADS["ragged"])[0]):
+        (FOLDER / f"{name}.refused").write_bytes(payload)
+        lines.append(f"{name} {what}\n")
+    (FOLDER / "refused.txt").write_text("".join(lines))
+
+
+if __name__ == "__main__":
+    main()
