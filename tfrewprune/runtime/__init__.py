@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs packed models: LiteRT's interpreter with the native delegate in place."""
+
+from typing import Any
+
+from tfrewprune.runtime.library import LibraryNotFoundError, delegate_path
+
+__all__ = ["Interpreter", "LibraryNotFoundError", "delegate_path"]
+
+
+def __getattr__(name: str) -> Any:
+    # `delegate_path` alone needs no LiteRT.
+    if name == "Interpreter":
+        from tfrewprune.runtime.interpreter import Interpreter
+
+        return Interpreter
+    raise AttributeError(f"module 'tfrewprune.runtime' has no attribute {name!r}")

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LiteRT's interpreter with the native delegate already in place."""
+
+import ctypes
+import mmap
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+try:
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.interpreter import Interpreter as _LiteRtInterpreter
+    from ai_edge_litert.interpreter import load_delegate
+except ModuleNotFoundError:  # TensorFlow carries the same interpreter
+    from tensorflow.lite.python import schema_py_generated as schema
+    from tensorflow.lite.python.interpreter import Interpreter as _LiteRtInterpreter
+    from tensorflow.lite.python.interpreter import load_delegate
+
+from tfrewprune.runtime.library import delegate_path
+
+CUSTOM_OP_PREFIX = "Tfrewprune"
+
+
+class Interpreter(_LiteRtInterpreter):
+    """Runs a `.tflite` model whose pruned layers were packed by `tfrewprune.convert`.
+
+    A LiteRT interpreter in every respect (same methods, same thread rules); packed
+    layers run in the native library, every other layer in LiteRT's XNNPACK.
+
+    Args:
+        model_path: Path of a `.tflite` file. The file is memory-mapped and packed
+            weights are used in place.
+        model_content: The bytes of a model; exactly one of the two must be given.
+        experimental_delegates: More delegates, applied after ours.
+        num_threads: Threads for LiteRT and for packed layers; None means 1.
+        isa: Kernels to use: "auto", "avx512", "avx2", "neon", "portable" or
+            "reference". None leaves the choice to the environment variable
+            `TFREWPRUNE_ISA` and then to the CPU.
+        log_level: How much the delegate reports through LiteRT's log: "error",
+            "warning", "info" or "debug". None keeps its default.
+        **options: Everything else that LiteRT's `Interpreter` takes.
+
+    Raises:
+        LibraryNotFoundError: If the native library was not built.
+        ValueError: If the model cannot be read, or the CPU has no such `isa`.
+        RuntimeError: If a packed layer was not claimed by the delegate, for example
+            because its payload is damaged.
+
+    Warns:
+        UserWarning: If the model has no packed layer: it runs as in plain LiteRT.
+
+    Example:
+        >>> interpreter = trp.Interpreter("packed.tflite", num_threads=2)
+        >>> interpreter.allocate_tensors()
+        >>> index = interpreter.get_input_details()[0]["index"]
+        >>> interpreter.set_tensor(index, images)
+        >>> interpreter.invoke()
+        >>> interpreter.claimed_nodes, interpreter.isa  # doctest: +SKIP
+        (12, 'avx512')
+    """
+
+    def __init__(
+        self,
+        model_path: str | os.PathLike[str] | None = None,
+        model_content: bytes | None = None,
+        experimental_delegates: Sequence[Any] | None = None,
+        num_threads: int | None = None,
+        *,
+        isa: str | None = None,
+        log_level: str | None = None,
+        **options: Any,
+    ) -> None:
+        if model_content is not None and not isinstance(model_content, bytes):
+            model_content = bytes(model_content)
+        if model_path is not None and not os.path.isfile(model_path):
+            raise ValueError(
+                "Argument `model_path` must name a .tflite file. "
+                f"Received: {os.fspath(model_path)!r}, and there is no such file."
+            )
+        settings = {"threads": num_threads or 1, "isa": isa, "log_level": log_level}
+        settings = {key: value for key, value in settings.items() if value is not None}
+        self._packing_delegate = load_delegate(delegate_path(), settings)
+        super().__init__(
+            model_path=None if model_path is None else os.fspath(model_path),
+            model_content=model_content,
+            experimental_delegates=[
+                self._packing_delegate,
+                *(experimental_delegates or ()),
+            ],
+            num_threads=num_threads,
+            **options,
+        )
+        packed = _count_packed_nodes(model_path, model_content)
+        if packed == 0:
+            warnings.warn(
+                "The model has no packed layer, so it runs as in plain LiteRT. "
+                "Pack it with tfrewprune.convert first.",
+                stacklevel=2,
+            )
+        elif self.claimed_nodes != packed:
+            raise RuntimeError(
+                f"The model has {packed} packed layers but the delegate claimed "
+                f"{self.claimed_nodes}. Its reason is in LiteRT's log above. "
+                f"The library is {delegate_path()}."
+            )
+
+    @property
+    def claimed_nodes(self) -> int:
+        """How many packed layers run in the native library."""
+        return self._ask_delegate("tfrewprune_claimed_nodes", ctypes.c_int)
+
+    @property
+    def isa(self) -> str:
+        """The kernels in use: avx512, avx2, neon, portable or reference."""
+        return self._ask_delegate("tfrewprune_isa", ctypes.c_char_p).decode("ascii")
+
+    @property
+    def threads(self) -> int:
+        """How many threads packed layers may use."""
+        return self._ask_delegate("tfrewprune_threads", ctypes.c_int)
+
+    def _ask_delegate(self, symbol: str, result: Any) -> Any:
+        function = getattr(self._packing_delegate._library, symbol)
+        function.argtypes = [ctypes.c_void_p]
+        function.restype = result
+        return function(self._packing_delegate._get_native_delegate_pointer())
+
+    def __del__(self) -> None:
+        # Destroys the interpreter first; the delegate must outlive it.
+        super().__del__()
+        self._packing_delegate = None
+
+
+def _count_packed_nodes(
+    path: str | os.PathLike[str] | None, content: bytes | None
+) -> int:
+    """Counts the nodes that carry one of our custom ops, in all subgraphs.
+
+    LiteRT has already verified the model, so its offsets are sound. A file is mapped:
+    only the pages of the graph are read, not the weights.
+    """
+    if content is not None:
+        return _count_in_buffer(content)
+    with (
+        open(path, "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view,
+    ):
+        return _count_in_buffer(view)
+
+
+def _count_in_buffer(buffer: bytes | mmap.mmap) -> int:
+    model = schema.Model.GetRootAs(buffer, 0)
+    prefix = CUSTOM_OP_PREFIX.encode("ascii")
+    ours = {
+        index
+        for index in range(model.OperatorCodesLength())
+        if (model.OperatorCodes(index).CustomCode() or b"").startswith(prefix)
+    }
+    if not ours:
+        return 0
+    subgraphs = (model.Subgraphs(i) for i in range(model.SubgraphsLength()))
+    return sum(
+        subgraph.Operators(i).OpcodeIndex() in ours
+        for subgraph in subgraphs
+        for i in range(subgraph.OperatorsLength())
+    )

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the native delegate library on disk."""
+
+import os
+from pathlib import Path
+
+LIBRARY_NAME = "libtfrewprune_delegate.so"
+LIBRARY_VARIABLE = "TFREWPRUNE_LIBRARY"
+
+
+class LibraryNotFoundError(FileNotFoundError):
+    """The native delegate library is not where it should be."""
+
+
+def delegate_path() -> str:
+    """Returns the absolute path of the native delegate library.
+
+    Hand it to anything that loads TFLite external delegates: LiteRT's
+    `load_delegate` in Python, `TfLiteExternalDelegateCreate` in C and C++, or
+    `benchmark_model --external_delegate_path`. `tfrewprune.Interpreter` does so by
+    itself.
+
+    The environment variable `TFREWPRUNE_LIBRARY` names another build of the library,
+    for example one with sanitizers.
+
+    Raises:
+        LibraryNotFoundError: If the file does not exist; the message says what to run.
+
+    Example:
+        >>> import tfrewprune as trp
+        >>> from ai_edge_litert.interpreter import Interpreter, load_delegate
+        >>> delegate = load_delegate(trp.delegate_path(), {"threads": 2})
+        >>> interpreter = Interpreter(
+        ...     "packed.tflite", experimental_delegates=[delegate]
+        ... )  # doctest: +SKIP
+    """
+    override = os.environ.get(LIBRARY_VARIABLE)
+    if override:
+        path = Path(override).expanduser().resolve()
+        if not path.is_file():
+            raise LibraryNotFoundError(
+                f"{LIBRARY_VARIABLE} must name the built {LIBRARY_NAME}. "
+                f"Received: {override!r}, and there is no such file."
+            )
+        return str(path)
+    path = Path(__file__).resolve().parent / LIBRARY_NAME
+    if not path.is_file():
+        raise LibraryNotFoundError(
+            f"The native library {LIBRARY_NAME} is missing from {path.parent}. "
+            "Build it with `pip install -e .` in the source folder (a C++17 compiler "
+            f"is needed), or set {LIBRARY_VARIABLE} to the path of a build."
+        )
+    return str(path)
