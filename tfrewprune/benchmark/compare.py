@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A packed model beside its dense original: same inputs, same threads, in turn."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter as LiteRtInterpreter
+
+from tfrewprune.benchmark.measure import (
+    Measurement,
+    Ratio,
+    Timing,
+    check_results,
+    interleave,
+)
+from tfrewprune.runtime import Interpreter
+
+DEFAULT_TOLERANCE = 1e-3
+"""Largest difference of outputs, over the largest output, that counts as equal."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What loading a model costs a fresh process.
+
+    Attributes:
+        load_seconds: From opening the file to the end of the first inference.
+        resident_bytes: Growth of the resident memory by then, mapped file included.
+    """
+
+    load_seconds: float
+    resident_bytes: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything measured about one packed model and its dense original.
+
+    Attributes:
+        threads: Threads of both.
+        isa: Kernels that ran the packed layers.
+        claimed_nodes: Packed layers.
+        dense: Time of the dense model in LiteRT with XNNPACK.
+        packed: Time of the packed model.
+        ratio: How many times faster the packed model is.
+        rounds: Alternating rounds the figures come from.
+        error: Largest output difference over the largest output.
+        dense_bytes: File size.
+        packed_bytes: File size.
+        dense_cost: Load time and memory, or None if not asked for.
+        packed_cost: Load time and memory, or None if not asked for.
+    """
+
+    threads: int
+    isa: str
+    claimed_nodes: int
+    dense: Timing
+    packed: Timing
+    ratio: Ratio
+    rounds: int
+    error: float
+    dense_bytes: int
+    packed_bytes: int
+    dense_cost: Cost | None = None
+    packed_cost: Cost | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compare_models(
+    packed: str | os.PathLike[str],
+    dense: str | os.PathLike[str],
+    *,
+    threads: int = 1,
+    isa: str | None = None,
+    tolerance: float = DEFAULT_TOLERANCE,
+    min_seconds: float = 2.0,
+    inputs: Sequence[np.ndarray] | None = None,
+    seed: int = 0,
+    with_cost: bool = True,
+) -> Comparison:
+    """Checks that two models agree and times them in turn.
+
+    Args:
+        packed: Path of the model that `tfrewprune.convert` wrote.
+        dense: Path of the dense model.
+        threads: Threads for both.
+        isa: Kernels of the packed layers; None for the best of this CPU.
+        tolerance: Largest allowed difference of outputs, over the largest output.
+        min_seconds: How long to measure, both models together.
+        inputs: Arrays in the order of the models' inputs; None draws random ones.
+        seed: Seed of the random inputs.
+        with_cost: Whether to measure load time and memory in fresh processes too.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        WrongResultError: If the outputs differ; nothing is timed then.
+        ValueError: If a model cannot be read, or the inputs of the two differ.
+
+    Example:
+        >>> result = compare_models("packed.tflite", "dense.tflite", threads=2)
+        >>> result.ratio.median  # doctest: +SKIP
+        3.4
+    """
+    baseline = LiteRtInterpreter(
+        model_path=_existing(dense, "dense"), num_threads=threads
+    )
+    candidate = Interpreter(
+        model_path=_existing(packed, "packed"), num_threads=threads, isa=isa
+    )
+    if inputs is None:
+        inputs = random_inputs(baseline, seed)
+    measurement, error = time_pair(
+        baseline, candidate, inputs, tolerance=tolerance, min_seconds=min_seconds
+    )
+    return Comparison(
+        threads=threads,
+        isa=candidate.isa,
+        claimed_nodes=candidate.claimed_nodes,
+        dense=measurement.timing("dense"),
+        packed=measurement.timing("packed"),
+        ratio=measurement.ratio("dense", "packed"),
+        rounds=measurement.rounds,
+        error=error,
+        dense_bytes=os.path.getsize(dense),
+        packed_bytes=os.path.getsize(packed),
+        dense_cost=load_cost(dense, threads) if with_cost else None,
+        packed_cost=load_cost(packed, threads, packed=True) if with_cost else None,
+    )
+
+
+def time_pair(
+    dense: LiteRtInterpreter,
+    packed: LiteRtInterpreter,
+    inputs: Sequence[np.ndarray],
+    *,
+    tolerance: float = DEFAULT_TOLERANCE,
+    min_seconds: float = 2.0,
+    **options: Any,
+) -> tuple[Measurement, float]:
+    """Checks two interpreters against each other on the same inputs and times them.
+
+    Args:
+        dense: The baseline.
+        packed: The candidate.
+        inputs: Arrays in the order of the models' inputs.
+        tolerance: See `compare_models`.
+        min_seconds: How long to measure.
+        **options: More arguments of `interleave`.
+
+    Returns:
+        The measurement with the names "dense" and "packed", and the largest error.
+
+    Raises:
+        WrongResultError: If the outputs differ.
+        ValueError: If the inputs do not fit.
+    """
+    error = check_results(
+        run_once(dense, inputs), run_once(packed, inputs), tolerance=tolerance
+    )
+    measurement = interleave(
+        {"dense": dense.invoke, "packed": packed.invoke},
+        min_seconds=min_seconds,
+        **options,
+    )
+    return measurement, error
+
+
+def random_inputs(interpreter: LiteRtInterpreter, seed: int = 0) -> list[np.ndarray]:
+    """Draws inputs for a model: normal floats, small integers.
+
+    Unknown dimensions become 1.
+
+    Args:
+        interpreter: The model's interpreter.
+        seed: Seed of the generator.
+
+    Raises:
+        ValueError: If an input is neither a number nor a truth value.
+    """
+    generator = np.random.default_rng(seed)
+    arrays = []
+    for detail in interpreter.get_input_details():
+        shape, dtype = tuple(detail["shape"]), np.dtype(detail["dtype"])
+        if dtype.kind == "f":
+            arrays.append(generator.standard_normal(shape).astype(dtype))
+        elif dtype.kind in "iu":
+            arrays.append(generator.integers(0, 8, shape).astype(dtype))
+        elif dtype.kind == "b":
+            arrays.append(generator.integers(0, 2, shape).astype(dtype))
+        else:
+            raise ValueError(
+                f"Input {detail['name']!r} holds {dtype}; give `inputs` yourself."
+            )
+    return arrays
+
+
+def run_once(
+    interpreter: LiteRtInterpreter, inputs: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """Resizes the inputs to those given, runs the model and copies its outputs.
+
+    Raises:
+        ValueError: If the number of inputs is wrong, or one does not fit.
+    """
+    details = interpreter.get_input_details()
+    if len(details) != len(inputs):
+        raise ValueError(
+            f"The model has {len(details)} inputs. Received: {len(inputs)} arrays."
+        )
+    for detail, array in zip(details, inputs, strict=True):
+        if tuple(detail["shape"]) != array.shape:
+            interpreter.resize_tensor_input(detail["index"], array.shape)
+    interpreter.allocate_tensors()
+    for detail, array in zip(details, inputs, strict=True):
+        interpreter.set_tensor(detail["index"], array)
+    interpreter.invoke()
+    return [
+        interpreter.get_tensor(detail["index"])
+        for detail in interpreter.get_output_details()
+    ]
+
+
+def load_cost(
+    path: str | os.PathLike[str],
+    threads: int = 1,
+    *,
+    packed: bool = False,
+    repeats: int = 3,
+) -> Cost | None:
+    """Loads a model in fresh processes and takes the median of what that costs.
+
+    Args:
+        path: The model.
+        threads: Threads of the interpreter.
+        packed: Whether to load it with our delegate.
+        repeats: Number of processes.
+
+    Returns:
+        The cost, or None where the system does not tell resident memory.
+
+    Raises:
+        RuntimeError: If the process fails.
+    """
+    if not Path("/proc/self/status").exists():
+        return None
+    command = [sys.executable, "-m", "tfrewprune.benchmark.load", os.fspath(path)]
+    command += ["--threads", str(threads)] + (["--packed"] if packed else [])
+    figures: list[Mapping[str, float]] = []
+    for _ in range(repeats):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"Loading {path} failed: {done.stderr.strip()[-500:]}")
+        figures.append(json.loads(done.stdout))
+    return Cost(
+        float(np.median([figure["load_seconds"] for figure in figures])),
+        int(np.median([figure["resident_bytes"] for figure in figures])),
+    )
+
+
+def _existing(path: str | os.PathLike[str], role: str) -> str:
+    if not os.path.isfile(path):
+        raise ValueError(
+            f"Argument `{role}` must name a .tflite file. "
+            f"Received: {os.fspath(path)!r}, and there is no such file."
+        )
+    return os.fspath(path)

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m tfrewprune.cli` is the `tfrewprune` command."""
+
+import sys
+
+from tfrewprune.cli import main
+
+sys.exit(main())

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tfrewprune bench`: a packed model beside its dense original."""
+
+import argparse
+import os
+import tempfile
+from typing import IO
+
+from tfrewprune.cli.arguments import (
+    add_json_argument,
+    add_runtime_arguments,
+    positive_number,
+)
+
+HELP = "time a packed model beside its dense original"
+DESCRIPTION = """\
+Runs a packed model and its dense original in LiteRT, in turn in one process, after
+checking that their outputs agree. Without --against the dense model is made from
+MODEL itself by `unpack`.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="packed .tflite file")
+    parser.add_argument("--against", metavar="DENSE", help="dense .tflite file")
+    add_runtime_arguments(parser)
+    parser.add_argument(
+        "--seconds",
+        type=positive_number,
+        default=2.0,
+        help="how long to measure, both models together (default: 2)",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=positive_number,
+        default=1e-3,
+        help="largest difference of outputs over the largest output (default: 0.001)",
+    )
+    add_json_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from tfrewprune.benchmark.compare import compare_models
+    from tfrewprune.cli.output import print_json, reserved_stdout
+
+    with reserved_stdout() as out, tempfile.TemporaryDirectory() as folder:
+        dense = arguments.against or _unpacked(arguments.model, folder)
+        result = compare_models(
+            arguments.model,
+            dense,
+            threads=arguments.threads,
+            isa=arguments.isa,
+            tolerance=arguments.tolerance,
+            min_seconds=arguments.seconds,
+        )
+        if arguments.json:
+            document = {
+                "model": arguments.model,
+                "against": arguments.against,
+                **result.to_dict(),
+            }
+            print_json(document, out)
+        else:
+            _print_table(arguments, result, out)
+
+
+def _unpacked(model: str, folder: str) -> str:
+    from tfrewprune.convert import unpack
+
+    path = os.path.join(folder, "dense.tflite")
+    with open(path, "wb") as file:
+        file.write(unpack(model))
+    return path
+
+
+def _print_table(arguments: argparse.Namespace, result, out: IO[str]) -> None:
+    from tfrewprune.cli import output
+
+    against = arguments.against or "unpacked"
+    plural = "" if result.threads == 1 else "s"
+    table = output.table(
+        f"{arguments.model} against {against}: {result.threads} thread{plural}, "
+        f"{result.claimed_nodes} packed layers on {result.isa}",
+        "model",
+        ">median ms",
+        ">p10 .. p90 ms",
+        ">file",
+        ">load ms",
+        ">memory",
+        caption=f"{result.rounds} alternating rounds; outputs agree to "
+        f"{result.error:.1e} of the largest value. Load: opening the file to the end "
+        "of the first inference in a fresh process; memory: its growth by then.",
+    )
+    rows = (
+        ("dense", result.dense, result.dense_bytes, result.dense_cost),
+        ("packed", result.packed, result.packed_bytes, result.packed_cost),
+    )
+    for name, timing, size, cost in rows:
+        table.add_row(
+            name,
+            output.milliseconds(timing.median),
+            f"{timing.p10 * 1e3:.4g} .. {timing.p90 * 1e3:.4g}",
+            output.readable_bytes(size),
+            output.milliseconds(cost.load_seconds) if cost else "-",
+            output.readable_bytes(cost.resident_bytes) if cost else "-",
+        )
+    ratio = result.ratio
+    console = output.console(out)
+    console.print(table)
+    console.print(
+        output.times(ratio.median),
+        f"faster ({ratio.p10:.2f} .. {ratio.p90:.2f}),",
+        f"{result.dense_bytes / result.packed_bytes:.2f}x smaller",
+    )

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What subcommands print: rich tables for people, one JSON document for scripts."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from typing import IO, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_WIDTH = 200
+"""Columns of a table that goes to a file or a pipe: wide enough to never wrap."""
+
+
+@contextlib.contextmanager
+def reserved_stdout() -> Iterator[IO[str]]:
+    """Keeps libraries' chatter out of standard output while the work is done.
+
+    Yields:
+        The real standard output; whatever prints meanwhile goes to standard error.
+    """
+    out = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        yield out
+
+
+def print_json(document: Any, file: IO[str]) -> None:
+    """Writes one JSON document; figures that are not finite become null."""
+    text = json.dumps(_finite(document), indent=2, allow_nan=False)
+    print(text, file=file)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
+        return None
+    return value
+
+
+def console(file: IO[str]) -> Console:
+    """A console that draws for a terminal and writes plain lines otherwise."""
+    probe = Console(file=file)
+    if probe.is_terminal:
+        return probe
+    return Console(file=file, width=PLAIN_WIDTH, no_color=True)
+
+
+def table(title: str, *columns: str, caption: str | None = None) -> Table:
+    """A table whose columns starting with `>` hold figures, aligned right."""
+    made = Table(title=title, caption=caption, title_justify="left", box=_lines())
+    for column in columns:
+        right = column.startswith(">")
+        made.add_column(column.lstrip(">"), justify="right" if right else "left")
+    return made
+
+
+def _lines() -> Any:
+    from rich import box
+
+    return box.SIMPLE_HEAD
+
+
+def milliseconds(seconds: float) -> str:
+    """Seconds as milliseconds, with four digits that count."""
+    return f"{seconds * 1e3:.4g}"
+
+
+def readable_bytes(count: float) -> str:
+    """Bytes with a unit a person reads."""
+    if count < 10_000:
+        return f"{count:.0f} B"
+    if count < 10_000_000:
+        return f"{count / 1000:.1f} kB"
+    return f"{count / 1e6:.1f} MB"
+
+
+def times(ratio: float, *, good: float = 1.0) -> Text:
+    """`3.21x`, green from `good` on, red below one."""
+    style = "bold green" if ratio >= good else "red" if ratio < 1 else ""
+    return Text(f"{ratio:.2f}x", style=style)
