@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The interface of a method: how training is made to empty groups."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tfrewprune.structures import KernelShape, Structure
+
+
+class Method:
+    """How a penalty moves weights towards removable groups.
+
+    A method is a frozen dataclass without state of its own. What must persist between
+    training steps it returns from `state` as named arrays; the regularizer keeps them
+    in variables, the wrapper saves them, the `Reweight` callback refreshes them. The
+    two functions are all the rest of the package knows, so that a new method is a new
+    file:
+
+    - reweighted: state `alpha`, penalty sum_g n_g alpha_g rms_g;
+    - ADMM: state `target` (Z) and `dual` (U), both of the kernel's shape; `state`
+      projects with `structure.project`, the penalty is rho/2 ||W - Z + U||^2;
+    - primal-proximal: state `target`, the same quadratic penalty without the dual.
+    """
+
+    #: Whether the method adds a penalty to the loss.
+    penalized: ClassVar[bool] = True
+    #: Whether `state` changes with the weights, so that a refresh is worth its time.
+    refreshed: ClassVar[bool] = False
+    _classes: ClassVar[dict[str, type[Method]]] = {}
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        Method._classes[cls.__name__] = cls
+
+    def state(
+        self, kernel, structure: Structure, shape: KernelShape, xp: Any = np
+    ) -> dict[str, Any]:
+        """State that belongs to the present weights; empty if the method needs none.
+
+        Args:
+            kernel: (positions, channels, outputs), float32.
+            structure: How the kernel is cut into groups.
+            shape: Extent of `kernel`.
+            xp: numpy or keras.ops.
+        """
+        return {}
+
+    def penalty(
+        self,
+        kernel,
+        structure: Structure,
+        shape: KernelShape,
+        state: dict[str, Any],
+        xp: Any = np,
+    ):
+        """Penalty of a kernel, a float32 scalar, for strength 1."""
+        raise TypeError(f"Method {type(self).__name__} adds no penalty.")
+
+    def get_config(self) -> dict:
+        """JSON-serializable: `{"method": class name, **fields}`."""
+        return {"method": type(self).__name__, **dataclasses.asdict(self)}
+
+    @staticmethod
+    def get(value: Method | dict | str) -> Method:
+        """Method from a method, its config, or its name (`"reweighted"`, ...).
+
+        Raises:
+            ValueError: No such method, or arguments it does not take.
+        """
+        if isinstance(value, Method):
+            return value
+        if isinstance(value, str):
+            value = {"method": value}
+        if not isinstance(value, dict) or "method" not in value:
+            raise ValueError(
+                "A method must be a tfrewprune method such as Reweighted(), its "
+                f"config or its name. Received: {value!r}"
+            )
+        arguments = dict(value)
+        name = arguments.pop("method")
+        found = {
+            known.lower(): method_class
+            for known, method_class in Method._classes.items()
+        }.get(str(name).replace("_", "").lower())
+        if found is None:
+            raise ValueError(
+                f"Unknown method {name!r}. Expected one of {sorted(Method._classes)}."
+            )
+        try:
+            return found(**arguments)
+        except TypeError as error:
+            raise ValueError(
+                f"Method {name!r} cannot be built from {arguments!r}: {error}"
+            ) from error
+
+
+def group_lasso_penalty(
+    kernel, alpha, structure: Structure, shape: KernelShape, xp: Any = np
+):
+    """sum_g n_g alpha_g rms_g, where rms_g is a group's root mean square.
+
+    n_g rms_g = sqrt(n_g) ||W_g||_2: the group lasso with its usual size weight. The
+    gradient in every weight is alpha_g w / rms_g, so that a unit of strength pulls each
+    weight equally, whatever the size of its group, its layer or the model.
+    """
+    rms = structure.rms(kernel, shape, xp)
+    sizes = structure.group_sizes(shape).astype(np.float32)
+    if sizes.size and (sizes == sizes.flat[0]).all():
+        size = float(sizes.flat[0])
+        weighted = rms if alpha is None else alpha * rms
+        return xp.sum(weighted) * size
+    weighted = xp.array(sizes) * rms
+    return xp.sum(weighted if alpha is None else alpha * weighted)

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stages between a Keras model and a pruned one."""
+
+from tfrewprune.pipeline.prune import hard_prune, lamp_scores
+from tfrewprune.pipeline.summary import LayerRow, format_rows, sparsity_summary
+from tfrewprune.pipeline.train import masked_retrain, reweighted_train
+
+__all__ = [
+    "LayerRow",
+    "format_rows",
+    "hard_prune",
+    "lamp_scores",
+    "masked_retrain",
+    "reweighted_train",
+    "sparsity_summary",
+]

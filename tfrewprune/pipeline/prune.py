@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hard pruning: choose which groups survive, set the mask, zero the rest."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from tfrewprune.methods import Magnitude
+from tfrewprune.pipeline.summary import LayerRow, layer_row
+from tfrewprune.recipe import Recipe
+from tfrewprune.wrappers.attach import apply_masks, reset_functions
+from tfrewprune.wrappers.constraint import MaskConstraint
+from tfrewprune.wrappers.kernels import macs_per_weight
+from tfrewprune.wrappers.targets import Target, resolve
+
+#: Groups with a smaller rms are removed where neither a rate nor a threshold is given.
+AUTOMATIC_THRESHOLD = 1e-3
+
+
+def hard_prune(model: keras.Model, recipe: Recipe) -> list[LayerRow]:
+    """Removes groups as the recipe says: sets masks, zeroes weights, drops penalties.
+
+    Which groups a kernel keeps is decided by its rule's `rate` (the kernel's groups of
+    largest rms), else by the recipe's `rate` as a budget over the remaining kernels
+    together, else by the `threshold` on the rms, so that the strength of the preceding
+    penalty decides. A budget compares groups of different kernels by their LAMP score
+    (`lamp_scores`); with `budget="macs"` by score per multiplication saved.
+
+    From then on every training step keeps the removed weights at exactly 0.0.
+
+    Args:
+        model: A built model; `attach`ed, `wrap`ped or plain.
+        recipe: What to remove.
+
+    Returns:
+        One `LayerRow` a layer; `note` reports what was not as asked for.
+
+    Raises:
+        ValueError: NaN or infinite weights; a recipe that names no layer; no rate for a
+            method without a penalty; a MACs budget without fixed shapes.
+    """
+    targets = resolve(model, recipe)
+    chosen = [target for target in targets if target.reason is None]
+    kernels = {target.path_key: target.kernel() for target in chosen}
+    notes: dict[tuple, str] = {}
+    masks: dict[tuple, np.ndarray] = {}
+    budgeted: list[Target] = []
+    for target in chosen:
+        kernel, key = kernels[target.path_key], target.path_key
+        if not kernel.any():
+            notes[key] = "all weights are zero already"
+        if target.rule.rate is not None:
+            masks[key] = _by_rate(target, kernel, target.rule.rate, recipe, notes)
+        elif recipe.rate is not None:
+            budgeted.append(target)
+        else:
+            masks[key] = _by_threshold(target, kernel, recipe, notes)
+    if budgeted:
+        masks.update(_by_budget(budgeted, kernels, recipe, notes))
+    for target in chosen:
+        _set_mask(target, masks[target.path_key])
+    apply_masks(model)
+    reset_functions(model)
+    return [
+        layer_row(target, notes.get(target.path_key) if target.spec else None)
+        for target in targets
+    ]
+
+
+def lamp_scores(energy: np.ndarray) -> np.ndarray:
+    """Layer-adaptive score of every group: its share of the energy not larger-ranked.
+
+    score_g = e_g / sum of e_h over all groups h with e_h >= e_g (ties in C order). The
+    best group of a kernel scores 1, so a global ranking does not empty a kernel while
+    others have more than one group left, and a kernel's scale does not matter. Source:
+    Lee et al., "Layer-adaptive sparsity for the magnitude-based pruning", ICLR 2021,
+    section 3, with groups in place of weights.
+
+    Args:
+        energy: Mean square of every group.
+    """
+    flat = np.asarray(energy, np.float64).ravel()
+    order = np.argsort(-flat, kind="stable")
+    running = np.cumsum(flat[order])
+    scores = np.zeros_like(flat)
+    scores[order] = np.divide(
+        flat[order], running, out=np.zeros_like(flat), where=running > 0
+    )
+    return scores.reshape(np.shape(energy))
+
+
+def _by_rate(target, kernel, rate, recipe, notes) -> np.ndarray:
+    structure, shape = target.structure, target.shape
+    count = structure.group_count(shape)
+    asked = int(count / rate + 1e-9)
+    keep = min(count, max(asked, recipe.minimum_groups))
+    if keep > asked:
+        notes[target.path_key] = (
+            f"rate {rate:g} would keep {asked} of {count} groups; kept {keep} "
+            f"(minimum_groups={recipe.minimum_groups})"
+        )
+    return structure.select(structure.rms(kernel, shape), shape, keep)
+
+
+def _by_threshold(target, kernel, recipe, notes) -> np.ndarray:
+    if recipe.threshold is None and isinstance(recipe.method, Magnitude):
+        raise ValueError(
+            f"Layer {target.path!r} has no rate: method Magnitude() needs a `rate` in "
+            "the rule or the recipe, or a `threshold`."
+        )
+    threshold = AUTOMATIC_THRESHOLD if recipe.threshold is None else recipe.threshold
+    structure, shape = target.structure, target.shape
+    rms = structure.rms(kernel, shape)
+    count, above = rms.size, int((rms >= threshold).sum())
+    keep = min(count, max(above, recipe.minimum_groups))
+    if keep > above:
+        notes[target.path_key] = (
+            f"only {above} of {count} groups have rms >= {threshold:g}; kept {keep} "
+            f"(minimum_groups={recipe.minimum_groups})"
+        )
+    return structure.select(rms, shape, keep)
+
+
+def _by_budget(targets, kernels, recipe, notes) -> dict[tuple, np.ndarray]:
+    """Keeps the best groups of all targets together within the budget.
+
+    The groups each kernel must keep come first; then groups enter in order of score per
+    cost for as long as the budget holds them.
+    """
+    scores, costs, owners, required = [], [], [], []
+    for index, target in enumerate(targets):
+        structure, shape = target.structure, target.shape
+        rms = structure.rms(kernels[target.path_key], shape)
+        per_weight = 1.0
+        if recipe.budget == "macs":
+            per_weight = float(macs_per_weight(target.layer, target.spec.layout))
+        cost = structure.group_sizes(shape).ravel() * per_weight
+        score = lamp_scores(np.square(rms)).ravel() / per_weight
+        first = np.argsort(-rms, axis=None, kind="stable")[: recipe.minimum_groups]
+        must = np.zeros(rms.size, bool)
+        must[first] = True
+        scores.append(score)
+        costs.append(cost)
+        required.append(must)
+        owners.append(np.full(rms.size, index))
+    score, cost = np.concatenate(scores), np.concatenate(costs)
+    must, owner = np.concatenate(required), np.concatenate(owners)
+    order = np.lexsort((np.arange(score.size), -score, ~must))
+    spent = np.cumsum(cost[order])
+    kept = np.zeros(score.size, bool)
+    kept[order] = (spent <= cost.sum() / recipe.rate * (1 + 1e-12)) | must[order]
+    if cost[must].sum() > cost.sum() / recipe.rate:
+        for target in targets:
+            notes[target.path_key] = (
+                f"minimum_groups={recipe.minimum_groups} alone exceeds the budget of "
+                f"rate {recipe.rate:g}"
+            )
+    masks = {}
+    for index, target in enumerate(targets):
+        rms = target.structure.rms(kernels[target.path_key], target.shape)
+        keep = int(kept[owner == index].sum())
+        masks[target.path_key] = target.structure.select(rms, target.shape, keep)
+    return masks
+
+
+def _set_mask(target: Target, groups: np.ndarray) -> None:
+    existing = target.variable.constraint
+    if target.mask is not None:
+        existing = target.mask.existing
+    constraint = MaskConstraint(target.structure, target.spec.layout, existing=existing)
+    constraint.set_mask(groups)
+    target.spec.set_constraint(target.layer, constraint)
+    if target.penalty is not None:
+        target.spec.set_regularizer(target.layer, target.penalty.existing)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two training phases: under the penalty, and under the mask."""
+
+from __future__ import annotations
+
+import keras
+
+from tfrewprune.recipe import Recipe
+from tfrewprune.wrappers.attach import apply_masks, attach, detach_penalty
+from tfrewprune.wrappers.callbacks import Reweight, SparsityLogger
+from tfrewprune.wrappers.targets import hooked_kernels
+
+
+def reweighted_train(
+    model: keras.Model, recipe: Recipe, x=None, y=None, callbacks=None, **fit
+) -> keras.callbacks.History:
+    """Trains under the recipe's penalty, so that groups empty themselves.
+
+    Plain `model.fit` with two callbacks: `Reweight` and `SparsityLogger`. A model that
+    carries no penalty yet gets it by `attach`.
+
+    Args:
+        model: A built and compiled model.
+        recipe: What to penalize, how strongly, for how long.
+        x: As in `fit`: arrays, a `tf.data.Dataset`, a `PyDataset`, ...
+        y: As in `fit`.
+        callbacks: More callbacks; they see `sparsity`, `rate` and `penalty` in the logs.
+        **fit: Passed to `fit`; `epochs` overrides `recipe.reweighted_epochs`.
+
+    Returns:
+        The history of `fit`.
+
+    Raises:
+        ValueError: The model is not compiled or not built, or the recipe fits it not.
+    """
+    check_compiled(model, "reweighted_train")
+    if not any(target.penalty for target in hooked_kernels(model)):
+        attach(model, recipe)
+    fit.setdefault("epochs", recipe.reweighted_epochs)
+    ours = [Reweight(recipe.refreshes), SparsityLogger()]
+    return model.fit(x, y, callbacks=[*ours, *(callbacks or [])], **fit)
+
+
+def masked_retrain(
+    model: keras.Model, recipe: Recipe, x=None, y=None, callbacks=None, **fit
+) -> keras.callbacks.History:
+    """Trains the surviving weights of a hard-pruned model; the others stay 0.0.
+
+    Args:
+        model: A compiled model after `hard_prune`.
+        recipe: Gives the number of epochs.
+        x: As in `fit`.
+        y: As in `fit`.
+        callbacks: More callbacks; they see `sparsity` and `rate` in the logs.
+        **fit: Passed to `fit`; `epochs` overrides `recipe.retrain_epochs`.
+
+    Returns:
+        The history of `fit`.
+
+    Raises:
+        ValueError: The model is not compiled, or carries no mask.
+    """
+    check_compiled(model, "masked_retrain")
+    if not any(target.mask for target in hooked_kernels(model)):
+        raise ValueError(
+            "masked_retrain: the model carries no mask. Call hard_prune(model, recipe) "
+            "first; after strip() the mask is gone."
+        )
+    detach_penalty(model)
+    fit.setdefault("epochs", recipe.retrain_epochs)
+    callbacks = [SparsityLogger(), *(callbacks or [])]
+    history = model.fit(x, y, callbacks=callbacks, **fit)
+    apply_masks(model)
+    return history
+
+
+def check_compiled(model: keras.Model, caller: str) -> None:
+    """Refuses a model without loss and optimizer, in the words of the caller."""
+    if not getattr(model, "compiled", False):
+        raise ValueError(
+            f"{caller}: the model is not compiled. Call model.compile(optimizer=..., "
+            "loss=..., metrics=[...]) first."
+        )

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recipe: which layer gets which structure, how much is removed, and the phases.
+
+Plain frozen data, without Keras: a recipe is written to JSON, read back, compared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from tfrewprune.methods import Method, Reweighted
+from tfrewprune.structures import Block, Structure
+
+VERSION = 1
+BUDGETS = ("weights", "macs")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What happens to the layers whose name matches.
+
+    Args:
+        match: Layer name, path or shell pattern (`"conv*"`). The first rule of a recipe
+            that matches a layer is the one that counts.
+        structure: Which weights are removed together; a structure, its config or its
+            name. Default `Block(16, 1)`.
+        rate: Dense weights / kept weights of each matched layer: 8 keeps 1/8. `None`:
+            the recipe's budget or threshold decides.
+        strength: Overrides the recipe's penalty strength.
+        skip: Leave the matched layers dense.
+
+    Raises:
+        ValueError: A rate below 1, a negative strength, or a rule that skips and
+            prunes at once.
+
+    Example:
+
+    >>> Rule("conv*", structure=Block(16, 1), rate=8).keep
+    0.125
+    """
+
+    match: str
+    structure: Structure = Block(16, 1)
+    rate: float | None = None
+    strength: float | None = None
+    skip: bool = False
+
+    def __post_init__(self):
+        if not isinstance(self.match, str) or not self.match:
+            raise ValueError(
+                "Argument `match` must be a layer name or a pattern such as 'conv*'. "
+                f"Received: match={self.match!r}"
+            )
+        object.__setattr__(self, "structure", Structure.get(self.structure))
+        _check_rate("rate", self.rate)
+        _check_strength(self.strength)
+        if self.skip and (self.rate is not None or self.strength is not None):
+            raise ValueError(
+                f"Rule({self.match!r}) has skip=True, so it can have neither `rate` "
+                f"nor `strength`. Received: rate={self.rate}, strength={self.strength}"
+            )
+
+    @property
+    def keep(self) -> float | None:
+        """Fraction of weights kept, or None when the recipe decides."""
+        return None if self.rate is None else 1.0 / self.rate
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether `match` is a pattern rather than one layer's exact name."""
+        return any(character in self.match for character in "*?[")
+
+    def matches(self, name: str, path: str) -> bool:
+        """Whether the rule is meant for a layer of this name or path."""
+        return any(fnmatch.fnmatchcase(label, self.match) for label in (name, path))
+
+    def get_config(self) -> dict:
+        """JSON-serializable arguments of the constructor."""
+        return {
+            "match": self.match,
+            "structure": self.structure.get_config(),
+            "rate": self.rate,
+            "strength": self.strength,
+            "skip": self.skip,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that describes a compression but the model and the data.
+
+    How much is removed is decided by exactly one of these, in this order: a rule's own
+    `rate`; the recipe's `rate` as a budget over all other pruned layers together; the
+    `threshold`, so that the penalty strength decides (the automatic rate).
+
+    Args:
+        rules: `Rule`s in order of precedence; a single rule or pattern is fine.
+        method: `Reweighted()` (default), `GroupLasso()`, `Magnitude()`, their config or
+            name.
+        strength: Penalty strength lambda for all layers: the pull on a weight is
+            strength / (rms of its group + epsilon). The penalty is a sum over weights
+            and is not divided by their number, so the pull on a layer does not depend
+            on which other layers the model has. Larger empties more groups.
+        rate: Budget over all pruned layers without a rate of their own: dense / kept.
+        budget: What `rate` counts: `"weights"` or `"macs"`.
+        threshold: Groups with rms below it are removed (in units of the weights).
+        reweighted_epochs: Length of the reweighted phase.
+        retrain_epochs: Length of the masked retraining.
+        refreshes: Updates of the penalty weights, evenly spaced inside the reweighted
+            phase (4: at 20, 40, 60 and 80 %).
+        minimum_groups: Groups every layer keeps at least.
+        minimum_weights: Layers with fewer weights are left dense.
+        skip_first: Leave the first convolution dense; it is small and sensitive.
+        skip_last: Leave the last `Dense` layer, the classifier, dense. Both are only
+            obeyed by rules with a pattern: a rule that names a layer exactly prunes it.
+
+    Raises:
+        ValueError: No rules, duplicate rules, or an impossible number.
+
+    Example:
+
+    >>> recipe = Recipe(Rule("*", rate=8), strength=1e-5)
+    >>> Recipe.from_json(recipe.to_json()) == recipe
+    True
+    """
+
+    rules: tuple[Rule, ...]
+    method: Method = Reweighted()
+    strength: float = 1e-5
+    rate: float | None = None
+    budget: str = "weights"
+    threshold: float | None = None
+    reweighted_epochs: int = 10
+    retrain_epochs: int = 10
+    refreshes: int = 4
+    minimum_groups: int = 1
+    minimum_weights: int = 256
+    skip_first: bool = True
+    skip_last: bool = True
+
+    def __post_init__(self):
+        object.__setattr__(self, "rules", _as_rules(self.rules))
+        object.__setattr__(self, "method", Method.get(self.method))
+        _check_strength(self.strength, required=True)
+        _check_rate("rate", self.rate)
+        if self.budget not in BUDGETS:
+            raise ValueError(
+                f"Invalid value for argument `budget`. Expected one of {BUDGETS}. "
+                f"Received: budget={self.budget!r}"
+            )
+        if self.threshold is not None and not self.threshold > 0:
+            raise ValueError(
+                f"Argument `threshold` must be positive. Received: {self.threshold!r}"
+            )
+        if self.rate is not None and self.threshold is not None:
+            raise ValueError(
+                "A recipe has either a `rate` (the budget decides) or a `threshold` "
+                "(the strength decides), not both. Received: "
+                f"rate={self.rate}, threshold={self.threshold}"
+            )
+        for name, least in (
+            ("reweighted_epochs", 0),
+            ("retrain_epochs", 0),
+            ("refreshes", 0),
+            ("minimum_groups", 0),
+            ("minimum_weights", 0),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(
+                    f"Argument `{name}` must be an integer of at least {least}. "
+                    f"Received: {name}={value!r}"
+                )
+
+    def rule_for(self, name: str, path: str) -> Rule | None:
+        """The first rule that matches, or None."""
+        for rule in self.rules:
+            if rule.matches(name, path):
+                return rule
+        return None
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A copy with some arguments changed."""
+        return dataclasses.replace(self, **changes)
+
+    def get_config(self) -> dict:
+        """JSON-serializable arguments of the constructor."""
+        config = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self)
+        }
+        config["rules"] = [rule.get_config() for rule in self.rules]
+        config["method"] = self.method.get_config()
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict) -> Recipe:
+        """Inverse of `get_config`.
+
+        Raises:
+            ValueError: Unknown or missing entries.
+        """
+        config = dict(config)
+        _check_names("recipe", config, cls)
+        if "rules" not in config:
+            raise ValueError(f"The recipe has no `rules`. Received: {sorted(config)}")
+        rules = []
+        for entry in config["rules"]:
+            _check_names("rule", entry, Rule)
+            rules.append(Rule(**entry))
+        return cls(**{**config, "rules": tuple(rules)})
+
+    def to_json(self) -> str:
+        """The recipe as indented JSON text."""
+        document = {"tfrewprune_recipe": VERSION, **self.get_config()}
+        return json.dumps(document, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Recipe from the text `to_json` wrote.
+
+        Raises:
+            ValueError: No JSON, no recipe, or a version this package does not know.
+        """
+        try:
+            config = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"The recipe is not valid JSON: {error}") from error
+        version = config.pop("tfrewprune_recipe", None) if _is_dict(config) else None
+        if version != VERSION:
+            raise ValueError(
+                f"Expected a recipe with tfrewprune_recipe = {VERSION}. "
+                f"Received: {version!r}"
+            )
+        return cls.from_config(config)
+
+
+def _is_dict(value) -> bool:
+    return isinstance(value, dict)
+
+
+def _as_rules(rules: Rule | str | Iterable[Rule | str]) -> tuple[Rule, ...]:
+    if isinstance(rules, Rule | str):
+        rules = (rules,)
+    rules = tuple(Rule(rule) if isinstance(rule, str) else rule for rule in rules)
+    if not rules:
+        raise ValueError('A recipe needs at least one rule, such as Rule("*", rate=8).')
+    for rule in rules:
+        if not isinstance(rule, Rule):
+            raise ValueError(f"Every rule must be a `Rule`. Received: {rule!r}")
+    patterns = [rule.match for rule in rules]
+    for pattern in patterns:
+        if patterns.count(pattern) > 1:
+            raise ValueError(
+                f"The recipe has {patterns.count(pattern)} rules for {pattern!r}; only "
+                "the first could ever apply. Remove or rename the others."
+            )
+    return rules
+
+
+def _check_rate(name: str, rate) -> None:
+    if rate is None:
+        return
+    number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    if not number or not 1 <= rate < float("inf"):
+        raise ValueError(
+            f"Argument `{name}` is dense weights / kept weights, a finite number of at "
+            f"least 1 (8 keeps 1/8). Received: {name}={rate!r}"
+        )
+
+
+def _check_strength(strength, required: bool = False) -> None:
+    if strength is None and not required:
+        return
+    number = isinstance(strength, int | float) and not isinstance(strength, bool)
+    if not number or not 0 <= strength < float("inf"):
+        raise ValueError(
+            "Argument `strength` must be a finite number of at least 0. "
+            f"Received: strength={strength!r}"
+        )
+
+
+def _check_names(what: str, config, owner) -> None:
+    if not _is_dict(config):
+        raise ValueError(f"A {what} must be a JSON object. Received: {config!r}")
+    known = {field.name for field in dataclasses.fields(owner)}
+    unknown = sorted(set(config) - known)
+    if unknown:
+        raise ValueError(
+            f"Unknown entries in a {what}: {unknown}. Expected some of {sorted(known)}."
+        )

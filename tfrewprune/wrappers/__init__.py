@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a Keras layer carries penalty and mask, and the callbacks of training."""
+
+from tfrewprune.wrappers.attach import (
+    apply_masks,
+    attach,
+    detach_mask,
+    detach_penalty,
+)
+from tfrewprune.wrappers.callbacks import Reweight, SparsityLogger
+from tfrewprune.wrappers.constraint import MaskConstraint
+from tfrewprune.wrappers.kernels import KernelSpec, register_prunable
+from tfrewprune.wrappers.regularizer import (
+    GroupLassoRegularizer,
+    MethodRegularizer,
+    ReweightedRegularizer,
+)
+from tfrewprune.wrappers.targets import Target, hooked_kernels, resolve
+
+__all__ = [
+    "GroupLassoRegularizer",
+    "KernelSpec",
+    "MaskConstraint",
+    "MethodRegularizer",
+    "Reweight",
+    "ReweightedRegularizer",
+    "SparsityLogger",
+    "Target",
+    "apply_masks",
+    "attach",
+    "detach_mask",
+    "detach_penalty",
+    "hooked_kernels",
+    "register_prunable",
+    "resolve",
+]

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mask as a Keras constraint: removed groups are exactly zero after every update."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfrewprune.structures import Block, KernelLayout, KernelShape, Structure
+
+
+@keras.saving.register_keras_serializable(package="tfrewprune")
+class MaskConstraint(keras.constraints.Constraint):
+    """Sets the weights outside a mask to exactly 0.0 after every optimizer update.
+
+    Keras optimizers apply `variable.constraint` after momentum, decoupled weight decay
+    and gradient accumulation, so nothing revives a removed weight. The mask is held one
+    bit a group and is part of the config: a model saved to `.keras` trains on under the
+    same mask, without callbacks.
+
+    The mask is a constant of the compiled training step (the JAX trainer passes only
+    tracked variables to the step and none of them to constraints). After `set_mask` on
+    a model that has already been trained, call `compile` again or use
+    `tfrewprune.hard_prune`, which does what is needed.
+
+    Args:
+        mask: A `Structure` (or its config or name): no weight is masked until
+            `set_mask`. Or a boolean array of the weights' shape: True is kept.
+        layout: How the weight tensor is read as a matrix.
+        groups: Encoded group mask, as in the config.
+        existing: Another constraint of the same weights, applied before the mask.
+
+    Example:
+
+    >>> constraint = MaskConstraint(np.array([[True, False]]))
+    >>> np.asarray(constraint(np.array([[3.0, 4.0]])))
+    array([[3., 0.]])
+    """
+
+    def __init__(self, mask=None, layout=None, groups=None, existing=None):
+        self.layout = KernelLayout.get(layout)
+        self.existing = keras.constraints.get(existing)
+        self.groups: np.ndarray | None = None
+        if isinstance(mask, np.ndarray | list | tuple):
+            mask = np.asarray(mask)
+            if mask.dtype != bool:
+                raise ValueError(
+                    "A mask must be boolean, True where a weight is kept. "
+                    f"Received: dtype={mask.dtype}"
+                )
+            self.structure = Structure.get("Unstructured")
+            self.groups = self.layout.to_kernel(mask)
+        else:
+            self.structure = Structure.get(Block() if mask is None else mask)
+        if groups is not None:
+            self.groups = decode_mask(groups)
+
+    def __call__(self, weights):
+        """`weights` with the removed groups set to zero; same shape and dtype."""
+        if self.existing is not None:
+            weights = self.existing(weights)
+        if self.groups is None:
+            return weights
+        shape = self._kernel_shape(weights.shape)
+        mask = self.structure.expand(ops.convert_to_tensor(self.groups), shape, ops)
+        mask = self.layout.from_kernel(mask, weights.shape, ops)
+        weights = ops.convert_to_tensor(weights)
+        return ops.where(mask, weights, ops.zeros_like(weights))
+
+    def set_mask(self, groups: np.ndarray | None) -> None:
+        """Sets the group mask (boolean, True is kept); None lifts the mask."""
+        self.groups = None if groups is None else np.array(groups, dtype=bool)
+
+    def weight_mask(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Boolean mask of the weight tensor's shape."""
+        kernel_shape = self._kernel_shape(shape)
+        if self.groups is None:
+            return np.ones(shape, dtype=bool)
+        mask = self.structure.expand(self.groups, kernel_shape)
+        return np.ascontiguousarray(self.layout.from_kernel(mask, shape))
+
+    def _kernel_shape(self, shape) -> KernelShape:
+        kernel_shape = self.layout.kernel_shape(shape)
+        grid = self.structure.group_grid(kernel_shape)
+        if self.groups is not None and self.groups.shape != grid:
+            raise ValueError(
+                f"The mask has groups {self.groups.shape}, but {self.structure} cuts "
+                f"weights of shape {tuple(shape)} into groups {grid}."
+            )
+        return kernel_shape
+
+    def get_config(self) -> dict:
+        return {
+            "mask": self.structure.get_config(),
+            "layout": self.layout.get_config(),
+            "groups": None if self.groups is None else encode_mask(self.groups),
+            "existing": keras.constraints.serialize(self.existing)
+            if self.existing is not None
+            else None,
+        }
+
+
+def encode_mask(mask: np.ndarray) -> dict:
+    """Boolean array -> JSON-serializable dict, one bit an entry, deflated."""
+    bits = zlib.compress(np.packbits(mask, axis=None).tobytes(), 9)
+    return {"shape": list(mask.shape), "bits": base64.b64encode(bits).decode("ascii")}
+
+
+def decode_mask(encoded: dict) -> np.ndarray:
+    """Inverse of `encode_mask`.
+
+    Raises:
+        ValueError: The text is damaged or does not fit the shape.
+    """
+    try:
+        shape = tuple(int(extent) for extent in encoded["shape"])
+        count = int(np.prod(shape, dtype=np.int64))
+        data = zlib.decompress(base64.b64decode(encoded["bits"], validate=True))
+        if len(data) != -(-count // 8):
+            raise ValueError(f"{len(data)} bytes do not hold {count} bits")
+        bits = np.unpackbits(np.frombuffer(data, np.uint8), count=count)
+    except (KeyError, TypeError, ValueError, zlib.error) as error:
+        raise ValueError(f"The stored mask is damaged: {error}") from error
+    return bits.astype(bool).reshape(shape)

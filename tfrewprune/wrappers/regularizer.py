@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keras regularizers that add a method's penalty to the loss."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfrewprune.methods import GroupLasso, Method, Reweighted
+from tfrewprune.structures import Block, KernelLayout, Structure
+
+
+@keras.saving.register_keras_serializable(package="tfrewprune")
+class MethodRegularizer(keras.regularizers.Regularizer):
+    """Penalty of any `Method` on one kernel.
+
+    The method's state (for `Reweighted` its penalty weights alpha) lives in
+    non-trainable float32 variables, created by `bind` for the one kernel the
+    regularizer belongs to and set by `refresh`. Before `bind` the state follows the
+    weights at every step, without a gradient: training is right also in a plain `fit`
+    without the `Reweight` callback, it merely reweights continuously.
+
+    The penalty is computed in float32 whatever the precision policy.
+
+    Args:
+        structure: Structure, its config or its name.
+        method: Method, its config or its name.
+        strength: Factor of the penalty (lambda).
+        layout: How the weight tensor is read as a matrix; the default fits `Dense` and
+            the convolutions.
+        existing: Another regularizer of the same weights, added as it is.
+    """
+
+    def __init__(
+        self, structure=None, method=None, strength=1e-5, layout=None, existing=None
+    ):
+        if not strength >= 0:
+            raise ValueError(
+                "Argument `strength` must be at least 0. "
+                f"Received: strength={strength!r}"
+            )
+        self.structure = Structure.get(Block() if structure is None else structure)
+        self.method = Method.get(Reweighted() if method is None else method)
+        self.strength = float(strength)
+        self.layout = KernelLayout.get(layout)
+        self.existing = keras.regularizers.get(existing)
+        self.state: dict[str, keras.Variable] = {}
+        self._shape: tuple[int, ...] | None = None
+
+    def __call__(self, weights):
+        """Penalty of a weight tensor: a float32 scalar."""
+        penalty = self.penalty(weights)
+        if self.existing is None:
+            return penalty
+        return penalty + ops.cast(self.existing(weights), "float32")
+
+    def penalty(self, weights):
+        """The method's part of `__call__`."""
+        shape = self.layout.kernel_shape(weights.shape)
+        kernel = self.layout.to_kernel(ops.cast(weights, "float32"), ops)
+        state = {name: ops.cast(v, "float32") for name, v in self.state.items()}
+        if not state:
+            fresh = self.method.state(kernel, self.structure, shape, ops)
+            state = {name: ops.stop_gradient(value) for name, value in fresh.items()}
+        else:
+            self._check_shape(weights.shape)
+        return self.strength * self.method.penalty(
+            kernel, self.structure, shape, state, ops
+        )
+
+    def bind(self, shape) -> None:
+        """Creates the state variables for a weight tensor of `shape`; idempotent.
+
+        Raises:
+            ValueError: The regularizer already belongs to a tensor of another shape.
+        """
+        if self._shape is not None:
+            self._check_shape(shape)
+            return
+        self._shape = tuple(shape)
+        for name, value in self._fresh_state(np.zeros(self._shape, np.float32)).items():
+            self.state[name] = keras.Variable(
+                value,
+                dtype="float32",
+                trainable=False,
+                autocast=False,
+                aggregation="only_first_replica",
+                name=name,
+            )
+
+    def refresh(self, weights) -> None:
+        """Recomputes the state from the present weights (creating it if need be)."""
+        weights = ops.convert_to_numpy(weights).astype(np.float32)
+        self.bind(weights.shape)
+        for name, value in self._fresh_state(weights).items():
+            self.state[name].assign(value)
+
+    def _fresh_state(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        shape = self.layout.kernel_shape(weights.shape)
+        kernel = self.layout.to_kernel(weights)
+        state = self.method.state(kernel, self.structure, shape)
+        return {name: np.asarray(v, np.float32) for name, v in state.items()}
+
+    def _check_shape(self, shape) -> None:
+        if tuple(shape) != self._shape:
+            raise ValueError(
+                "A regularizer with state belongs to one weight tensor. It was bound "
+                f"to shape {self._shape}. Received: shape={tuple(shape)}. Use one "
+                "regularizer object per layer."
+            )
+
+    def get_config(self) -> dict:
+        return {
+            "structure": self.structure.get_config(),
+            "method": self.method.get_config(),
+            "strength": self.strength,
+            "layout": self.layout.get_config(),
+            "existing": keras.regularizers.serialize(self.existing)
+            if self.existing is not None
+            else None,
+        }
+
+
+@keras.saving.register_keras_serializable(package="tfrewprune")
+class ReweightedRegularizer(MethodRegularizer):
+    """Reweighted group penalty: strength * sum_g n_g alpha_g rms_g.
+
+    alpha_g = 1 / (rms_g + epsilon), see `tfrewprune.methods.Reweighted`.
+
+    Args:
+        structure: Structure, its config or its name; default `Block(16, 1)`.
+        strength: Factor of the penalty (lambda).
+        epsilon: Caps alpha at 1 / epsilon.
+        layout: How the weight tensor is read as a matrix.
+        existing: Another regularizer of the same weights.
+
+    Example:
+
+    >>> layer = keras.layers.Dense(
+    ...     64, kernel_regularizer=ReweightedRegularizer(Block(16, 1), strength=1e-5))
+    """
+
+    def __init__(
+        self, structure=None, strength=1e-5, epsilon=1e-3, layout=None, existing=None
+    ):
+        super().__init__(structure, Reweighted(epsilon), strength, layout, existing)
+
+    def get_config(self) -> dict:
+        config = super().get_config()
+        del config["method"]
+        return {**config, "epsilon": self.method.epsilon}
+
+
+@keras.saving.register_keras_serializable(package="tfrewprune")
+class GroupLassoRegularizer(MethodRegularizer):
+    """Static group lasso: strength * sum_g n_g rms_g, `ReweightedRegularizer`'s twin.
+
+    Args:
+        structure: Structure, its config or its name; default `Block(16, 1)`.
+        strength: Factor of the penalty (lambda).
+        layout: How the weight tensor is read as a matrix.
+        existing: Another regularizer of the same weights.
+    """
+
+    def __init__(self, structure=None, strength=1e-5, layout=None, existing=None):
+        super().__init__(structure, GroupLasso(), strength, layout, existing)
+
+    def get_config(self) -> dict:
+        config = super().get_config()
+        del config["method"]
+        return config
+
+
+def regularizer_for(method, structure, strength, layout, existing) -> MethodRegularizer:
+    """The regularizer class that fits a method: the named ones where there is one."""
+    if type(method) is Reweighted:
+        return ReweightedRegularizer(
+            structure, strength, method.epsilon, layout, existing
+        )
+    if type(method) is GroupLasso:
+        return GroupLassoRegularizer(structure, strength, layout, existing)
+    return MethodRegularizer(structure, method, strength, layout, existing)

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recipe + model -> the kernels to prune, and the reason for every layer left dense."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.structures import KernelShape, Structure
+from tfrewprune.wrappers.constraint import MaskConstraint
+from tfrewprune.wrappers.kernels import KernelSpec, find_kernels, walk_layers
+from tfrewprune.wrappers.regularizer import MethodRegularizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One layer's kernel, with what a recipe says about it.
+
+    `reason` tells why it stays dense; `spec` and `rule` may then be None.
+    """
+
+    path: str
+    layer: keras.Layer
+    spec: KernelSpec | None = None
+    rule: Rule | None = None
+    reason: str | None = None
+
+    @property
+    def variable(self) -> keras.Variable:
+        """The weight tensor."""
+        return self.spec.variable(self.layer)
+
+    @property
+    def path_key(self) -> tuple[int, str]:
+        """Identifies the kernel: two layers may share a path, never this."""
+        return id(self.layer), self.spec.attribute
+
+    @property
+    def shape(self) -> KernelShape:
+        """Extent of the kernel as a GEMM matrix."""
+        return self.spec.layout.kernel_shape(self.variable.shape)
+
+    @property
+    def structure(self) -> Structure | None:
+        """The rule's structure, or that of the penalty or mask in place."""
+        if self.rule is not None:
+            return self.rule.structure
+        hook = self.mask or self.penalty
+        return None if hook is None else hook.structure
+
+    @property
+    def penalty(self) -> MethodRegularizer | None:
+        """The penalty in place."""
+        found = self.variable.regularizer
+        return found if isinstance(found, MethodRegularizer) else None
+
+    @property
+    def mask(self) -> MaskConstraint | None:
+        """The mask in place."""
+        found = self.variable.constraint
+        return found if isinstance(found, MaskConstraint) else None
+
+    def kernel(self) -> np.ndarray:
+        """The weights as float32 numpy (positions, channels, outputs).
+
+        Raises:
+            ValueError: The weights hold NaN or infinity.
+        """
+        weights = ops.convert_to_numpy(self.variable.value).astype(np.float32)
+        broken = int(weights.size - np.isfinite(weights).sum())
+        if broken:
+            raise ValueError(
+                f"Layer {self.path!r} has {broken} NaN or infinite weights of "
+                f"{weights.size} in `{self.spec.attribute}`. Restore a good checkpoint "
+                "or lower the learning rate before pruning."
+            )
+        return self.spec.layout.to_kernel(weights)
+
+
+def all_kernels(model: keras.Layer) -> list[Target]:
+    """Every layer with weights: prunable kernels, and the others with a reason."""
+    targets = []
+    for path, layer in walk_layers(model):
+        specs, reason = find_kernels(layer)
+        if reason is not None:
+            targets.append(Target(path, layer, reason=reason))
+        targets.extend(Target(path, layer, spec) for spec in specs)
+    return targets
+
+
+def hooked_kernels(model: keras.Layer) -> list[Target]:
+    """Kernels that carry a penalty or a mask of this package."""
+    return [
+        target
+        for target in all_kernels(model)
+        if target.reason is None and (target.penalty or target.mask)
+    ]
+
+
+def resolve(model: keras.Layer, recipe: Recipe) -> list[Target]:
+    """What the recipe means for each layer of the model.
+
+    Raises:
+        ValueError: A rule matches no layer, is shadowed by the rules before it, or the
+            recipe leaves nothing to prune.
+    """
+    targets = all_kernels(model)
+    _check_rules(targets, recipe)
+    skipped = _ends(targets, recipe)
+    resolved = [_apply(target, recipe, skipped) for target in targets]
+    if all(target.reason is not None for target in resolved):
+        reasons = "\n".join(f"  {t.path}: {t.reason}" for t in resolved)
+        raise ValueError(
+            "The recipe leaves no layer to prune:\n" + (reasons or "  no layers")
+        )
+    return resolved
+
+
+def _apply(target: Target, recipe: Recipe, skipped: dict[int, str]) -> Target:
+    rule = recipe.rule_for(target.layer.name, target.path)
+    reason = target.reason
+    if reason is None:
+        if rule is None:
+            reason = "no rule matches"
+        elif rule.skip:
+            reason = f"left dense by rule {rule.match!r}"
+        elif rule.is_pattern and id(target.layer) in skipped:
+            reason = skipped[id(target.layer)]
+        elif rule.is_pattern and target.shape.weights < recipe.minimum_weights:
+            reason = f"small: {target.shape.weights} weights < {recipe.minimum_weights}"
+    return dataclasses.replace(target, rule=rule, reason=reason)
+
+
+def _ends(targets: list[Target], recipe: Recipe) -> dict[int, str]:
+    """Layers that patterns leave alone: first convolution, last Dense."""
+    kernels = [target for target in targets if target.reason is None]
+    skipped = {}
+    if recipe.skip_first:
+        for target in kernels:
+            if len(target.variable.shape) > 2 and target.spec.layout.kind == "conv":
+                skipped[id(target.layer)] = "first convolution (skip_first=True)"
+                break
+    if recipe.skip_last and kernels:
+        if isinstance(kernels[-1].layer, keras.layers.Dense):
+            skipped[id(kernels[-1].layer)] = "last classifier (skip_last=True)"
+    return skipped
+
+
+def _check_rules(targets: list[Target], recipe: Recipe) -> None:
+    winners = {
+        rule.match
+        for target in targets
+        if (rule := recipe.rule_for(target.layer.name, target.path))
+    }
+    for rule in recipe.rules:
+        if rule.match in winners:
+            continue
+        if any(rule.matches(target.layer.name, target.path) for target in targets):
+            raise ValueError(
+                f"Rule {rule.match!r} never applies: earlier rules match all of its "
+                "layers. Put the more specific rule first."
+            )
+        names = ", ".join(dict.fromkeys(target.path for target in targets))
+        raise ValueError(
+            f"Rule {rule.match!r} matches no layer. Layers with weights: "
+            f"{names or 'none (is the model built?)'}."
+        )
