@@ -32,6 +32,30 @@ demo: $(VENV)/installed  ## train, prune, convert and time a small model
 
 test: lint test-native test-sanitize test-python test-backends test-arm  ## everything CI runs
 
+# The native tests need GoogleTest, the ARM tests a cross compiler and qemu. As root on
+# Debian or Ubuntu they are installed; elsewhere what is missing is skipped, said aloud.
+system-packages:
+	@test -e /usr/include/gtest/gtest.h && command -v aarch64-linux-gnu-g++ qemu-aarch64 >/dev/null \
+	|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get -qq update \
+	  && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+	     libgtest-dev g++-aarch64-linux-gnu qemu-user >/dev/null; } \
+	|| echo "== some of libgtest-dev, g++-aarch64-linux-gnu, qemu-user could not be installed"
+
+HAVE_GTEST = test -e /usr/include/gtest/gtest.h || { echo "== skipped: GoogleTest is not installed (apt-get install libgtest-dev)"; exit 0; }
+CMAKE = PATH="$(abspath $(BIN)):$$PATH" cmake
+CONFIGURE = $(CMAKE) -S tflite_ops -G Ninja -DTFREWPRUNE_TESTS=ON
+
+test-native: $(VENV)/installed system-packages  ## C++ tests
+	@$(HAVE_GTEST); set -ex; $(CONFIGURE) -B $(BUILD)/native; $(CMAKE) --build $(BUILD)/native; \
+	ctest --test-dir $(BUILD)/native --output-on-failure
+
+test-sanitize: $(VENV)/installed system-packages  ## C++ tests under ASan, UBSan and TSan
+	@$(HAVE_GTEST); set -ex; for kind in address,undefined thread; do \
+	  $(CONFIGURE) -B $(BUILD)/$$kind -DTFREWPRUNE_SANITIZE=$$kind; \
+	  $(CMAKE) --build $(BUILD)/$$kind; \
+	  ctest --test-dir $(BUILD)/$$kind --output-on-failure; \
+	done
+
 test-python: $(VENV)/installed
 	$(PYTEST) tests
 
