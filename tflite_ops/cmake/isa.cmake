@@ -4,6 +4,8 @@
 # library starts on every CPU and chooses at run time (isa/isa.cc).
 
 set(TFREWPRUNE_KERNEL_SOURCES
+    kernels/convolution.cc
+    kernels/convolution.cc
     kernels/reference.cc
     kernels/select.cc)
 
@@ -16,11 +18,11 @@ function(tfrewprune_kernel flags)
       PARENT_SCOPE)
 endfunction()
 
-tfrewprune_kernel("" kernels/banded_f32_portable.cc)
+tfrewprune_kernel("" kernels/band_portable.cc)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
-  tfrewprune_kernel("-mavx2;-mfma" kernels/banded_f32_avx2.cc)
+  tfrewprune_kernel("-mavx2;-mfma" kernels/band_avx2.cc)
   tfrewprune_kernel("-mavx512f;-mavx512vl;-mavx512dq;-mavx512bw;-mfma;-mprefer-vector-width=512"
-                    kernels/banded_f32_avx512.cc)
+                    kernels/band_avx512.cc)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
-  tfrewprune_kernel("" kernels/banded_f32_neon.cc)
+  tfrewprune_kernel("" kernels/band_neon.cc)
 endif()

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "format/payload.h"
 
+#include <cinttypes>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -219,6 +221,24 @@ const char* ParsePayload(const void* data, size_t bytes, BandedView* view) {
   view->value = reinterpret_cast<const float*>(base + header.value.offset);
   if (const char* error = CheckRows(*view)) return error;
   return CheckBands(*view);
+}
+
+void DescribePayload(const void* data, size_t bytes, char* text,
+                     size_t text_size) {
+  Header h;
+  if (data == nullptr || bytes < sizeof(h)) {
+    snprintf(text, text_size, "%zu bytes", data == nullptr ? 0 : bytes);
+    return;
+  }
+  memcpy(&h, data, sizeof(h));
+  snprintf(text, text_size,
+           "%zu bytes, version %u, layout %" PRIu32 ", value_type %" PRIu32
+           ", rows %" PRIu32 ", columns %" PRIu32 ", band_rows %" PRIu32
+           ", band_count %" PRIu32 ", column_count %" PRIu64
+           ", payload_bytes %" PRIu64,
+           bytes, unsigned{h.version}, h.layout, h.value_type, h.rows,
+           h.columns, h.band_rows, h.band_count, h.column_count,
+           h.payload_bytes);
 }
 
 }  // namespace tfrewprune

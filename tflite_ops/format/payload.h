@@ -46,6 +46,10 @@ inline constexpr size_t kPayloadAlignment = 16;
 // and after success no index in the view leads outside of it either.
 const char* ParsePayload(const void* data, size_t bytes, BandedView* view);
 
+// What the bytes say of themselves, for messages about a refused payload.
+void DescribePayload(const void* data, size_t bytes, char* text,
+                     size_t text_size);
+
 }  // namespace tfrewprune
 
 #endif  // TFREWPRUNE_FORMAT_PAYLOAD_H_

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The delegate: claims our custom operators in a TFLite graph and owns what
+// their nodes share (options, kernels, threads).
+#ifndef TFREWPRUNE_DELEGATE_DELEGATE_H_
+#define TFREWPRUNE_DELEGATE_DELEGATE_H_
+
+#include <pthread.h>
+
+#include "delegate/options.h"
+#include "delegate/tflite_abi.h"
+#include "kernels/select.h"
+#include "operators/thread_pool.h"
+
+namespace tfrewprune {
+
+class PackedDelegate {
+ public:
+  // nullptr when memory runs out.
+  static PackedDelegate* Create(const DelegateOptions& options);
+  static void Destroy(PackedDelegate* delegate);
+  static PackedDelegate* From(tflite::Delegate* base) {
+    return static_cast<PackedDelegate*>(base->data);
+  }
+
+  tflite::Delegate* base() { return &base_; }
+  const DelegateOptions& options() const { return options_; }
+  const Kernels* kernels() const { return kernels_; }
+
+  // The pool for nodes of this interpreter: as many threads as the option
+  // says, else as the interpreter recommends. Pools live as long as the
+  // delegate, one for each number of threads ever asked for. nullptr when
+  // memory runs out.
+  ThreadPool* PoolFor(const tflite::Context* context);
+
+  // Nodes claimed so far, in all graphs the delegate was applied to.
+  int claimed_nodes() const {
+    return __atomic_load_n(&claimed_, __ATOMIC_RELAXED);
+  }
+  // Called by a node that Init refused, after its message.
+  void NodeRefused() { __atomic_fetch_add(&refused_, 1, __ATOMIC_RELAXED); }
+  // Threads of the pool used last; 1 before the first use.
+  int threads() const { return __atomic_load_n(&threads_, __ATOMIC_RELAXED); }
+
+  // Writes one line to stderr when the option log_level is at least `level`.
+  __attribute__((format(printf, 3, 4))) void Log(LogLevel level,
+                                                 const char* format, ...) const;
+
+ private:
+  static tflite::Status Prepare(tflite::Context* context,
+                                tflite::Delegate* base);
+  tflite::Status ClaimNodes(tflite::Context* context);
+
+  explicit PackedDelegate(const DelegateOptions& options);
+
+  tflite::Delegate base_;
+  DelegateOptions options_;
+  const Kernels* kernels_;
+  pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;   // guards pool_
+  ThreadPool* pool_[ThreadPool::kMaxThreads + 1] = {};  // by threads wanted
+  int claimed_ = 0;
+  int refused_ = 0;
+  int threads_ = 1;
+};
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_DELEGATE_DELEGATE_H_

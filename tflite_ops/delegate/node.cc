@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "delegate/node.h"
+
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "delegate/delegate.h"
+#include "delegate/shapes.h"
+#include "format/op_options.h"
+#include "format/payload.h"
+#include "operators/conv2d.h"
+#include "operators/fully_connected.h"
+
+namespace tfrewprune {
+namespace {
+
+using tflite::Context;
+using tflite::Status;
+using tflite::Tensor;
+
+class PackedNode {
+ public:
+  explicit PackedNode(PackedDelegate* delegate) : delegate_(delegate) {}
+  ~PackedNode() { free(payload_copy_); }
+
+  Status Init(Context* context, int node_index);
+  Status Prepare(Context* context);
+  Status Invoke(Context* context);
+
+ private:
+  Status ReadGraph(Context* context, int node_index);
+  Status ReadPayload(Context* context);
+  Status CheckBias(Context* context);
+  Status PrepareConv2D(Context* context, ThreadPool* pool, Shape* output);
+  Status PrepareFullyConnected(Context* context, ThreadPool* pool,
+                               Shape* output);
+  Status ResizeOutput(Context* context, const Shape& shape);
+
+  // Reports "tfrewprune: <operator> (node <n>, output '<name>'): <message>".
+  __attribute__((format(printf, 3, 4))) Status Fail(Context* context,
+                                                    const char* format,
+                                                    ...) const;
+
+  const char* name() const {
+    return options_.kind == OpKind::kConv2D ? kConv2DName : kFullyConnectedName;
+  }
+  Tensor* tensor(Context* context, int index) const {
+    return index == tflite::kOptionalTensor ? nullptr
+                                            : &context->tensors[index];
+  }
+
+  PackedDelegate* delegate_;
+  bool valid_ = false;     // Init went well
+  bool prepared_ = false;  // the operator fits the present shapes
+  int node_index_ = -1;
+  // Indices, not pointers: TFLite may move its tensors.
+  int input_ = -1, payload_ = -1, bias_ = -1, output_ = -1;
+  OpOptions options_ = {};
+  BandedView weights_ = {};
+  void* payload_copy_ = nullptr;  // only when the model's is misaligned
+  // What the operator was prepared for.
+  ThreadPool* pool_ = nullptr;
+  ConvGeometry geometry_ = {};
+  size_t input_bytes_ = 0, output_bytes_ = 0;
+  Conv2D conv2d_;
+  FullyConnected fully_connected_;
+};
+
+Status PackedNode::Fail(Context* context, const char* format, ...) const {
+  char text[640];
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(text, sizeof(text), format, arguments);
+  va_end(arguments);
+  const Tensor* output = output_ >= 0 ? tensor(context, output_) : nullptr;
+  const char* label =
+      output != nullptr && output->name != nullptr ? output->name : "";
+  context->ReportError(context, "tfrewprune: %s (node %d, output '%s'): %s",
+                       name(), node_index_, label, text);
+  return tflite::kError;
+}
+
+Status PackedNode::Init(Context* context, int node_index) {
+  if (ReadGraph(context, node_index) != tflite::kOk) return tflite::kError;
+  if (ReadPayload(context) != tflite::kOk) return tflite::kError;
+  valid_ = true;
+  return tflite::kOk;
+}
+
+// Which tensors and options the replaced node had.
+Status PackedNode::ReadGraph(Context* context, int node_index) {
+  node_index_ = node_index;
+  tflite::Node* node;
+  tflite::Registration* registration;
+  if (context->GetNodeAndRegistration(context, node_index, &node,
+                                      &registration) != tflite::kOk) {
+    return Fail(context, "TFLite does not give the node.");
+  }
+  const OpKind kind = strcmp(registration->custom_name, kConv2DName) == 0
+                          ? OpKind::kConv2D
+                          : OpKind::kFullyConnected;
+  options_.kind = kind;
+  const int inputs = node->inputs->size;
+  if ((inputs != 2 && inputs != 3) || node->outputs->size != 1) {
+    return Fail(context,
+                "expected the inputs activation, payload and, optionally, bias "
+                "and 1 output. Received: %d inputs and %d outputs.",
+                inputs, node->outputs->size);
+  }
+  const int last = static_cast<int>(context->tensors_size) - 1;
+  for (int i = 0; i < inputs; ++i) {
+    const int index = node->inputs->data[i];
+    const int lowest = i == 2 ? tflite::kOptionalTensor : 0;
+    if (index < lowest || index > last) {
+      return Fail(context,
+                  "input %d must be a tensor from %d to %d. Received: %d.", i,
+                  lowest, last, index);
+    }
+  }
+  if (node->outputs->data[0] < 0 || node->outputs->data[0] > last) {
+    return Fail(context,
+                "the output must be a tensor from 0 to %d. "
+                "Received: %d.",
+                last, node->outputs->data[0]);
+  }
+  input_ = node->inputs->data[0];
+  payload_ = node->inputs->data[1];
+  bias_ = inputs == 3 ? node->inputs->data[2] : tflite::kOptionalTensor;
+  output_ = node->outputs->data[0];
+  OptionError error;
+  const int size = node->custom_initial_data_size;
+  if (!ParseOpOptions(node->custom_initial_data, size < 0 ? 0 : size, kind,
+                      &options_, &error)) {
+    options_.kind = kind;
+    return Fail(context,
+                "custom_options are damaged: %s must be from %lld to %lld. "
+                "Received: %lld.",
+                error.field, static_cast<long long>(error.lowest),
+                static_cast<long long>(error.highest),
+                static_cast<long long>(error.received));
+  }
+  return tflite::kOk;
+}
+
+// Checks the weights; they stay where the model has them.
+Status PackedNode::ReadPayload(Context* context) {
+  const Tensor& tensor = context->tensors[payload_];
+  if (tensor.allocation_type != tflite::kMmapRo ||
+      tensor.data.data == nullptr) {
+    return Fail(context,
+                "the payload must be a constant of the model. Received: a "
+                "tensor that is computed or empty.");
+  }
+  if (tensor.type != tflite::kUInt8) {
+    return Fail(context,
+                "the payload must be of TFLite type %d (uint8). Received: "
+                "type %d.",
+                tflite::kUInt8, tensor.type);
+  }
+  const void* data = tensor.data.data;
+  if (reinterpret_cast<uintptr_t>(data) % kPayloadAlignment != 0) {
+    // Only a model whose buffer or writer did not align it gets here.
+    if (posix_memalign(&payload_copy_, 64, tensor.bytes + 1) != 0) {
+      payload_copy_ = nullptr;
+      return Fail(context, "out of memory for a copy of %zu payload bytes.",
+                  tensor.bytes);
+    }
+    memcpy(payload_copy_, data, tensor.bytes);
+    data = payload_copy_;
+    delegate_->Log(LogLevel::kWarning,
+                   "node %d: the model's payload is not aligned to %zu bytes "
+                   "in memory, so %zu bytes were copied",
+                   node_index_, kPayloadAlignment, tensor.bytes);
+  }
+  if (const char* error = ParsePayload(data, tensor.bytes, &weights_)) {
+    char header[256];
+    DescribePayload(data, tensor.bytes, header, sizeof(header));
+    return Fail(context, "the payload is damaged: %s. Received: %s.", error,
+                header);
+  }
+  if (weights_.rows > INT32_MAX || weights_.columns > INT32_MAX) {
+    return Fail(context,
+                "the payload must have less than 2^31 rows and columns. "
+                "Received: %u x %u.",
+                weights_.rows, weights_.columns);
+  }
+  if (options_.kind == OpKind::kConv2D) {
+    const int64_t taps = int64_t{options_.kernel_h} * options_.kernel_w;
+    // `taps` is at most 2^40: the division keeps the product out of reach.
+    if (taps > INT32_MAX / options_.in_channels ||
+        taps * options_.in_channels != weights_.columns) {
+      return Fail(context,
+                  "the payload must have kernel height x kernel width x input "
+                  "channels = %d x %d x %d columns. Received: %u columns.",
+                  options_.kernel_h, options_.kernel_w, options_.in_channels,
+                  weights_.columns);
+    }
+  }
+  return tflite::kOk;
+}
+
+Status PackedNode::CheckBias(Context* context) {
+  const Tensor* bias = tensor(context, bias_);
+  if (bias == nullptr) return tflite::kOk;
+  const Shape shape = ShapeOf(*bias);
+  if (bias->type != tflite::kFloat32 || shape.elements() != weights_.rows) {
+    char text[kShapeText];
+    return Fail(context,
+                "the bias must be float32 (type %d) with %u values. Received: "
+                "type %d, shape %s.",
+                tflite::kFloat32, weights_.rows, bias->type, shape.Print(text));
+  }
+  return tflite::kOk;
+}
+
+Status PackedNode::Prepare(Context* context) {
+  if (!valid_) {
+    return Fail(context, "the node was refused when it was initialised.");
+  }
+  prepared_ = false;
+  const Tensor& input = context->tensors[input_];
+  if (input.type != tflite::kFloat32 ||
+      context->tensors[output_].type != tflite::kFloat32) {
+    return Fail(context,
+                "activation and output must be of TFLite type %d (float32). "
+                "Received: types %d and %d.",
+                tflite::kFloat32, input.type, context->tensors[output_].type);
+  }
+  if (CheckBias(context) != tflite::kOk) return tflite::kError;
+  ThreadPool* pool = delegate_->PoolFor(context);
+  if (pool == nullptr) return Fail(context, "out of memory for threads.");
+  Shape output;
+  const Status status = options_.kind == OpKind::kConv2D
+                            ? PrepareConv2D(context, pool, &output)
+                            : PrepareFullyConnected(context, pool, &output);
+  if (status != tflite::kOk) return status;
+  input_bytes_ = ShapeOf(input).elements() * sizeof(float);
+  output_bytes_ = output.elements() * sizeof(float);
+  prepared_ = true;
+  return ResizeOutput(context, output);
+}
+
+Status PackedNode::PrepareConv2D(Context* context, ThreadPool* pool,
+                                 Shape* output) {
+  const Shape input = ShapeOf(context->tensors[input_]);
+  ConvGeometry geometry;
+  char error[256];
+  if (!Conv2DShape(options_, weights_.rows, input, &geometry, output, error,
+                   sizeof(error))) {
+    return Fail(context, "%s", error);
+  }
+  if (output->elements() == 0) return tflite::kOk;
+  if (pool == pool_ && memcmp(&geometry, &geometry_, sizeof(geometry)) == 0) {
+    return tflite::kOk;
+  }
+  pool_ = nullptr;
+  const char* message = conv2d_.Prepare(
+      weights_, geometry, static_cast<Activation>(options_.activation),
+      delegate_->kernels(), pool);
+  if (message != nullptr) {
+    char text[kShapeText];
+    return Fail(context, "%s. Received: input %s, %u output channels.", message,
+                input.Print(text), weights_.rows);
+  }
+  geometry_ = geometry;
+  pool_ = pool;
+  delegate_->Log(LogLevel::kDebug,
+                 "node %d: Conv2D %dx%dx%dx%d -> %dx%dx%u, kernel %dx%d, "
+                 "%u bands of %u rows, %llu columns kept",
+                 node_index_, geometry.batch, geometry.in_h, geometry.in_w,
+                 geometry.in_c, geometry.out_h, geometry.out_w, weights_.rows,
+                 geometry.kernel_h, geometry.kernel_w, weights_.band_count,
+                 weights_.band_rows,
+                 static_cast<unsigned long long>(weights_.column_count));
+  return tflite::kOk;
+}
+
+Status PackedNode::PrepareFullyConnected(Context* context, ThreadPool* pool,
+                                         Shape* output) {
+  const Shape input = ShapeOf(context->tensors[input_]);
+  ConvGeometry geometry = {};
+  char error[256];
+  if (!FullyConnectedShape(options_, weights_.rows, weights_.columns, input,
+                           &geometry.batch, output, error, sizeof(error))) {
+    return Fail(context, "%s", error);
+  }
+  if (output->elements() == 0) return tflite::kOk;
+  if (pool == pool_ && geometry.batch == geometry_.batch) return tflite::kOk;
+  pool_ = nullptr;
+  const char* message = fully_connected_.Prepare(
+      weights_, geometry.batch, static_cast<Activation>(options_.activation),
+      delegate_->kernels(), pool);
+  if (message != nullptr) {
+    char text[kShapeText];
+    return Fail(context, "%s. Received: input %s, %u outputs.", message,
+                input.Print(text), weights_.rows);
+  }
+  geometry_ = geometry;
+  pool_ = pool;
+  delegate_->Log(LogLevel::kDebug,
+                 "node %d: FullyConnected %d x %u -> %u, %u bands of %u rows, "
+                 "%llu columns kept",
+                 node_index_, geometry.batch, weights_.columns, weights_.rows,
+                 weights_.band_count, weights_.band_rows,
+                 static_cast<unsigned long long>(weights_.column_count));
+  return tflite::kOk;
+}
+
+Status PackedNode::ResizeOutput(Context* context, const Shape& shape) {
+  // TFLite takes the array over and gives it to free().
+  tflite::IntArray* dims = static_cast<tflite::IntArray*>(
+      malloc(sizeof(tflite::IntArray) + shape.rank * sizeof(int)));
+  if (dims == nullptr) return Fail(context, "out of memory for a shape.");
+  dims->size = shape.rank;
+  for (int i = 0; i < shape.rank; ++i) dims->data[i] = shape.dims[i];
+  return context->ResizeTensor(context, &context->tensors[output_], dims);
+}
+
+Status PackedNode::Invoke(Context* context) {
+  const Tensor& input = context->tensors[input_];
+  const Tensor& output = context->tensors[output_];
+  const Tensor* bias = tensor(context, bias_);
+  // A tensor of another size than Prepare saw would be read past its end.
+  if (!prepared_ || input.bytes != input_bytes_ ||
+      output.bytes != output_bytes_ ||
+      (bias != nullptr && bias->bytes != weights_.rows * sizeof(float))) {
+    return Fail(context,
+                "tensors changed since they were allocated: expected %zu input "
+                "and %zu output bytes. Received: %zu and %zu.",
+                input_bytes_, output_bytes_, input.bytes, output.bytes);
+  }
+  if (output_bytes_ == 0) return tflite::kOk;
+  const float* bias_values = bias == nullptr ? nullptr : bias->data.f;
+  if (input.data.f == nullptr || output.data.f == nullptr ||
+      (bias != nullptr && bias_values == nullptr)) {
+    return Fail(context, "a tensor has no memory; allocate tensors first.");
+  }
+  if (options_.kind == OpKind::kConv2D) {
+    conv2d_.Invoke(input.data.f, bias_values, output.data.f);
+  } else {
+    fully_connected_.Invoke(input.data.f, bias_values, output.data.f);
+  }
+  return tflite::kOk;
+}
+
+void* InitNode(Context* context, const char* buffer, size_t) {
+  const auto* params = reinterpret_cast<const tflite::DelegateParams*>(buffer);
+  void* memory = nullptr;
+  // The operators may hold cache-line aligned members.
+  if (posix_memalign(&memory, 64, sizeof(PackedNode)) != 0) {
+    context->ReportError(context, "tfrewprune: out of memory.");
+    return nullptr;
+  }
+  PackedDelegate* delegate = PackedDelegate::From(params->delegate);
+  PackedNode* node = new (memory) PackedNode(delegate);
+  if (node->Init(context, params->nodes_to_replace->data[0]) != tflite::kOk) {
+    delegate->NodeRefused();
+  }
+  return node;
+}
+
+void FreeNode(Context*, void* buffer) {
+  if (buffer == nullptr) return;
+  static_cast<PackedNode*>(buffer)->~PackedNode();
+  free(buffer);
+}
+
+Status PrepareNode(Context* context, tflite::Node* node) {
+  if (node->user_data == nullptr) return tflite::kError;
+  return static_cast<PackedNode*>(node->user_data)->Prepare(context);
+}
+
+Status InvokeNode(Context* context, tflite::Node* node) {
+  return static_cast<PackedNode*>(node->user_data)->Invoke(context);
+}
+
+}  // namespace
+
+tflite::Registration PackedNodeRegistration() {
+  tflite::Registration registration = {};
+  registration.init = InitNode;
+  registration.free = FreeNode;
+  registration.prepare = PrepareNode;
+  registration.invoke = InvokeNode;
+  registration.custom_name = "TfrewpruneDelegate";
+  registration.version = 1;
+  return registration;
+}
+
+}  // namespace tfrewprune

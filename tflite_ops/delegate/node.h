@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One claimed node: TFLite's Init / Prepare / Invoke around one operator.
+#ifndef TFREWPRUNE_DELEGATE_NODE_H_
+#define TFREWPRUNE_DELEGATE_NODE_H_
+
+#include "delegate/tflite_abi.h"
+
+namespace tfrewprune {
+
+// The delegate kernel for a partition of exactly one TfrewpruneConv2D or
+// TfrewpruneFullyConnected node. Init checks options and payload, Prepare the
+// shapes (again after every resize), Invoke computes and allocates nothing.
+tflite::Registration PackedNodeRegistration();
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_DELEGATE_NODE_H_

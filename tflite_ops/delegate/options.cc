@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "delegate/options.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "operators/thread_pool.h"
+
+namespace tfrewprune {
+namespace {
+
+constexpr char kIsaVariable[] = "TFREWPRUNE_ISA";
+constexpr const char* kLogLevels[] = {"error", "warning", "info", "debug"};
+
+bool ParseThreads(const char* text, int* threads) {
+  if (strcmp(text, "auto") == 0) {
+    *threads = 0;
+    return true;
+  }
+  // Digits only: strtol would let "+2", " 2" and "2x" pass.
+  int number = 0;
+  for (const char* c = text; *c != '\0'; ++c) {
+    if (*c < '0' || *c > '9') return false;
+    number = number * 10 + (*c - '0');
+    if (number > ThreadPool::kMaxThreads) return false;
+  }
+  if (number < 1) return false;
+  *threads = number;
+  return true;
+}
+
+bool ParseLogLevel(const char* text, LogLevel* level) {
+  for (int i = 0; i < 4; ++i) {
+    if (strcmp(text, kLogLevels[i]) == 0) {
+      *level = static_cast<LogLevel>(i);
+      return true;
+    }
+  }
+  return false;
+}
+
+// Sets *isa from `name`, which came from `source`.
+bool ParseIsa(const char* source, const char* name, Isa* isa, char* error,
+              size_t error_size) {
+  Isa chosen;
+  if (!IsaFromName(name, &chosen)) {
+    snprintf(error, error_size,
+             "tfrewprune: %s must be auto, avx512, avx2, neon, portable or "
+             "reference. Received: '%s'.",
+             source, name);
+    return false;
+  }
+  if (!IsaSupported(chosen)) {
+    snprintf(error, error_size,
+             "tfrewprune: %s asks for kernels that this CPU or this build does "
+             "not support. The best it supports is %s. Received: '%s'.",
+             source, IsaName(BestIsa()), name);
+    return false;
+  }
+  *isa = chosen;
+  return true;
+}
+
+}  // namespace
+
+bool ParseDelegateOptions(const char* const* keys, const char* const* values,
+                          size_t count, DelegateOptions* options, char* error,
+                          size_t error_size) {
+  *options = DelegateOptions();
+  const char* isa_name = nullptr;
+  for (size_t i = 0; i < count; ++i) {
+    const char* key = keys[i] == nullptr ? "" : keys[i];
+    const char* value = values[i] == nullptr ? "" : values[i];
+    if (strcmp(key, "threads") == 0) {
+      if (ParseThreads(value, &options->threads)) continue;
+      snprintf(error, error_size,
+               "tfrewprune: option threads must be auto or a whole number from "
+               "1 to %d. Received: '%s'.",
+               ThreadPool::kMaxThreads, value);
+      return false;
+    }
+    if (strcmp(key, "log_level") == 0) {
+      if (ParseLogLevel(value, &options->log_level)) continue;
+      snprintf(error, error_size,
+               "tfrewprune: option log_level must be error, warning, info or "
+               "debug. Received: '%s'.",
+               value);
+      return false;
+    }
+    if (strcmp(key, "isa") == 0) {
+      isa_name = value;
+      continue;
+    }
+    snprintf(error, error_size,
+             "tfrewprune: the delegate has the options threads, isa and "
+             "log_level. Received: '%s'.",
+             key);
+    return false;
+  }
+  if (isa_name != nullptr) {
+    return ParseIsa("option isa", isa_name, &options->isa, error, error_size);
+  }
+  const char* variable = getenv(kIsaVariable);
+  if (variable != nullptr && *variable != '\0') {
+    return ParseIsa("environment variable TFREWPRUNE_ISA", variable,
+                    &options->isa, error, error_size);
+  }
+  options->isa = BestIsa();
+  return true;
+}
+
+}  // namespace tfrewprune

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The key = value options a user hands to the delegate.
+#ifndef TFREWPRUNE_DELEGATE_OPTIONS_H_
+#define TFREWPRUNE_DELEGATE_OPTIONS_H_
+
+#include <cstddef>
+
+#include "isa/isa.h"
+
+namespace tfrewprune {
+
+enum class LogLevel : int { kError, kWarning, kInfo, kDebug };
+
+//   threads    "auto" (default: what the interpreter was given) or 1 .. 64
+//   isa        "auto" (default), "avx512", "avx2", "neon", "portable",
+//              "reference"; without it the variable TFREWPRUNE_ISA counts
+//   log_level  "error", "warning" (default), "info", "debug"
+struct DelegateOptions {
+  int threads = 0;  // 0 = the interpreter's number
+  Isa isa = Isa::kPortable;
+  LogLevel log_level = LogLevel::kWarning;
+};
+
+// Fills `options` from the pairs and the environment. Returns false, with a
+// message in `error`, for an unknown key or a value that is not understood.
+bool ParseDelegateOptions(const char* const* keys, const char* const* values,
+                          size_t count, DelegateOptions* options, char* error,
+                          size_t error_size);
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_DELEGATE_OPTIONS_H_

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The custom_options block of our operators (PAYLOAD.md, "Custom operators").
+#ifndef TFREWPRUNE_FORMAT_OP_OPTIONS_H_
+#define TFREWPRUNE_FORMAT_OP_OPTIONS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tfrewprune {
+
+inline constexpr char kConv2DName[] = "TfrewpruneConv2D";
+inline constexpr char kFullyConnectedName[] = "TfrewpruneFullyConnected";
+
+enum class OpKind : int32_t { kConv2D = 0, kFullyConnected = 1 };
+
+struct OpOptions {
+  OpKind kind;
+  int32_t activation;  // 0 .. 5, TFLite's enum
+  // Conv2D only.
+  int32_t kernel_h, kernel_w;
+  int32_t in_channels;
+  int32_t stride_h, stride_w;
+  int32_t dilation_h, dilation_w;
+  bool same_padding;
+  // FullyConnected only.
+  bool keep_num_dims;
+};
+
+// A field of the block that holds what it must not.
+struct OptionError {
+  const char* field;
+  int64_t lowest, highest;  // what was expected
+  int64_t received;
+};
+
+// Reads the block of an operator of the given kind. Returns false and fills
+// `error` when a field is outside its range; never reads outside
+// [data, data + bytes). `data` needs no alignment.
+bool ParseOpOptions(const void* data, size_t bytes, OpKind kind,
+                    OpOptions* options, OptionError* error);
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_FORMAT_OP_OPTIONS_H_
