@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads and writes ``.tflite`` models; takes no decisions.
+
+A model is held as LiteRT's own object tree (``ModelT``), whose buffers are views of
+the bytes it was read from, never copies. Two things of the file format are not in that
+tree and are handled here: buffers and custom options that lie outside the flatbuffer
+(needed above 2 GiB), and a ZIP archive of associated files behind it.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from dataclasses import dataclass, field
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfrewprune.convert.bounds import check_bounds
+from tfrewprune.convert.errors import ConversionError
+
+IDENTIFIER = b"TFL3"
+BUFFER_ALIGNMENT = 16
+# A flatbuffer addresses 2 GiB; above this its buffers are written behind it.
+MAX_INLINE_BYTES = (1 << 31) - (1 << 27)
+
+
+@dataclass
+class Model:
+    """A ``.tflite`` model in memory.
+
+    Attributes:
+        tree: LiteRT's object tree. Buffers outside the flatbuffer are in it as
+            ordinary data; large custom options as ordinary custom options.
+        archive: Bytes of a ZIP archive behind the model (labels and other files of
+            TFLite metadata), or empty.
+        alignment: Alignment in bytes of buffers that need more than 16, by index.
+        outside: Whether the buffers lie behind the flatbuffer.
+    """
+
+    tree: schema.ModelT
+    archive: bytes = b""
+    alignment: dict[int, int] = field(default_factory=dict)
+    outside: bool = False
+
+    @property
+    def subgraphs(self) -> list[schema.SubGraphT]:
+        return self.tree.subgraphs
+
+    def builtin_code(self, operator: schema.OperatorT) -> int:
+        """Returns the ``BuiltinOperator`` of an operator."""
+        code = self.tree.operatorCodes[operator.opcodeIndex]
+        return max(code.builtinCode, code.deprecatedBuiltinCode)
+
+    def custom_code(self, operator: schema.OperatorT) -> str | None:
+        """Returns the name of a custom operator, or None for a built-in one."""
+        if self.builtin_code(operator) != schema.BuiltinOperator.CUSTOM:
+            return None
+        name = self.tree.operatorCodes[operator.opcodeIndex].customCode
+        return text(name)
+
+    def data(self, tensor: schema.TensorT) -> np.ndarray | None:
+        """Returns a constant tensor's bytes as uint8, or None if it is not constant."""
+        data = self.tree.buffers[tensor.buffer].data
+        return None if data is None or len(data) == 0 else np.asarray(data, np.uint8)
+
+
+def text(name: bytes | str | None) -> str:
+    """Returns a flatbuffer string as str; broken UTF-8 is escaped."""
+    if isinstance(name, bytes):
+        return name.decode("utf-8", "backslashreplace")
+    return name or ""
+
+
+def tensor_shape(tensor: schema.TensorT) -> tuple[int, ...]:
+    """Returns the shape stored for a tensor; unknown dimensions are 1 in it."""
+    return () if tensor.shape is None else tuple(int(n) for n in tensor.shape)
+
+
+def tensor_signature(tensor: schema.TensorT) -> tuple[int, ...]:
+    """Returns the shape of a tensor with -1 for unknown dimensions."""
+    if tensor.shapeSignature is None or len(tensor.shapeSignature) == 0:
+        return tensor_shape(tensor)
+    return tuple(int(n) for n in tensor.shapeSignature)
+
+
+def read_model(content: bytes | bytearray | memoryview) -> Model:
+    """Reads a ``.tflite`` model, checking every offset and index first.
+
+    Args:
+        content: The whole file.
+
+    Returns:
+        The model; its buffers are views of ``content``.
+
+    Raises:
+        ConversionError: If ``content`` is not a whole, valid ``.tflite`` file.
+    """
+    content = memoryview(content).cast("B")
+    check_bounds(content)
+    try:
+        tree = schema.ModelT.InitFromPackedBuf(content, 0)
+    except (struct.error, IndexError, ValueError, TypeError, OverflowError) as error:
+        raise ConversionError(f"not a valid .tflite file: {error}") from error
+    model = Model(tree, _archive(content))
+    _pull_in_outside_data(model, content)
+    _check_indices(tree)
+    return model
+
+
+def _pull_in_outside_data(model: Model, content: memoryview) -> None:
+    def slice_of(offset: int, size: int, what: str) -> np.ndarray:
+        if offset + size > len(content):
+            raise ConversionError(
+                f"{what} must lie inside the file of {len(content)} bytes, received "
+                f"bytes {offset} to {offset + size}"
+            )
+        return np.frombuffer(content, np.uint8, size, offset)
+
+    for index, buffer in enumerate(model.tree.buffers or ()):
+        if buffer.offset > 1:
+            buffer.data = slice_of(buffer.offset, buffer.size, f"buffer {index}")
+            model.outside = True
+        buffer.offset = buffer.size = 0
+    for subgraph in model.subgraphs or ():
+        for operator in subgraph.operators or ():
+            if operator.largeCustomOptionsOffset > 1:
+                operator.customOptions = slice_of(
+                    operator.largeCustomOptionsOffset,
+                    operator.largeCustomOptionsSize,
+                    "large custom options",
+                )
+                model.outside = True
+            operator.largeCustomOptionsOffset = operator.largeCustomOptionsSize = 0
+
+
+def _check_indices(tree: schema.ModelT) -> None:
+    """Raises ConversionError unless every index in the tree points at something."""
+
+    def check(what: str, index: int, count: int, lowest: int = 0) -> None:
+        if not lowest <= index < count:
+            raise ConversionError(
+                f"{what} must be an index below {count}, received {index}"
+            )
+
+    buffers, codes = tree.buffers or [], tree.operatorCodes or []
+    if not tree.subgraphs:
+        raise ConversionError("the model has no subgraph; expected at least one")
+    for where, subgraph in enumerate(tree.subgraphs):
+        tensors, place = subgraph.tensors or [], f"of subgraph {where}"
+        for tensor in tensors:
+            check(f"buffer of tensor {text(tensor.name)!r}", tensor.buffer, len(buffers))
+        for kind in ("inputs", "outputs"):
+            for index in _list(getattr(subgraph, kind)):
+                check(f"{kind} {place}", index, len(tensors))
+        for number, operator in enumerate(subgraph.operators or ()):
+            check(f"code of operator {number} {place}", operator.opcodeIndex, len(codes))
+            for index in _list(operator.inputs):
+                check(f"input of operator {number} {place}", index, len(tensors), -1)
+            for kind in ("outputs", "intermediates"):
+                for index in _list(getattr(operator, kind)):
+                    check(f"{kind} of operator {number} {place}", index, len(tensors))
+    for metadata in tree.metadata or ():
+        check(f"buffer of metadata {text(metadata.name)!r}", metadata.buffer, len(buffers))
+    for index in _list(tree.metadataBuffer):
+        check("metadata buffer", index, len(buffers))
+    for signature in tree.signatureDefs or ():
+        name = text(signature.signatureKey)
+        check(f"subgraph of signature {name!r}", signature.subgraphIndex, len(tree.subgraphs))
+        tensors = tree.subgraphs[signature.subgraphIndex].tensors or []
+        for entry in [*(signature.inputs or ()), *(signature.outputs or ())]:
+            check(f"tensor of signature {name!r}", entry.tensorIndex, len(tensors))
+
+
+def _list(indices: np.ndarray | list | None) -> list[int]:
+    return [] if indices is None else [int(i) for i in indices]
+
+
+def _archive(content: memoryview) -> bytes:
+    """Returns the ZIP archive behind a model, re-based to start at byte 0."""
+    if bytes(content[-22:-18]) != b"PK\x05\x06":
+        return b""
+    packed = io.BytesIO()
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as source:
+            entries = source.infolist()
+            if sum(entry.file_size for entry in entries) > len(content):
+                return b""  # associated files are stored, not deflated
+            with zipfile.ZipFile(packed, "w") as target:
+                for entry in entries:
+                    target.writestr(entry, source.read(entry))
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+        raise ConversionError(
+            f"the ZIP archive behind the model is damaged: {error}"
+        ) from error
+    return packed.getvalue()
+
+
+class _PlacedBuffer:
+    """Packs one buffer: aligned inside the flatbuffer, or as a place behind it."""
+
+    def __init__(self, data: np.ndarray | None, alignment: int, outside: int | None):
+        self.data, self.alignment, self.outside = data, alignment, outside
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802 (schema's name)
+        vector = None
+        if self.data is not None and self.outside is None:
+            vector = create_bytes(builder, self.data, self.alignment)
+        schema.BufferStart(builder)
+        if vector is not None:
+            schema.BufferAddData(builder, vector)
+        if self.outside is not None:
+            schema.BufferAddOffset(builder, self.outside)
+            schema.BufferAddSize(builder, len(self.data))
+        return schema.BufferEnd(builder)
+
+
+def create_bytes(
+    builder: flatbuffers.Builder, data: np.ndarray, alignment: int
+) -> int:
+    """Writes a byte vector whose first byte is aligned in the finished file."""
+    size = len(data)
+    builder.StartVector(1, size, alignment)
+    # StartVector aligned the end of the vector for `size` bytes still to come.
+    head = builder.head - size
+    builder.Bytes[head : head + size] = memoryview(data)
+    builder.head = head
+    builder.vectorNumElems = size
+    return builder.EndVector()
+
+
+def write_model(model: Model) -> bytes:
+    """Writes a model as the bytes of a ``.tflite`` file.
+
+    Buffers start at multiples of 16 bytes in the file, or of what
+    ``model.alignment`` asks for. They lie inside the flatbuffer (every TFLite reads
+    that) unless they need more than a flatbuffer can hold or came from outside.
+
+    Raises:
+        ConversionError: If the model does not fit a flatbuffer.
+    """
+    inline = sum(
+        len(buffer.data) + 64
+        for buffer in model.tree.buffers or ()
+        if buffer.data is not None
+    )
+    outside = model.outside or inline > MAX_INLINE_BYTES
+    return b"".join(_pieces(model, outside, 0 if outside else inline))
+
+
+def _pieces(model: Model, outside: bool, inline: int) -> list[bytes | memoryview]:
+    if not outside:
+        return [_build(model, None, inline), model.archive]
+    # Offsets do not change the length of the flatbuffer as long as none is 0.
+    blobs = {
+        index: np.asarray(buffer.data, np.uint8)
+        for index, buffer in enumerate(model.tree.buffers)
+        if buffer.data is not None and len(buffer.data)
+    }
+    places = dict.fromkeys(blobs, 2)
+    end = len(_build(model, places, inline))
+    pieces: list[bytes | memoryview] = []
+    for index, blob in blobs.items():
+        alignment = model.alignment.get(index, BUFFER_ALIGNMENT)
+        places[index] = -(-end // alignment) * alignment
+        pieces += [bytes(places[index] - end), memoryview(blob)]
+        end = places[index] + len(blob)
+    return [_build(model, places, inline), *pieces, model.archive]
+
+
+def _build(model: Model, places: dict[int, int] | None, inline: int) -> memoryview:
+    tree = model.tree
+    originals = tree.buffers
+    places = places or {}
+    tree.buffers = [
+        _PlacedBuffer(
+            buffer.data,
+            model.alignment.get(index, BUFFER_ALIGNMENT),
+            places.get(index),
+        )
+        for index, buffer in enumerate(originals)
+    ]
+    builder = flatbuffers.Builder(inline + (1 << 16))
+    try:
+        builder.Finish(tree.Pack(builder), IDENTIFIER)
+    except (flatbuffers.builder.BuilderSizeError, struct.error, TypeError) as error:
+        raise ConversionError(f"the model cannot be written: {error}") from error
+    finally:
+        tree.buffers = originals
+    return memoryview(builder.Bytes)[builder.head :]

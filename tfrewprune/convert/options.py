@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Custom options of the packed operators: 16 integers, see ``PAYLOAD.md``."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import astuple, dataclass
+
+from tfrewprune.convert.errors import ConversionError
+
+CONV_2D = "TfrewpruneConv2D"
+FULLY_CONNECTED = "TfrewpruneFullyConnected"
+OPERATORS = (CONV_2D, FULLY_CONNECTED)
+
+_MAGIC = 0x4F504654
+_BLOCK = struct.Struct("<16i")
+
+
+@dataclass(frozen=True)
+class ConvOptions:
+    """What a packed convolution must know besides its weights.
+
+    ``activation`` is TFLite's ``ActivationFunctionType``; ``padding`` its ``Padding``
+    (0 SAME, 1 VALID).
+    """
+
+    activation: int
+    kernel_height: int
+    kernel_width: int
+    input_channels: int
+    stride_height: int
+    stride_width: int
+    dilation_height: int
+    dilation_width: int
+    padding: int
+
+    def encode(self) -> bytes:
+        return _BLOCK.pack(_MAGIC, 1, 0, *astuple(self), 0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class FullyConnectedOptions:
+    """What a packed fully connected layer must know besides its weights."""
+
+    activation: int
+    keep_num_dims: int
+
+    def encode(self) -> bytes:
+        head = (_MAGIC, 1, 1, self.activation)
+        return _BLOCK.pack(*head, *(0,) * 7, self.keep_num_dims, 0, 0, 0, 0)
+
+
+def decode(custom_code: str, data: bytes) -> ConvOptions | FullyConnectedOptions:
+    """Reads the custom options of a packed operator.
+
+    Raises:
+        ConversionError: If they are damaged or of another version.
+    """
+
+    def refuse(expected: str, received: object) -> None:
+        raise ConversionError(
+            f"custom options of {custom_code}: expected {expected}, received {received}"
+        )
+
+    if len(data) != _BLOCK.size:
+        refuse(f"{_BLOCK.size} bytes", len(data))
+    values = _BLOCK.unpack(data)
+    if values[:2] != (_MAGIC, 1):
+        refuse(f"magic and version {(_MAGIC, 1)}", values[:2])
+    if values[2] != OPERATORS.index(custom_code):
+        refuse(f"operator {OPERATORS.index(custom_code)}", values[2])
+    if not 0 <= values[3] <= 5:
+        refuse("an activation from 0 to 5", values[3])
+    if any(values[12:]):
+        refuse("zeros in words 12 to 15", values[12:])
+    if values[11] not in (0, 1):
+        refuse("0 or 1 in word 11", values[11])
+    if custom_code == FULLY_CONNECTED:
+        if any(values[4:11]):
+            refuse("zeros in words 4 to 10", values[4:11])
+        return FullyConnectedOptions(values[3], values[11])
+    if min(values[4:11]) < 1:
+        refuse("kernel, channels, strides and dilations of at least 1", values[4:11])
+    return ConvOptions(*values[3:12])

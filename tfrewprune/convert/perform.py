@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carries out a plan: one operator replaced for one, tensor indices never move."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfrewprune.convert import options
+from tfrewprune.convert.flatbuffer import Model
+from tfrewprune.convert.plan import Decision
+from tfrewprune.payload.format import VALUE_ALIGNMENT
+
+_UINT8 = schema.TensorType.UINT8
+
+
+def perform(model: Model, decisions: list[Decision]) -> None:
+    """Changes ``model`` so that every layer with a packing and no reason is packed.
+
+    The weight tensor of a packed layer becomes its payload where it stands; only when
+    something else still reads the dense weights does the payload get a tensor of its
+    own, behind all others. Buffers that nothing reads any more are emptied.
+    """
+    chosen = [d for d in decisions if d.packing is not None and d.reason is None]
+    # Layers that share a packing share its bytes.
+    places: dict[int, int] = {}
+    for decision in chosen:
+        layer = decision.layer
+        subgraph = model.subgraphs[layer.subgraph]
+        operator = subgraph.operators[layer.operator]
+        packed = layer.options
+        custom = (
+            options.CONV_2D
+            if isinstance(packed, options.ConvOptions)
+            else options.FULLY_CONNECTED
+        )
+        operator.opcodeIndex = _operator_code(model, custom)
+        operator.builtinOptionsType = schema.BuiltinOptions.NONE
+        operator.builtinOptions = None
+        operator.customOptions = np.frombuffer(packed.encode(), np.uint8)
+        operator.customOptionsFormat = 0
+
+    old_count = len(model.tree.buffers)
+    dense_of: dict[int, int] = {}
+    for subgraph_index, subgraph in enumerate(model.subgraphs):
+        here = [d for d in chosen if d.layer.subgraph == subgraph_index]
+        by_tensor: dict[int, list[Decision]] = defaultdict(list)
+        for decision in here:
+            by_tensor[decision.layer.weight].append(decision)
+        readers = _count_readers(subgraph)
+        dead: set[int] = set()
+        for tensor, users in by_tensor.items():
+            payload = _payload_buffer(model, users[0], places)
+            size = len(model.tree.buffers[payload].data)
+            source = users[0].layer.source
+            dense_of[payload] = subgraph.tensors[source.tensor].buffer
+            if readers[tensor] > len(users):
+                subgraph.tensors.append(
+                    schema.TensorT(
+                        shape=np.array([size], np.int32),
+                        type=_UINT8,
+                        buffer=payload,
+                        name=subgraph.tensors[tensor].name,
+                        hasRank=subgraph.tensors[tensor].hasRank,
+                    )
+                )
+                for decision in users:
+                    operator = subgraph.operators[decision.layer.operator]
+                    operator.inputs = np.array(operator.inputs, np.int32)
+                    operator.inputs[1] = len(subgraph.tensors) - 1
+                continue
+            stored = subgraph.tensors[tensor]
+            stored.shape = np.array([size], np.int32)
+            stored.type = _UINT8
+            stored.buffer = payload
+            # Decoders whose result nothing reads any more go, from the last one on.
+            for decoder in reversed(source.decoders):
+                decoded = int(subgraph.operators[decoder].inputs[0])
+                dead.add(decoder)
+                readers[decoded] -= 1
+                if readers[decoded]:
+                    break
+                subgraph.tensors[decoded].buffer = 0
+                subgraph.tensors[decoded].sparsity = None
+        subgraph.operators = [
+            operator
+            for number, operator in enumerate(subgraph.operators)
+            if number not in dead
+        ]
+    _settle_buffers(model, dense_of, old_count)
+
+
+def _operator_code(model: Model, custom: str) -> int:
+    codes = model.tree.operatorCodes
+    for index, code in enumerate(codes):
+        if code.customCode in (custom, custom.encode()):
+            return index
+    codes.append(
+        schema.OperatorCodeT(
+            deprecatedBuiltinCode=schema.BuiltinOperator.CUSTOM,
+            builtinCode=schema.BuiltinOperator.CUSTOM,
+            customCode=custom,
+            version=1,
+        )
+    )
+    return len(codes) - 1
+
+
+def _payload_buffer(model: Model, decision: Decision, places: dict[int, int]) -> int:
+    key = id(decision.packing)
+    if key not in places:
+        data = np.frombuffer(decision.packing.encode(), np.uint8)
+        model.tree.buffers.append(schema.BufferT(data=data))
+        places[key] = len(model.tree.buffers) - 1
+    return places[key]
+
+
+def _count_readers(subgraph: schema.SubGraphT) -> Counter[int]:
+    """Returns how often each tensor is read: by operators, or as an output."""
+    readers: Counter[int] = Counter()
+    for operator in subgraph.operators:
+        readers.update(int(i) for i in operator.inputs)
+    readers.update(int(i) for i in subgraph.outputs)
+    # An input that is a weight at the same time could be written from outside.
+    readers.update(int(i) for i in subgraph.inputs)
+    return readers
+
+
+def _settle_buffers(model: Model, dense_of: dict[int, int], old_count: int) -> None:
+    """Empties dense buffers that nothing reads, and moves payloads into them.
+
+    Args:
+        model: The model; its payloads are in buffers from ``old_count`` on.
+        dense_of: The dense buffer that each payload buffer replaces.
+        old_count: Buffers of the model before any was added.
+    """
+    buffers = model.tree.buffers
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    used = {tensor.buffer for tensor in tensors}
+    used |= {entry.buffer for entry in model.tree.metadata or ()}
+    free = set(dense_of.values()) - used - {0}
+    for index in free:
+        buffers[index] = schema.BufferT()
+    moved, added = {}, []
+    for payload in range(old_count, len(buffers)):
+        if dense_of[payload] in free:
+            moved[payload] = dense_of[payload]
+            free.remove(moved[payload])
+            buffers[moved[payload]] = buffers[payload]
+        else:
+            moved[payload] = old_count + len(added)
+            added.append(buffers[payload])
+        model.alignment[moved[payload]] = VALUE_ALIGNMENT
+    buffers[old_count:] = added
+    for tensor in tensors:
+        tensor.buffer = moved.get(tensor.buffer, tensor.buffer)

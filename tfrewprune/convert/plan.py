@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decides which layers are packed and how; changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfrewprune.convert.densify import read_weights
+from tfrewprune.convert.detect import Layer, find_layers
+from tfrewprune.convert.errors import ConversionError
+from tfrewprune.convert.flatbuffer import Model, tensor_shape
+from tfrewprune.convert.options import ConvOptions
+from tfrewprune.payload.cost import LayerShape
+from tfrewprune.payload.format import PayloadError
+from tfrewprune.payload.packer import Packing, pack_layer
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the plan decides.
+
+    Attributes:
+        minimum_gain: A layer is packed when its predicted dense time is at least this
+            many times its predicted packed time. 0 packs whatever can be packed.
+        band_rows: Rows of a band in every layer; None lets the packer choose.
+    """
+
+    minimum_gain: float = 1.0
+    band_rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What happens to one layer.
+
+    Attributes:
+        layer: The layer.
+        shape: Its weight matrix and output positions; None when it cannot be packed.
+        kept: Weights other than 0; None when unknown.
+        packing: The packed weights with predicted times; None when it stays as it is.
+        reason: Why it stays dense; None when it is packed.
+    """
+
+    layer: Layer
+    shape: LayerShape | None = None
+    kept: int | None = None
+    packing: Packing | None = None
+    reason: str | None = None
+
+
+def make_plan(model: Model, settings: Settings) -> list[Decision]:
+    """Returns one decision for each layer that has a weight matrix.
+
+    Raises:
+        ConversionError: If weights are damaged or hold NaN or Inf.
+    """
+    cache: dict[tuple, tuple[int, Packing]] = {}
+    decisions = []
+    for layer in find_layers(model):
+        if layer.packed:
+            decisions.append(Decision(layer, reason="already packed"))
+        elif layer.reason is not None:
+            decisions.append(Decision(layer, reason=layer.reason))
+        else:
+            decisions.append(_decide(model, layer, settings, cache))
+    return decisions
+
+
+def layer_shape(model: Model, layer: Layer) -> LayerShape:
+    """Returns the size of a layer; unknown dimensions count as stored (mostly 1)."""
+    subgraph = model.subgraphs[layer.subgraph]
+    output = int(subgraph.operators[layer.operator].outputs[0])
+    elements = int(np.prod(tensor_shape(subgraph.tensors[output]), dtype=np.int64))
+    rows = layer.weight_shape[0]
+    columns = int(np.prod(layer.weight_shape[1:], dtype=np.int64))
+    taps = 1
+    if isinstance(layer.options, ConvOptions):
+        taps = layer.options.kernel_height * layer.options.kernel_width
+    return LayerShape(rows, columns, max(1, elements // max(rows, 1)), taps)
+
+
+def _decide(
+    model: Model,
+    layer: Layer,
+    settings: Settings,
+    cache: dict[tuple, tuple[int, Packing]],
+) -> Decision:
+    shape = layer_shape(model, layer)
+    tensor = model.subgraphs[layer.subgraph].tensors[layer.source.tensor]
+    # Layers that share a constant share its payload, whatever tensor names it.
+    private = None if tensor.sparsity is None else (layer.subgraph, layer.source.tensor)
+    key = (tensor.buffer, tensor.type, shape.rows, shape.columns, private)
+    if key not in cache:
+        weights = read_weights(model, tensor).reshape(shape.rows, shape.columns)
+        _refuse_non_finite(layer, weights)
+        try:
+            packing = pack_layer(weights, shape, settings.band_rows)
+        except PayloadError as error:
+            raise ConversionError(f"layer {layer.name!r}: {error}") from error
+        cache[key] = (int(np.count_nonzero(weights)), packing)
+    kept, packing = cache[key]
+    dense_time = packing.cost_model.dense(shape)
+    packed_time = packing.predict(shape)
+    reason = None
+    if kept == shape.rows * shape.columns:
+        reason = "no weight is 0"
+    elif packed_time * settings.minimum_gain > dense_time:
+        reason = (
+            f"dense is faster: predicted {dense_time:.3g} us dense, "
+            f"{packed_time:.3g} us packed"
+        )
+    if settings.minimum_gain <= 0:
+        reason = None
+    return Decision(layer, shape, kept, packing, reason)
+
+
+def _refuse_non_finite(layer: Layer, weights: np.ndarray) -> None:
+    finite = np.isfinite(weights)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        raise ConversionError(
+            f"layer {layer.name!r}: {finite.size - np.count_nonzero(finite)} of "
+            f"{finite.size} weights are NaN or Inf, the first at row {row}, column "
+            f"{column} ({weights[row, column]}); expected finite weights"
+        )

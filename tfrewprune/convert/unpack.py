@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way back: packed layers become CONV_2D and FULLY_CONNECTED again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfrewprune.convert import options
+from tfrewprune.convert.detect import Layer, find_layers
+from tfrewprune.convert.errors import ConversionError
+from tfrewprune.convert.flatbuffer import Model, read_model, write_model
+from tfrewprune.payload.format import PayloadError, unpack_matrix
+
+_BUILTIN = schema.BuiltinOperator
+
+
+def unpack(tflite: bytes) -> bytes:
+    """Returns the standard dense model of a converted one.
+
+    Args:
+        tflite: A model written by ``convert``; a model without packed layers comes
+            back as it is in content.
+
+    Returns:
+        A ``.tflite`` that any TFLite runs without a delegate. Weights are bit-equal to
+        those before conversion, except that every zero is +0.0.
+
+    Raises:
+        ConversionError: If the file or a payload in it is damaged.
+
+    Example:
+        >>> dense = unpack(convert("model.tflite"))  # doctest: +SKIP
+    """
+    model = read_model(tflite)
+    unpack_model(model)
+    return write_model(model)
+
+
+def unpack_model(model: Model) -> None:
+    """Changes ``model`` so that no packed layer is left."""
+    layers = [layer for layer in find_layers(model) if layer.packed]
+    for layer in layers:
+        if layer.reason is not None:
+            raise ConversionError(f"layer {layer.name!r}: {layer.reason}")
+    dense: dict[int, np.ndarray] = {}
+    by_tensor: dict[tuple[int, int], list[Layer]] = defaultdict(list)
+    for layer in layers:
+        tensor = model.subgraphs[layer.subgraph].tensors[layer.weight]
+        if tensor.buffer not in dense:
+            dense[tensor.buffer] = _read_payload(model, layer, tensor)
+        by_tensor[layer.subgraph, layer.weight].append(layer)
+    for (subgraph, tensor), users in by_tensor.items():
+        _restore(model, model.subgraphs[subgraph], tensor, users, dense)
+    for buffer, weights in dense.items():
+        model.tree.buffers[buffer] = schema.BufferT(data=weights.reshape(-1).view("u1"))
+        model.alignment.pop(buffer, None)
+    _drop_operator_codes(model)
+
+
+def _read_payload(model: Model, layer: Layer, tensor: schema.TensorT) -> np.ndarray:
+    data = model.data(tensor)
+    if data is None:
+        raise ConversionError(f"layer {layer.name!r}: its payload is not constant")
+    try:
+        return unpack_matrix(data)
+    except PayloadError as error:
+        raise ConversionError(f"layer {layer.name!r}: {error}") from error
+
+
+def _dense_shape(layer: Layer, weights: np.ndarray) -> tuple[int, ...]:
+    rows, columns = weights.shape
+    if isinstance(layer.options, options.FullyConnectedOptions):
+        return rows, columns
+    conv = layer.options
+    taps = (conv.kernel_height, conv.kernel_width, conv.input_channels)
+    if np.prod(taps, dtype=np.int64) != columns:
+        raise ConversionError(
+            f"layer {layer.name!r}: a kernel of {taps} needs "
+            f"{np.prod(taps, dtype=np.int64)} columns, the payload has {columns}"
+        )
+    return rows, *taps
+
+
+def _restore(
+    model: Model,
+    subgraph: schema.SubGraphT,
+    tensor: int,
+    users: list[Layer],
+    dense: dict[int, np.ndarray],
+) -> None:
+    stored = subgraph.tensors[tensor]
+    shapes = {_dense_shape(user, dense[stored.buffer]) for user in users}
+    if len(shapes) > 1:
+        raise ConversionError(
+            f"layer {users[0].name!r}: its payload is used with shapes {shapes}"
+        )
+    readers = [op for op in subgraph.operators if tensor in list(op.inputs)]
+    if len(readers) > len(users):
+        raise ConversionError(
+            f"layer {users[0].name!r}: its payload is read by another operator too"
+        )
+    stored.shape = np.array(shapes.pop(), np.int32)
+    stored.type = schema.TensorType.FLOAT32
+    for user in users:
+        operator = subgraph.operators[user.operator]
+        packed = user.options
+        operator.customOptions = None
+        if isinstance(packed, options.ConvOptions):
+            operator.builtinOptionsType = schema.BuiltinOptions.Conv2DOptions
+            operator.builtinOptions = schema.Conv2DOptionsT(
+                padding=packed.padding,
+                strideW=packed.stride_width,
+                strideH=packed.stride_height,
+                fusedActivationFunction=packed.activation,
+                dilationWFactor=packed.dilation_width,
+                dilationHFactor=packed.dilation_height,
+            )
+            code, version = _BUILTIN.CONV_2D, 1
+        else:
+            operator.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
+            operator.builtinOptions = schema.FullyConnectedOptionsT(
+                fusedActivationFunction=packed.activation,
+                keepNumDims=bool(packed.keep_num_dims),
+            )
+            no_bias = len(operator.inputs) < 3 or operator.inputs[2] < 0
+            code = _BUILTIN.FULLY_CONNECTED
+            version = 6 if no_bias else 5 if packed.keep_num_dims else 1
+        operator.opcodeIndex = _operator_code(model, code, version)
+
+
+def _operator_code(model: Model, builtin: int, version: int) -> int:
+    """Returns the code of a built-in operator, if possible one the model had."""
+    codes = model.tree.operatorCodes
+    versions = {
+        code.version: index
+        for index, code in enumerate(codes)
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin
+    }
+    fitting = [known for known in versions if known >= version]
+    if versions:
+        return versions[min(fitting, default=max(versions))]
+    codes.append(
+        schema.OperatorCodeT(
+            deprecatedBuiltinCode=builtin, builtinCode=builtin, version=version
+        )
+    )
+    return len(codes) - 1
+
+
+def _drop_operator_codes(model: Model) -> None:
+    """Removes the packed operators' codes, keeping the order of all others."""
+    codes = model.tree.operatorCodes
+    names = {name.encode() for name in options.OPERATORS}
+    kept = [i for i, code in enumerate(codes) if code.customCode not in names]
+    renumbered = {old: new for new, old in enumerate(kept)}
+    for subgraph in model.subgraphs:
+        for operator in subgraph.operators or ():
+            operator.opcodeIndex = renumbered[operator.opcodeIndex]
+    model.tree.operatorCodes = [codes[i] for i in kept]
