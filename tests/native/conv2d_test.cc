@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "operators/conv2d.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+
+#include "kernels/select.h"
+#include "random_layer.h"
+
+namespace tfrewprune {
+namespace {
+
+struct Case {
+  ConvGeometry geometry;
+  Activation activation = Activation::kNone;
+  RandomLayerOptions layer;
+  bool bias = true;
+  int threads = 1;
+
+  std::string Describe() const {
+    const ConvGeometry& g = geometry;
+    std::string s;
+    for (int v : {g.batch, g.in_h, g.in_w, g.in_c, g.out_h, g.out_w,
+                  g.kernel_h, g.kernel_w, g.stride_h, g.stride_w,
+                  g.dilation_h, g.dilation_w, g.pad_top, g.pad_left,
+                  static_cast<int>(activation), static_cast<int>(layer.rows),
+                  static_cast<int>(layer.band_rows), layer.kept,
+                  static_cast<int>(layer.scattered), threads,
+                  static_cast<int>(layer.seed)}) {
+      s += std::to_string(v) + " ";
+    }
+    return s;
+  }
+};
+
+ConvGeometry Geometry(int batch, int size, int channels, int kernel,
+                      int stride = 1, int dilation = 1, bool same = true) {
+  ConvGeometry g = {batch,  size,     size,     channels, 0, 0, kernel, kernel,
+                    stride, stride,   dilation, dilation, 0, 0};
+  ResolvePadding(same, &g);
+  return g;
+}
+
+void Check(Case c) {
+  SCOPED_TRACE(c.Describe());
+  const ConvGeometry& g = c.geometry;
+  c.layer.columns = g.kernel_h * g.kernel_w * g.in_c;
+  RandomLayer layer(c.layer);
+  const std::vector<float> input =
+      layer.Values(size_t(g.batch) * g.in_h * g.in_w * g.in_c);
+  const std::vector<float> bias = layer.Values(c.layer.rows);
+  const float* bias_data = c.bias ? bias.data() : nullptr;
+  const std::vector<float> expected = DenseConv2D(
+      layer.dense, c.layer.rows, g, Activation::kNone, input, bias_data);
+  ThreadPool* pool = ThreadPool::Create(c.threads);
+  for (Isa isa : SupportedIsas()) {
+    SCOPED_TRACE(IsaName(isa));
+    Conv2D conv;
+    ASSERT_EQ(conv.Prepare(layer.view, g, c.activation, SelectKernels(isa),
+                           pool),
+              nullptr);
+    // NaN where nothing was written, and a guard behind the end.
+    std::vector<float> output(expected.size() + 64, NAN);
+    for (int repeat = 0; repeat < 2; ++repeat) {
+      conv.Invoke(input.data(), bias_data, output.data());
+      for (size_t i = 0; i < expected.size(); ++i) {
+        const float tolerance = Tolerance(c.layer.columns);
+        if (c.activation == Activation::kSignBit) {
+          if (std::fabs(expected[i]) <= tolerance) continue;
+          ASSERT_EQ(output[i], expected[i] < 0 ? 1.0f : 0.0f) << "at " << i;
+        } else {
+          float e = expected[i];
+          Activate(c.activation, &e, 1);
+          ASSERT_NEAR(output[i], e, tolerance) << "at " << i;
+        }
+      }
+    }
+    for (size_t i = expected.size(); i < output.size(); ++i) {
+      ASSERT_TRUE(std::isnan(output[i])) << "written past the end";
+    }
+  }
+  ThreadPool::Destroy(pool);
+}
+
+TEST(Conv2DTest, EveryWidthOfMapAndBandHeight) {
+  for (uint32_t band_rows : {4u, 8u, 16u, 32u}) {
+    for (int size : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14, 16, 28, 31}) {
+      Case c;
+      c.geometry = Geometry(1, size, 3, 3);
+      c.layer.rows = 2 * band_rows;
+      c.layer.band_rows = band_rows;
+      c.layer.seed = size;
+      Check(c);
+    }
+  }
+}
+
+TEST(Conv2DTest, LongPointwiseRows) {
+  for (int size : {9, 10, 15}) {
+    Case c;
+    c.geometry = Geometry(3, size, 5, 1);
+    c.layer.rows = 48;
+    Check(c);
+  }
+}
+
+TEST(Conv2DTest, RowsThatAppearNowhereOutputActivatedBias) {
+  Case c;
+  c.geometry = Geometry(2, 5, 4, 3);
+  c.layer.rows = 37;
+  c.layer.scattered = true;
+  for (Activation a : {Activation::kNone, Activation::kRelu,
+                       Activation::kTanh, Activation::kSignBit}) {
+    c.activation = a;
+    Check(c);
+    c.layer.kept = 0;
+    Check(c);
+    c.layer.kept = -1;
+  }
+}
+
+TEST(Conv2DTest, RandomConvolutions) {
+  std::mt19937 random(20);
+  auto pick = [&](int low, int high) {
+    return low + static_cast<int>(random() % (high - low + 1));
+  };
+  for (int i = 0; i < 300; ++i) {
+    Case c;
+    ConvGeometry& g = c.geometry;
+    g = {pick(1, 3), pick(1, 17), pick(1, 17), pick(1, 9),  0, 0, pick(1, 5),
+         pick(1, 5), pick(1, 3),  pick(1, 3),  pick(1, 3), pick(1, 3), 0, 0};
+    ResolvePadding(random() % 2 == 0, &g);
+    c.activation = static_cast<Activation>(pick(0, 5));
+    c.layer.rows = pick(1, 70);
+    c.layer.band_rows = 4u << pick(0, 3);
+    c.layer.kept = random() % 4 == 0 ? pick(0, 1) : -1;
+    c.layer.scattered = random() % 2 == 0;
+    c.layer.seed = random();
+    c.bias = random() % 3 != 0;
+    c.threads = pick(1, 3);
+    Check(c);
+  }
+}
+
+TEST(Conv2DTest, PrepareAgainAfterResize) {
+  RandomLayerOptions options;
+  options.columns = 4 * 9;
+  RandomLayer layer(options);
+  Conv2D conv;
+  for (int size : {9, 4, 12}) {
+    const ConvGeometry g = Geometry(1, size, 4, 3);
+    const std::vector<float> input = layer.Values(size_t(size) * size * 4);
+    ASSERT_EQ(conv.Prepare(layer.view, g, Activation::kRelu,
+                           SelectKernels(BestIsa()), nullptr),
+              nullptr);
+    const std::vector<float> expected = DenseConv2D(
+        layer.dense, options.rows, g, Activation::kRelu, input, nullptr);
+    std::vector<float> output(expected.size());
+    conv.Invoke(input.data(), nullptr, output.data());
+    for (size_t i = 0; i < expected.size(); ++i) {
+      ASSERT_NEAR(output[i], expected[i], Tolerance(options.columns));
+    }
+  }
+}
+
+TEST(Conv2DTest, NanAndInfinityArePassedOn) {
+  RandomLayerOptions options;
+  options.columns = 9;
+  options.kept = 9;
+  RandomLayer layer(options);
+  const ConvGeometry g = Geometry(1, 5, 1, 3);
+  for (Isa isa : SupportedIsas()) {
+    SCOPED_TRACE(IsaName(isa));
+    std::vector<float> input(25, 0.0f);
+    input[12] = NAN;
+    Conv2D conv;
+    ASSERT_EQ(conv.Prepare(layer.view, g, Activation::kRelu6,
+                           SelectKernels(isa), nullptr),
+              nullptr);
+    std::vector<float> output(25 * options.rows);
+    conv.Invoke(input.data(), nullptr, output.data());
+    EXPECT_TRUE(std::isnan(output[12 * options.rows]));
+    EXPECT_EQ(output[0], 0.0f);
+  }
+}
+
+TEST(Conv2DTest, RefusesWhatDoesNotFit) {
+  RandomLayer layer({});
+  const Kernels* kernels = SelectKernels(BestIsa());
+  Conv2D conv;
+  const char* error = conv.Prepare(layer.view, Geometry(1, 5, 5, 3),
+                                   Activation::kNone, kernels, nullptr);
+  ASSERT_NE(error, nullptr);
+  EXPECT_NE(std::strstr(error, "columns"), nullptr);
+  ConvGeometry g = Geometry(1, 5, 4, 3);
+  g.stride_h = 0;
+  error = conv.Prepare(layer.view, g, Activation::kNone, kernels, nullptr);
+  ASSERT_NE(error, nullptr);
+  EXPECT_NE(std::strstr(error, "geometry"), nullptr);
+  g = Geometry(1, 30000, 4, 3);
+  error = conv.Prepare(layer.view, g, Activation::kNone, kernels, nullptr);
+  ASSERT_NE(error, nullptr);
+  EXPECT_NE(std::strstr(error, "too large"), nullptr);
+}
+
+}  // namespace
+}  // namespace tfrewprune

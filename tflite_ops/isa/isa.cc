@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "isa/isa.h"
+
+#include <cstring>
+#include <initializer_list>
+
+namespace tfrewprune {
+namespace {
+
+constexpr const char* kNames[kIsaCount] = {"reference", "portable", "avx2",
+                                           "avx512", "neon"};
+
+}  // namespace
+
+const char* IsaName(Isa isa) { return kNames[static_cast<int>(isa)]; }
+
+bool IsaFromName(const char* name, Isa* isa) {
+  if (name == nullptr) return false;
+  if (std::strcmp(name, "auto") == 0) {
+    *isa = BestIsa();
+    return true;
+  }
+  for (int i = 0; i < kIsaCount; ++i) {
+    if (std::strcmp(name, kNames[i]) == 0) {
+      *isa = static_cast<Isa>(i);
+      return true;
+    }
+  }
+  return false;
+}
+
+bool IsaSupported(Isa isa) {
+  switch (isa) {
+    case Isa::kReference:
+    case Isa::kPortable:
+      return true;
+#if defined(__x86_64__)
+    case Isa::kAvx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case Isa::kAvx512:
+      return __builtin_cpu_supports("avx512f") &&
+             __builtin_cpu_supports("avx512vl") &&
+             __builtin_cpu_supports("avx512dq") &&
+             __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("fma");
+#elif defined(__aarch64__)
+    case Isa::kNeon:
+      return true;  // part of the base architecture
+#endif
+    default:
+      return false;
+  }
+}
+
+Isa BestIsa() {
+  if (IsaSupported(Isa::kAvx512)) return Isa::kAvx512;
+  if (IsaSupported(Isa::kAvx2)) return Isa::kAvx2;
+  if (IsaSupported(Isa::kNeon)) return Isa::kNeon;
+  return Isa::kPortable;
+}
+
+}  // namespace tfrewprune

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Contract of the band kernels (SIMD over output rows).
+//
+// A tile is `segments` runs of `length` output pixels each. For every band b in
+// [band_begin, band_end), lane r < R, segment g and pixel p < length
+//
+//   y[g][p][row(b, r)] = clamp(bias[b * R + r] +
+//       sum over n in [band_start[b], band_start[b + 1]) of
+//       x[g][p * pixel_stride + offset[n]] * value[n * R + r])
+//
+// with x[g] = input + segment[g].input and y[g] = output + segment[g].output.
+// Column ids became `offset`s in Prepare: the same offsets serve every pixel,
+// so this is a dense micro-kernel plus one index load a column (no im2col).
+#ifndef TFREWPRUNE_KERNELS_BAND_H_
+#define TFREWPRUNE_KERNELS_BAND_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "isa/isa.h"
+
+namespace tfrewprune {
+
+// One layer as the kernels see it.
+struct BandLayer {
+  const float* value;           // N x R, in the payload
+  const uint32_t* band_start;   // B + 1
+  const int32_t* offset;        // N, bytes from a pixel's first tap
+  const float* bias;            // B x R, in packed order, 0 in unused lanes
+  const int32_t* row;           // B x R output rows, -1 in unused lanes
+  const uint8_t* full_run;      // B: 1 when the band's R lanes are R rows that
+                                // follow each other in the output
+  ptrdiff_t pixel_stride;       // bytes between input pixels
+  ptrdiff_t output_stride;      // floats between output pixels
+  float minimum, maximum;       // clamp of the fused activation
+};
+
+// A run of neighbouring output pixels.
+struct Segment {
+  int64_t input;   // floats from the input base to the first pixel's first tap
+  int64_t output;  // floats from the output base to the first pixel
+};
+
+using BandKernel = void (*)(const BandLayer& layer, uint32_t band_begin,
+                            uint32_t band_end, const float* input,
+                            float* output, const Segment* segment);
+
+// All kernels of one segment length: kernel[g - 1] takes g segments.
+struct BandKernelRow {
+  int band_rows;
+  int length;
+  int max_segments;
+  const BandKernel* kernel;
+};
+
+// One pixel, one vector of inputs (batch-1 fully connected):
+//   y[row(b, r)] = clamp(bias[b * R + r] + sum_n x[column[n]] * value[n*R + r])
+// `column` has uint16_t entries for index_bytes 2, else uint32_t.
+struct GemvLayer {
+  const float* value;
+  const uint32_t* band_start;
+  const void* column;
+  const float* bias;
+  const int32_t* row;
+  const uint8_t* full_run;
+  float minimum, maximum;
+};
+using GemvKernel = void (*)(const GemvLayer& layer, uint32_t band_begin,
+                            uint32_t band_end, const float* x, float* y);
+
+struct GemvKernelRow {
+  int band_rows;
+  int index_bytes;
+  GemvKernel kernel;
+};
+
+// Everything one instruction set offers; `isa` kReference has no kernels.
+struct Kernels {
+  Isa isa;
+  int lanes;  // of the widest vector, for the cost estimate of tiles
+  const BandKernelRow* band;
+  int band_count;
+  const GemvKernelRow* gemv;
+  int gemv_count;
+};
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_KERNELS_BAND_H_

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The loop nests of kernels/band.h, once for every instruction set.
+#ifndef TFREWPRUNE_KERNELS_BAND_GENERIC_H_
+#define TFREWPRUNE_KERNELS_BAND_GENERIC_H_
+
+#include "kernels/band.h"
+#include "simd/vec.h"
+
+namespace tfrewprune {
+
+// The slow way out: lanes of `pixels` pixels, kept in `lanes`, to any rows.
+// Bands whose rows are neighbours never come here. (V only keeps the symbols of
+// two instruction sets apart.)
+template <class V, int kWidth>
+__attribute__((noinline)) void StoreRows(const float* lanes, int pixels,
+                                         const int32_t* row, float* y,
+                                         ptrdiff_t output_stride) {
+  for (int r = 0; r < kWidth; ++r) {
+    if (row[r] < 0) continue;
+    for (int p = 0; p < pixels; ++p) {
+      y[p * output_stride + row[r]] = lanes[p * kWidth + r];
+    }
+  }
+}
+
+// kVecs registers hold the lanes worked on at once; kPasses times that is R.
+template <class V, int kVecs, int kPasses, int kLength, int kSegments>
+void BandTile(const BandLayer& layer, uint32_t band_begin, uint32_t band_end,
+              const float* input, float* output, const Segment* segment) {
+  constexpr int kWidth = kVecs * V::kLanes;
+  constexpr int kRows = kWidth * kPasses;
+  using Reg = typename V::Reg;
+  const char* base[kSegments];
+  Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
+    base[g] = reinterpret_cast<const char*>(input + segment[g].input);
+  });
+  // Pixels are addressed from every fourth one: three strides in registers
+  // serve any segment length.
+  const ptrdiff_t stride = layer.pixel_stride;
+  const ptrdiff_t stride3 = 3 * stride;
+  for (uint32_t band = band_begin; band < band_end; ++band) {
+    const uint32_t begin = layer.band_start[band];
+    const uint32_t end = layer.band_start[band + 1];
+    for (int pass = 0; pass < kPasses; ++pass) {
+      const int lane = pass * kWidth;
+      const float* bias = layer.bias + size_t{band} * kRows + lane;
+      Reg acc[kSegments][kLength][kVecs];
+      Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+        const Reg b = V::Load(bias + v * V::kLanes);
+        Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
+          Unroll<kLength>([&](auto p) TFREWPRUNE_INLINE { acc[g][p][v] = b; });
+        });
+      });
+      const float* w = layer.value + size_t{begin} * kRows + lane;
+      for (const int32_t *o = layer.offset + begin, *o_end = layer.offset + end;
+           o != o_end; ++o, w += kRows) {
+        const ptrdiff_t offset = *o;
+        Reg weight[kVecs];
+        Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+          weight[v] = V::Load(w + v * V::kLanes);
+        });
+        Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
+          const char* x = base[g] + offset;
+          Unroll<kLength>([&](auto p) TFREWPRUNE_INLINE {
+            constexpr int kStep = p % 4;
+            if (p > 0 && kStep == 0) x += 4 * stride;
+            const char* xp = kStep == 3 ? x + stride3 : x + kStep * stride;
+            const Reg s = V::Set(*reinterpret_cast<const float*>(xp));
+            Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+              acc[g][p][v] = V::Fma(s, weight[v], acc[g][p][v]);
+            });
+          });
+        });
+      }
+      const Reg lo = V::Set(layer.minimum);
+      const Reg hi = V::Set(layer.maximum);
+      const int32_t* row = layer.row + size_t{band} * kRows + lane;
+      if (layer.full_run[band]) {
+        Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
+          float* y = output + segment[g].output + row[0];
+          Unroll<kLength>([&](auto p) TFREWPRUNE_INLINE {
+            Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+              V::Store(y + v * V::kLanes, V::Clamp(lo, hi, acc[g][p][v]));
+            });
+            y += layer.output_stride;
+          });
+        });
+      } else {
+        float lanes[kLength * kWidth];
+        Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
+          Unroll<kLength>([&](auto p) TFREWPRUNE_INLINE {
+            Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+              V::Store(lanes + p * kWidth + v * V::kLanes,
+                       V::Clamp(lo, hi, acc[g][p][v]));
+            });
+          });
+          StoreRows<V, kWidth>(lanes, kLength, row, output + segment[g].output,
+                            layer.output_stride);
+        });
+      }
+    }
+  }
+}
+
+// The table of BandTile<..., 1 .. kMaxSegments>.
+template <class V, int kVecs, int kPasses, int kLength, class Sequence>
+struct BandTiles;
+template <class V, int kVecs, int kPasses, int kLength, int... kIndex>
+struct BandTiles<V, kVecs, kPasses, kLength,
+                 std::integer_sequence<int, kIndex...>> {
+  static constexpr BandKernel kTable[] = {
+      BandTile<V, kVecs, kPasses, kLength, kIndex + 1>...};
+};
+
+// Several columns at a time, so that the chain of dependent FMAs does not
+// bound the speed.
+template <class V, int kVecs, int kChains, class Index>
+void Gemv(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
+          const float* x, float* y) {
+  constexpr int kRows = kVecs * V::kLanes;
+  // A band's weights are read once, one after the other: far enough ahead to
+  // cover memory latency, near enough to stay in the first cache.
+  constexpr int kPrefetch = 1024;
+  using Reg = typename V::Reg;
+  const Reg lo = V::Set(layer.minimum);
+  const Reg hi = V::Set(layer.maximum);
+  for (uint32_t band = band_begin; band < band_end; ++band) {
+    const Index* column =
+        static_cast<const Index*>(layer.column) + layer.band_start[band];
+    const Index* end =
+        static_cast<const Index*>(layer.column) + layer.band_start[band + 1];
+    const float* w = layer.value + size_t{layer.band_start[band]} * kRows;
+    Reg acc[kChains][kVecs];
+    Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+      acc[0][v] = V::Load(layer.bias + size_t{band} * kRows + v * V::kLanes);
+      Unroll<kChains - 1>([&](auto c) TFREWPRUNE_INLINE {
+        acc[c + 1][v] = V::Zero();
+      });
+    });
+    for (; end - column >= kChains; column += kChains, w += kChains * kRows) {
+      Unroll<kChains * kRows / 16>([&](auto line) TFREWPRUNE_INLINE {
+        __builtin_prefetch(w + kPrefetch + line * 16);
+      });
+      Unroll<kChains>([&](auto c) TFREWPRUNE_INLINE {
+        const Reg s = V::Set(x[column[c]]);
+        Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+          acc[c][v] =
+              V::Fma(s, V::Load(w + c * kRows + v * V::kLanes), acc[c][v]);
+        });
+      });
+    }
+    for (; column != end; ++column, w += kRows) {
+      const Reg s = V::Set(x[*column]);
+      Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+        acc[0][v] = V::Fma(s, V::Load(w + v * V::kLanes), acc[0][v]);
+      });
+    }
+    Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+      Unroll<kChains - 1>([&](auto c) TFREWPRUNE_INLINE {
+        acc[0][v] = V::Add(acc[0][v], acc[c + 1][v]);
+      });
+      acc[0][v] = V::Clamp(lo, hi, acc[0][v]);
+    });
+    const int32_t* row = layer.row + size_t{band} * kRows;
+    if (layer.full_run[band]) {
+      Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+        V::Store(y + row[0] + v * V::kLanes, acc[0][v]);
+      });
+    } else {
+      float lanes[kRows];
+      Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+        V::Store(lanes + v * V::kLanes, acc[0][v]);
+      });
+      StoreRows<V, kRows>(lanes, 1, row, y, 0);
+    }
+  }
+}
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_KERNELS_BAND_GENERIC_H_

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "simd/vec_portable.h"
+#define TFREWPRUNE_KERNELS_PORTABLE
+#define TFREWPRUNE_ISA_VALUE Isa::kPortable
+#define TFREWPRUNE_ISA_LANES 4
+#include "kernels/instantiate.h"
+
+namespace tfrewprune {
+
+const Kernels* PortableKernels() { return &kKernels; }
+
+}  // namespace tfrewprune

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/select.h"
+
+namespace tfrewprune {
+namespace {
+
+constexpr Kernels kReferenceKernels = {Isa::kReference, 1, nullptr, 0,
+                                       nullptr,         0};
+
+}  // namespace
+
+const Kernels* SelectKernels(Isa isa) {
+  if (!IsaSupported(isa)) return nullptr;
+  switch (isa) {
+    case Isa::kReference:
+      return &kReferenceKernels;
+    case Isa::kPortable:
+      return PortableKernels();
+#if defined(__x86_64__)
+    case Isa::kAvx2:
+      return Avx2Kernels();
+    case Isa::kAvx512:
+      return Avx512Kernels();
+#elif defined(__aarch64__)
+    case Isa::kNeon:
+      return NeonKernels();
+#endif
+    default:
+      return nullptr;
+  }
+}
+
+GemvKernel SelectGemv(const Kernels& kernels, uint32_t band_rows,
+                      uint32_t index_bytes) {
+  for (int i = 0; i < kernels.gemv_count; ++i) {
+    const GemvKernelRow& row = kernels.gemv[i];
+    if (row.band_rows == static_cast<int>(band_rows) &&
+        row.index_bytes == static_cast<int>(index_bytes)) {
+      return row.kernel;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace tfrewprune

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Instruction set -> kernels.
+#ifndef TFREWPRUNE_KERNELS_SELECT_H_
+#define TFREWPRUNE_KERNELS_SELECT_H_
+
+#include "kernels/band.h"
+
+namespace tfrewprune {
+
+// The kernels of `isa`, or nullptr when IsaSupported(isa) is false.
+const Kernels* SelectKernels(Isa isa);
+
+// The batch-1 kernel; nullptr only for Isa::kReference.
+GemvKernel SelectGemv(const Kernels& kernels, uint32_t band_rows,
+                      uint32_t index_bytes);
+
+// Defined by the instantiation file of that instruction set.
+const Kernels* PortableKernels();
+const Kernels* Avx2Kernels();
+const Kernels* Avx512Kernels();
+const Kernels* NeonKernels();
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_KERNELS_SELECT_H_

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "operators/band_tables.h"
+
+namespace tfrewprune {
+
+const char* BandTables::Prepare(const BandedView& weights,
+                                Activation activation) {
+  ActivationRange(activation, &minimum_, &maximum_);
+  const uint32_t width = weights.band_rows;
+  lanes_ = uint64_t{weights.band_count} * width;
+  Buffer<uint8_t> present;
+  if (!bias_.Allocate(lanes_) || !row_.Allocate(lanes_) ||
+      !full_run_.Allocate(weights.band_count) ||
+      !present.Allocate(weights.rows) || !missing_row_.Allocate(weights.rows) ||
+      !missing_value_.Allocate(weights.rows)) {
+    return kOutOfMemory;
+  }
+  for (uint64_t i = 0; i < lanes_; ++i) {
+    const uint32_t row = weights.RowId(i);
+    row_[i] = row == weights.rows ? -1 : static_cast<int32_t>(row);
+    if (row < weights.rows) present[row] = 1;
+  }
+  for (uint32_t b = 0; b < weights.band_count; ++b) {
+    const int32_t* row = row_.get() + uint64_t{b} * width;
+    bool full = row[0] >= 0;
+    for (uint32_t lane = 1; lane < width; ++lane) {
+      full = full && row[lane] == row[0] + static_cast<int32_t>(lane);
+    }
+    full_run_[b] = full;
+  }
+  missing_ = 0;
+  for (uint32_t row = 0; row < weights.rows; ++row) {
+    if (!present[row]) missing_row_[missing_++] = row;
+  }
+  return nullptr;
+}
+
+void BandTables::PackBias(const float* bias) {
+  if (bias != nullptr) {
+    for (uint64_t i = 0; i < lanes_; ++i) {
+      bias_[i] = row_[i] < 0 ? 0.0f : bias[row_[i]];
+    }
+  } else if (lanes_ > 0) {
+    memset(bias_.get(), 0, lanes_ * sizeof(float));
+  }
+  for (uint32_t i = 0; i < missing_; ++i) {
+    float value = bias == nullptr ? 0.0f : bias[missing_row_[i]];
+    if (value < minimum_) value = minimum_;  // NaN stays NaN
+    if (value > maximum_) value = maximum_;
+    missing_value_[i] = value;
+  }
+}
+
+void BandTables::FillMissingRows(float* output, int64_t pixels,
+                                 int64_t output_stride) const {
+  if (missing_ == 0) return;
+  for (int64_t p = 0; p < pixels; ++p, output += output_stride) {
+    for (uint32_t i = 0; i < missing_; ++i) {
+      output[missing_row_[i]] = missing_value_[i];
+    }
+  }
+}
+
+}  // namespace tfrewprune

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the payload says about rows, in the form the kernels read.
+#ifndef TFREWPRUNE_OPERATORS_BAND_TABLES_H_
+#define TFREWPRUNE_OPERATORS_BAND_TABLES_H_
+
+#include "format/payload.h"
+#include "kernels/convolution.h"
+#include "operators/buffer.h"
+
+namespace tfrewprune {
+
+class BandTables {
+ public:
+  // nullptr, or what went wrong.
+  const char* Prepare(const BandedView& weights, Activation activation);
+
+  // Brings the bias (nullptr = zeros) into packed order for one Invoke.
+  void PackBias(const float* bias);
+
+  // output[row] = clamp(bias[row]) of rows that no band carries, for `pixels`
+  // pixels that lie `output_stride` floats apart. After PackBias().
+  void FillMissingRows(float* output, int64_t pixels,
+                       int64_t output_stride) const;
+
+  const float* bias() const { return bias_.get(); }
+  const int32_t* row() const { return row_.get(); }
+  const uint8_t* full_run() const { return full_run_.get(); }
+  float minimum() const { return minimum_; }
+  float maximum() const { return maximum_; }
+
+ private:
+  uint64_t lanes_ = 0;    // B x R
+  uint32_t missing_ = 0;  // rows without a lane
+  float minimum_ = 0, maximum_ = 0;
+  Buffer<float> bias_;
+  Buffer<int32_t> row_;
+  Buffer<uint8_t> full_run_;
+  Buffer<uint32_t> missing_row_;
+  Buffer<float> missing_value_;
+};
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_OPERATORS_BAND_TABLES_H_

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// AVX2 + FMA: 8 lanes, and 4 for bands of four rows.
+#ifndef TFREWPRUNE_SIMD_VEC_AVX2_H_
+#define TFREWPRUNE_SIMD_VEC_AVX2_H_
+
+#include <immintrin.h>
+
+#include "simd/vec.h"
+
+namespace tfrewprune {
+
+struct F32x8Avx2 {
+  static constexpr int kLanes = 8;
+  using Reg = __m256;
+
+  TFREWPRUNE_VEC Reg Zero() { return _mm256_setzero_ps(); }
+  TFREWPRUNE_VEC Reg Set(float s) { return _mm256_set1_ps(s); }
+  TFREWPRUNE_VEC Reg Load(const float* p) { return _mm256_loadu_ps(p); }
+  TFREWPRUNE_VEC void Store(float* p, Reg v) { _mm256_storeu_ps(p, v); }
+  TFREWPRUNE_VEC Reg Fma(Reg a, Reg b, Reg c) {
+    return _mm256_fmadd_ps(a, b, c);
+  }
+  TFREWPRUNE_VEC Reg Add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
+  // The second operand of max and min is the result when one is NaN.
+  TFREWPRUNE_VEC Reg Clamp(Reg lo, Reg hi, Reg v) {
+    return _mm256_min_ps(hi, _mm256_max_ps(lo, v));
+  }
+};
+
+struct F32x4Avx2 {
+  static constexpr int kLanes = 4;
+  using Reg = __m128;
+
+  TFREWPRUNE_VEC Reg Zero() { return _mm_setzero_ps(); }
+  TFREWPRUNE_VEC Reg Set(float s) { return _mm_set1_ps(s); }
+  TFREWPRUNE_VEC Reg Load(const float* p) { return _mm_loadu_ps(p); }
+  TFREWPRUNE_VEC void Store(float* p, Reg v) { _mm_storeu_ps(p, v); }
+  TFREWPRUNE_VEC Reg Fma(Reg a, Reg b, Reg c) { return _mm_fmadd_ps(a, b, c); }
+  TFREWPRUNE_VEC Reg Add(Reg a, Reg b) { return _mm_add_ps(a, b); }
+  TFREWPRUNE_VEC Reg Clamp(Reg lo, Reg hi, Reg v) {
+    return _mm_min_ps(hi, _mm_max_ps(lo, v));
+  }
+};
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_SIMD_VEC_AVX2_H_

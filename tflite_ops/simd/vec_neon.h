@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// AArch64 Advanced SIMD: 4 lanes.
+#ifndef TFREWPRUNE_SIMD_VEC_NEON_H_
+#define TFREWPRUNE_SIMD_VEC_NEON_H_
+
+#include <arm_neon.h>
+
+#include "simd/vec.h"
+
+namespace tfrewprune {
+
+struct F32x4Neon {
+  static constexpr int kLanes = 4;
+  using Reg = float32x4_t;
+
+  TFREWPRUNE_VEC Reg Zero() { return vdupq_n_f32(0.0f); }
+  TFREWPRUNE_VEC Reg Set(float s) { return vdupq_n_f32(s); }
+  TFREWPRUNE_VEC Reg Load(const float* p) { return vld1q_f32(p); }
+  TFREWPRUNE_VEC void Store(float* p, Reg v) { vst1q_f32(p, v); }
+  TFREWPRUNE_VEC Reg Fma(Reg a, Reg b, Reg c) { return vfmaq_f32(c, a, b); }
+  TFREWPRUNE_VEC Reg Add(Reg a, Reg b) { return vaddq_f32(a, b); }
+  // Arm's min and max return NaN when either operand is one.
+  TFREWPRUNE_VEC Reg Clamp(Reg lo, Reg hi, Reg v) {
+    return vminq_f32(hi, vmaxq_f32(lo, v));
+  }
+};
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_SIMD_VEC_NEON_H_

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// 16-byte GNU vectors: native on SSE2 and NEON, plain code elsewhere.
+#ifndef TFREWPRUNE_SIMD_VEC_PORTABLE_H_
+#define TFREWPRUNE_SIMD_VEC_PORTABLE_H_
+
+#include <cstring>
+
+#include "simd/vec.h"
+
+namespace tfrewprune {
+
+struct F32x4Portable {
+  static constexpr int kLanes = 4;
+  using Reg = float __attribute__((vector_size(16)));
+
+  TFREWPRUNE_VEC Reg Zero() { return Reg{0, 0, 0, 0}; }
+  TFREWPRUNE_VEC Reg Set(float s) { return Reg{s, s, s, s}; }
+  TFREWPRUNE_VEC Reg Load(const float* p) {
+    Reg v;
+    std::memcpy(&v, p, sizeof(v));
+    return v;
+  }
+  TFREWPRUNE_VEC void Store(float* p, Reg v) { std::memcpy(p, &v, sizeof(v)); }
+  TFREWPRUNE_VEC Reg Fma(Reg a, Reg b, Reg c) { return a * b + c; }
+  TFREWPRUNE_VEC Reg Add(Reg a, Reg b) { return a + b; }
+  TFREWPRUNE_VEC Reg Clamp(Reg lo, Reg hi, Reg v) {
+    v = v < lo ? lo : v;
+    return v > hi ? hi : v;
+  }
+};
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_SIMD_VEC_PORTABLE_H_
