@@ -43,7 +43,7 @@ class LayerRow:
 
     @property
     def rate(self) -> float:
-        """Dense weights / kept weights; infinity if nothing is kept, 1 if no weights."""
+        """Dense / kept weights; infinity if nothing is kept, 1 without weights."""
         if not self.weights:
             return 1.0
         return self.weights / self.kept if self.kept else float("inf")

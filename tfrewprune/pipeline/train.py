@@ -24,7 +24,7 @@ def reweighted_train(
         recipe: What to penalize, how strongly, for how long.
         x: As in `fit`: arrays, a `tf.data.Dataset`, a `PyDataset`, ...
         y: As in `fit`.
-        callbacks: More callbacks; they see `sparsity`, `rate` and `penalty` in the logs.
+        callbacks: More callbacks; their logs hold `sparsity`, `rate` and `penalty`.
         **fit: Passed to `fit`; `epochs` overrides `recipe.reweighted_epochs`.
 
     Returns:

@@ -97,7 +97,7 @@ class KernelLayout:
         return KernelShape(positions, shape[-2], shape[-1])
 
     def to_kernel(self, tensor, xp: Any = np):
-        """Weight tensor -> (positions, channels, outputs); `xp` is numpy or keras.ops."""
+        """Weight tensor -> (positions, channels, outputs); numpy or keras.ops."""
         shape = self.kernel_shape(tensor.shape)
         if self.kind == "conv_transpose":
             swapped = (shape.positions, shape.outputs, shape.channels)

@@ -10,18 +10,21 @@ from tfrewprune.wrappers.attach import (
 from tfrewprune.wrappers.callbacks import Reweight, SparsityLogger
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.kernels import KernelSpec, register_prunable
+from tfrewprune.wrappers.prunable import Prunable
 from tfrewprune.wrappers.regularizer import (
     GroupLassoRegularizer,
     MethodRegularizer,
     ReweightedRegularizer,
 )
 from tfrewprune.wrappers.targets import Target, hooked_kernels, resolve
+from tfrewprune.wrappers.wrap import strip, wrap
 
 __all__ = [
     "GroupLassoRegularizer",
     "KernelSpec",
     "MaskConstraint",
     "MethodRegularizer",
+    "Prunable",
     "Reweight",
     "ReweightedRegularizer",
     "SparsityLogger",
@@ -33,4 +36,6 @@ __all__ = [
     "hooked_kernels",
     "register_prunable",
     "resolve",
+    "strip",
+    "wrap",
 ]

@@ -61,7 +61,7 @@ class Reweight(keras.callbacks.Callback):
             self._refresh()
 
     def _progress(self, batch: int) -> float:
-        """Position inside the phase, 0 to 1; whole epochs if their length is unknown."""
+        """Position inside the phase, 0 to 1; by epochs if their length is unknown."""
         steps = self.params.get("steps")
         inside = min(batch / steps, 1.0) if steps else 0.0
         return (self._epoch + inside) / max(1, self.params.get("epochs") or 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mask as a Keras constraint: removed groups are exactly zero after every update."""
+"""The mask as a Keras constraint: removed groups are zero after every update."""
 
 from __future__ import annotations
 

@@ -86,10 +86,10 @@ def find_kernels(layer: keras.Layer) -> tuple[list[KernelSpec], str | None]:
     """
     own = list(layer._trainable_variables) + list(layer._non_trainable_variables)
     finder = next((_REGISTRY[c] for c in type(layer).__mro__ if c in _REGISTRY), None)
-    if not layer.built and (finder or own):
+    if not layer.built and finder:
         return [], "not built: call the model on data, or build it, first"
-    if not own:
-        return [], None
+    if not own or isinstance(layer, keras.layers.Wrapper):
+        return [], None  # what a wrapper adds, alpha for instance, is no weight
     reason = _layer_reason(layer)
     if reason is not None:
         return [], reason

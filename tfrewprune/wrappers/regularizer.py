@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 from keras import ops
 
 from tfrewprune.methods import GroupLasso, Method, Reweighted
 from tfrewprune.structures import Block, KernelLayout, Structure
+
+VariableFactory = Callable[[str, np.ndarray], keras.Variable]
 
 
 @keras.saving.register_keras_serializable(package="tfrewprune")
@@ -69,8 +73,13 @@ class MethodRegularizer(keras.regularizers.Regularizer):
             kernel, self.structure, shape, state, ops
         )
 
-    def bind(self, shape) -> None:
+    def bind(self, shape, create: VariableFactory | None = None) -> None:
         """Creates the state variables for a weight tensor of `shape`; idempotent.
+
+        Args:
+            shape: Shape of the weight tensor.
+            create: Makes a float32 variable from (name, initial value), for a layer
+                that owns and saves the state. Default: variables nobody saves.
 
         Raises:
             ValueError: The regularizer already belongs to a tensor of another shape.
@@ -80,14 +89,7 @@ class MethodRegularizer(keras.regularizers.Regularizer):
             return
         self._shape = tuple(shape)
         for name, value in self._fresh_state(np.zeros(self._shape, np.float32)).items():
-            self.state[name] = keras.Variable(
-                value,
-                dtype="float32",
-                trainable=False,
-                autocast=False,
-                aggregation="only_first_replica",
-                name=name,
-            )
+            self.state[name] = (create or _free_variable)(name, value)
 
     def refresh(self, weights) -> None:
         """Recomputes the state from the present weights (creating it if need be)."""
@@ -170,6 +172,17 @@ class GroupLassoRegularizer(MethodRegularizer):
         config = super().get_config()
         del config["method"]
         return config
+
+
+def _free_variable(name: str, value: np.ndarray) -> keras.Variable:
+    return keras.Variable(
+        value,
+        dtype="float32",
+        trainable=False,
+        autocast=False,
+        aggregation="only_first_replica",
+        name=name,
+    )
 
 
 def regularizer_for(method, structure, strength, layout, existing) -> MethodRegularizer:
