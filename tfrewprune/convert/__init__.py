@@ -1,26 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converts models: a dense ``.tflite`` in, one with packed layers out."""
+"""Converts models: a dense ``.tflite`` in, one with packed layers out, and back.
 
-from __future__ import annotations
+The stages are one file each: ``export`` (Keras to dense ``.tflite``), ``flatbuffer``
+(read), ``detect`` (which layers), ``plan`` (decide), ``perform`` (do), ``verify``.
+"""
 
-import os
-import tempfile
-from pathlib import Path
+import sys
+from types import ModuleType
+from typing import Any
 
+from tfrewprune.convert.converter import convert, unpack
 from tfrewprune.convert.errors import ConversionError
-from tfrewprune.convert.flatbuffer import read_model, write_model
-from tfrewprune.convert.perform import perform
-from tfrewprune.convert.plan import Settings, make_plan
 
-__all__ = ["ConversionError", "convert"]
+__all__ = ["ConversionError", "convert", "unpack"]
 
 
-def convert(model, output=None, *, minimum_gain=1.0, band_rows=None) -> bytes:
-    content = Path(model).read_bytes() if isinstance(model, (str, os.PathLike)) else model
-    tree = read_model(content)
-    decisions = make_plan(tree, Settings(minimum_gain, band_rows))
-    perform(tree, decisions)
-    packed = write_model(tree)
-    if output is not None:
-        Path(output).write_bytes(packed)
-    return packed
+class _CallableModule(ModuleType):
+    """`tfrewprune.convert` is a function to users and a package to Python.
+
+    Importing any module in here makes Python put the package in the place of the
+    function; calling the package must then do what the function does.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> bytes:
+        return convert(*args, **kwargs)
+
+
+_CallableModule.__call__.__doc__ = convert.__doc__
+sys.modules[__name__].__class__ = _CallableModule

@@ -71,7 +71,7 @@ def _densify(
         refuse(f"expected {depth} levels, received {len(levels)}")
     if np.any((blocks < 0) | (blocks >= rank)) or len(set(blocks)) != len(blocks):
         refuse(f"block map {blocks} does not name distinct dimensions of {rank}")
-    if any(order[: rank] >= rank):
+    if any(order[:rank] >= rank):
         refuse("block dimensions must come last in the traversal order")
 
     # Length of every dimension, blocked dimensions in blocks.
@@ -87,7 +87,9 @@ def _densify(
         lengths.append(length // size)
 
     # Every node leads to a stored value or to a stored segment; this bounds memory.
-    segment_counts = (len(integers(getattr(k.arraySegments, "values", None))) for k in levels)
+    segment_counts = (
+        len(integers(getattr(k.arraySegments, "values", None))) for k in levels
+    )
     limit = max(len(values), 1, *segment_counts)
 
     # Walk the levels; `parent` numbers the nodes of a level, `index` their coordinates.
@@ -115,9 +117,7 @@ def _densify(
             parent = np.repeat(np.arange(nodes), np.diff(segments))
         else:
             if known.denseSize != length:
-                refuse(
-                    f"level {level} has size {known.denseSize}, expected {length}"
-                )
+                refuse(f"level {level} has size {known.denseSize}, expected {length}")
             if nodes * length > limit:
                 refuse(f"level {level} describes more nodes than are stored")
             parent = np.repeat(np.arange(nodes), length)

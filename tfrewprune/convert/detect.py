@@ -242,8 +242,7 @@ class _Finder:
             )
         if len(received) != 4 or received[3] < 1:
             raise _Skip(
-                f"activation has shape {list(received)}, expected [N, H, W, "
-                f"{shape[3]}]"
+                f"activation has shape {list(received)}, expected [N, H, W, {shape[3]}]"
             )
         if received[3] != shape[3]:
             raise _Skip(

@@ -22,9 +22,7 @@ def open_interpreter(path: Path, packed: bool, keep_all: bool = False) -> Any:
         from tfrewprune.runtime import Interpreter
     else:
         from ai_edge_litert.interpreter import Interpreter
-    return Interpreter(
-        model_path=str(path), experimental_preserve_all_tensors=keep_all
-    )
+    return Interpreter(model_path=str(path), experimental_preserve_all_tensors=keep_all)
 
 
 def run(interpreter: Any, signature: str | None, feed: list[np.ndarray]) -> list:

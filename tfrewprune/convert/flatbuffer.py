@@ -151,24 +151,34 @@ def _check_indices(tree: schema.ModelT) -> None:
     for where, subgraph in enumerate(tree.subgraphs):
         tensors, place = subgraph.tensors or [], f"of subgraph {where}"
         for tensor in tensors:
-            check(f"buffer of tensor {text(tensor.name)!r}", tensor.buffer, len(buffers))
+            check(
+                f"buffer of tensor {text(tensor.name)!r}", tensor.buffer, len(buffers)
+            )
         for kind in ("inputs", "outputs"):
             for index in _list(getattr(subgraph, kind)):
                 check(f"{kind} {place}", index, len(tensors))
         for number, operator in enumerate(subgraph.operators or ()):
-            check(f"code of operator {number} {place}", operator.opcodeIndex, len(codes))
+            check(
+                f"code of operator {number} {place}", operator.opcodeIndex, len(codes)
+            )
             for index in _list(operator.inputs):
                 check(f"input of operator {number} {place}", index, len(tensors), -1)
             for kind in ("outputs", "intermediates"):
                 for index in _list(getattr(operator, kind)):
                     check(f"{kind} of operator {number} {place}", index, len(tensors))
     for metadata in tree.metadata or ():
-        check(f"buffer of metadata {text(metadata.name)!r}", metadata.buffer, len(buffers))
+        check(
+            f"buffer of metadata {text(metadata.name)!r}", metadata.buffer, len(buffers)
+        )
     for index in _list(tree.metadataBuffer):
         check("metadata buffer", index, len(buffers))
     for signature in tree.signatureDefs or ():
         name = text(signature.signatureKey)
-        check(f"subgraph of signature {name!r}", signature.subgraphIndex, len(tree.subgraphs))
+        check(
+            f"subgraph of signature {name!r}",
+            signature.subgraphIndex,
+            len(tree.subgraphs),
+        )
         tensors = tree.subgraphs[signature.subgraphIndex].tensors or []
         for entry in [*(signature.inputs or ()), *(signature.outputs or ())]:
             check(f"tensor of signature {name!r}", entry.tensorIndex, len(tensors))
@@ -217,9 +227,7 @@ class _PlacedBuffer:
         return schema.BufferEnd(builder)
 
 
-def create_bytes(
-    builder: flatbuffers.Builder, data: np.ndarray, alignment: int
-) -> int:
+def create_bytes(builder: flatbuffers.Builder, data: np.ndarray, alignment: int) -> int:
     """Writes a byte vector whose first byte is aligned in the finished file."""
     size = len(data)
     builder.StartVector(1, size, alignment)

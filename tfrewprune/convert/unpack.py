@@ -11,36 +11,18 @@ from ai_edge_litert import schema_py_generated as schema
 from tfrewprune.convert import options
 from tfrewprune.convert.detect import Layer, find_layers
 from tfrewprune.convert.errors import ConversionError
-from tfrewprune.convert.flatbuffer import Model, read_model, write_model
+from tfrewprune.convert.flatbuffer import Model
 from tfrewprune.payload.format import PayloadError, unpack_matrix
 
 _BUILTIN = schema.BuiltinOperator
 
 
-def unpack(tflite: bytes) -> bytes:
-    """Returns the standard dense model of a converted one.
-
-    Args:
-        tflite: A model written by ``convert``; a model without packed layers comes
-            back as it is in content.
-
-    Returns:
-        A ``.tflite`` that any TFLite runs without a delegate. Weights are bit-equal to
-        those before conversion, except that every zero is +0.0.
+def unpack_model(model: Model) -> None:
+    """Changes ``model`` so that no packed layer is left.
 
     Raises:
-        ConversionError: If the file or a payload in it is damaged.
-
-    Example:
-        >>> dense = unpack(convert("model.tflite"))  # doctest: +SKIP
+        ConversionError: If a payload, or the options of a packed layer, are damaged.
     """
-    model = read_model(tflite)
-    unpack_model(model)
-    return write_model(model)
-
-
-def unpack_model(model: Model) -> None:
-    """Changes ``model`` so that no packed layer is left."""
     layers = [layer for layer in find_layers(model) if layer.packed]
     for layer in layers:
         if layer.reason is not None:

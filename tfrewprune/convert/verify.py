@@ -148,18 +148,16 @@ def given_cases(model: Model, inputs: Sequence[Any]) -> list[Case]:
                 f"({', '.join(entry.names)}), received {len(sample)}"
             )
         feed = []
-        for name, tensor, array in zip(
-            entry.names, entry.tensors, sample, strict=True
-        ):
+        for name, tensor, array in zip(entry.names, entry.tensors, sample, strict=True):
             array = np.asarray(array)
             dtype = np.dtype(_TYPES.get(tensor.type, "f4"))
             shape = tensor_signature(tensor)
             fits = len(shape) == array.ndim and all(
                 n in (-1, m) for n, m in zip(shape, array.shape, strict=True)
             )
-            if not fits or (dtype.kind != "S" and not np.can_cast(
-                array.dtype, dtype, "same_kind"
-            )):
+            if not fits or (
+                dtype.kind != "S" and not np.can_cast(array.dtype, dtype, "same_kind")
+            ):
                 raise ConversionError(
                     f"inputs[{number}]: input {name!r} expects {dtype} "
                     f"{list(shape)}, received {array.dtype} {list(array.shape)}"
@@ -232,11 +230,10 @@ def _run_child(folder: Path) -> None:
     report = folder / "error.json"
     if report.is_file():
         name, message = json.loads(report.read_text())
-        log = "\n".join(
-            line for line in tail.splitlines() if line.startswith("ERROR")
-        )
+        log = "\n".join(line for line in tail.splitlines() if line.startswith("ERROR"))
         raise ConversionError(
-            f"LiteRT cannot run the {name} model: {message}" + (f"\n{log}" if log else "")
+            f"LiteRT cannot run the {name} model: {message}"
+            + (f"\n{log}" if log else "")
         )
     raise ConversionError(
         f"LiteRT crashed (exit status {child.returncode}) while running the models"

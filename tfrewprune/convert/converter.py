@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two public functions: convert and unpack."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tfrewprune.convert import verify as verification
+from tfrewprune.convert.errors import ConversionError
+from tfrewprune.convert.flatbuffer import Model, read_model, write_model
+from tfrewprune.convert.perform import perform
+from tfrewprune.convert.plan import Decision, Settings, make_plan
+from tfrewprune.convert.unpack import unpack_model
+
+
+def convert(
+    model: Any,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    inputs: Iterable[Any] | None = None,
+    tolerance: float = 1e-3,
+    minimum_gain: float = 1.0,
+    band_rows: int | None = None,
+    verify: bool = True,
+) -> bytes:
+    """Converts a model so that its pruned layers run packed.
+
+    CONV_2D and FULLY_CONNECTED layers with enough zeros become custom operators that
+    hold the surviving weights only; everything else stays as it is. The result runs
+    in `tfrewprune.Interpreter`, or in any LiteRT with the delegate of
+    `tfrewprune.delegate_path`.
+
+    Args:
+        model: A Keras model, the path of a `.keras` file, of a SavedModel directory or
+            of a `.tflite` file, or the bytes of a `.tflite` file from anywhere.
+        output: Where to write the result; it appears whole or not at all.
+        inputs: Inputs to compare the two models on, beside random ones. One element a
+            run: an array, a list of arrays in the model's order, or a dict by name.
+        tolerance: Largest difference of any output, relative to the largest magnitude
+            in that output.
+        minimum_gain: A layer is packed when its predicted dense time is at least this
+            many times its predicted packed time. 0 packs whatever can be packed.
+        band_rows: 4, 8, 16 or 32 rows in a band; None lets the packer choose.
+        verify: Whether to run both models and compare them. Without, a wrong result
+            is still impossible to miss in the weights: these are compared always.
+
+    Returns:
+        The bytes of the converted `.tflite` model.
+
+    Raises:
+        ConversionError: If the model cannot be read or exported, holds NaN or Inf
+            weights, or does not behave as before.
+        OSError: If a file cannot be read or written.
+
+    Example:
+        >>> packed = trp.convert(pruned_model, "model.tflite")  # doctest: +SKIP
+    """
+    _check_settings(tolerance, minimum_gain, band_rows)
+    content = read_content(model)
+    tree = read_model(content)
+    decisions = make_plan(tree, Settings(minimum_gain, band_rows))
+    perform(tree, decisions)
+    packed = write_model(tree)
+    if verify:
+        _verify(content, packed, decisions, inputs, tolerance)
+    if output is not None:
+        write_atomically(Path(output), packed)
+    return packed
+
+
+def unpack(
+    tflite: bytes | str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+) -> bytes:
+    """Returns the standard dense model of a converted one.
+
+    Args:
+        tflite: A model written by `convert`, as bytes or as a path. A model without
+            packed layers comes back with the same content.
+        output: Where to write the result; it appears whole or not at all.
+
+    Returns:
+        The bytes of a `.tflite` model that any TFLite runs without a delegate. Weights
+        are bit-equal to those before conversion, except that every zero is +0.0.
+
+    Raises:
+        ConversionError: If the model or a payload in it is damaged.
+        OSError: If a file cannot be read or written.
+
+    Example:
+        >>> dense = trp.unpack("packed.tflite", "dense.tflite")  # doctest: +SKIP
+    """
+    model = read_model(read_content(tflite, may_export=False))
+    unpack_model(model)
+    dense = write_model(model)
+    if output is not None:
+        write_atomically(Path(output), dense)
+    return dense
+
+
+def read_content(model: Any, may_export: bool = True) -> bytes:
+    """Returns the `.tflite` bytes of whatever the caller calls a model.
+
+    Raises:
+        ConversionError: If it is nothing that can be turned into `.tflite` bytes.
+        OSError: If a file cannot be read.
+    """
+    if isinstance(model, (bytes, bytearray, memoryview)):
+        return bytes(model)
+    if isinstance(model, (str, os.PathLike)):
+        path = Path(model)
+        if not path.exists():
+            raise FileNotFoundError(f"there is no model at {str(path)!r}")
+        exported = path.is_dir() or path.suffix in (".keras", ".h5", ".hdf5")
+        if not exported:
+            return path.read_bytes()
+        if not may_export:
+            raise ConversionError(f"expected a .tflite file, received {str(path)!r}")
+    elif not may_export or not hasattr(model, "save"):
+        raise ConversionError(
+            "expected a Keras model, a path or the bytes of a .tflite file, received "
+            f"{type(model).__name__}"
+        )
+    from tfrewprune.convert import export
+
+    return export.to_tflite(model)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file that appears whole or not at all."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _check_settings(tolerance: float, gain: float, band_rows: int | None) -> None:
+    if not tolerance > 0:
+        raise ConversionError(f"tolerance must be above 0, received {tolerance}")
+    if not gain >= 0:
+        raise ConversionError(f"minimum_gain must be at least 0, received {gain}")
+    if band_rows not in (None, 4, 8, 16, 32):
+        raise ConversionError(
+            f"band_rows must be 4, 8, 16, 32 or None, received {band_rows}"
+        )
+
+
+def _verify(
+    content: bytes,
+    packed: bytes,
+    decisions: list[Decision],
+    inputs: Iterable[Any] | None,
+    tolerance: float,
+) -> None:
+    if not any(d.packing is not None and d.reason is None for d in decisions):
+        return
+    original = read_model(content)
+    # Not the caller's bytes: what LiteRT gets to see has passed our own reader.
+    models = {"dense": (write_model(original), False), "packed": (packed, True)}
+    if not _delegate_is_there():
+        warnings.warn(
+            "the native library is not built: comparing the unpacked model instead "
+            "of running the packed one",
+            stacklevel=3,
+        )
+        models["packed"] = (unpack(packed), False)
+    cases = verification.random_cases(original)
+    if inputs is not None:
+        cases += verification.given_cases(original, list(inputs))
+    results = verification.run_models(models, cases)
+    verification.compare(results, cases, tolerance)
+
+
+def _delegate_is_there() -> bool:
+    from tfrewprune.runtime.library import LibraryNotFoundError, delegate_path
+
+    try:
+        delegate_path()
+    except LibraryNotFoundError:
+        return False
+    return True
+
+
+def model_of(tflite: bytes | str | os.PathLike[str]) -> Model:
+    """Reads a `.tflite` model from bytes or a path."""
+    return read_model(read_content(tflite, may_export=False))
