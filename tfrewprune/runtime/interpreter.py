@@ -78,7 +78,8 @@ class Interpreter(_LiteRtInterpreter):
                 "Argument `model_path` must name a .tflite file. "
                 f"Received: {os.fspath(model_path)!r}, and there is no such file."
             )
-        settings = {"threads": num_threads or 1, "isa": isa, "log_level": log_level}
+        # Threads are not among them: the delegate obeys the interpreter's number.
+        settings = {"isa": isa, "log_level": log_level}
         settings = {key: value for key, value in settings.items() if value is not None}
         self._packing_delegate = load_delegate(delegate_path(), settings)
         super().__init__(
@@ -113,11 +114,11 @@ class Interpreter(_LiteRtInterpreter):
     @property
     def isa(self) -> str:
         """The kernels in use: avx512, avx2, neon, portable or reference."""
-        return self._ask_delegate("tfrewprune_isa", ctypes.c_char_p).decode("ascii")
+        return self._ask_delegate("tfrewprune_isa_name", ctypes.c_char_p).decode("ascii")
 
     @property
     def threads(self) -> int:
-        """How many threads packed layers may use."""
+        """How many threads packed layers use; 1 before `allocate_tensors`."""
         return self._ask_delegate("tfrewprune_threads", ctypes.c_int)
 
     def _ask_delegate(self, symbol: str, result: Any) -> Any:
