@@ -114,7 +114,9 @@ class Interpreter(_LiteRtInterpreter):
     @property
     def isa(self) -> str:
         """The kernels in use: avx512, avx2, neon, portable or reference."""
-        return self._ask_delegate("tfrewprune_isa_name", ctypes.c_char_p).decode("ascii")
+        return self._ask_delegate("tfrewprune_isa_name", ctypes.c_char_p).decode(
+            "ascii"
+        )
 
     @property
     def threads(self) -> int:
