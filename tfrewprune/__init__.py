@@ -4,8 +4,8 @@
 The path from a Keras model to a faster `.tflite`, in the order of the packages:
 `structures` (what may be removed) -> `methods` (which penalty moves the weights) ->
 `recipe` (which layer gets what) -> `wrappers` (how a Keras layer carries penalty and
-mask) -> `pipeline` (train, prune, retrain, strip) -> `payload` and `convert` (pack into
-a `.tflite`) -> `runtime` (run it) -> `benchmark` and `report` (prove it) -> `cli`.
+mask) -> `pipeline` (train, prune, retrain, strip) -> `payload` and `converter` (pack
+into a `.tflite`) -> `runtime` (run it) -> `benchmark` and `report` (prove it) -> `cli`.
 
 Names are imported when first used, so that `import tfrewprune` costs nothing and
 needs neither TensorFlow nor Keras.
@@ -44,7 +44,7 @@ _HOMES = {
         "sparsity_summary",
         "strip",
     ),
-    "convert": ("ConversionError", "convert", "unpack"),
+    "converter": ("ConversionError", "convert", "unpack"),
     "inspection": ("inspect_model",),
     "runtime": ("Interpreter", "delegate_path"),
 }

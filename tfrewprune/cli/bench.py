@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _unpacked(model: str, folder: str) -> str:
-    from tfrewprune.convert import unpack
+    from tfrewprune.converter import unpack
 
     path = os.path.join(folder, "dense.tflite")
     with open(path, "wb") as file:

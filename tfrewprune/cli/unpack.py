@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> None:
     import os
 
     from tfrewprune.cli.output import print_json, readable_bytes, reserved_stdout
-    from tfrewprune.convert import unpack
+    from tfrewprune.converter import unpack
 
     with reserved_stdout() as out:
         packed_bytes = os.path.getsize(arguments.source)

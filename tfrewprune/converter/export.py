@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tfrewprune.convert.errors import ConversionError
+from tfrewprune.converter.errors import ConversionError
 
 
 def to_tflite(model: Any) -> bytes:
@@ -89,7 +89,7 @@ def _export_in_tensorflow(model: Any, folder: Path) -> bytes:
         PYTHONPATH=os.pathsep.join(filter(None, sys.path)),
     )
     child = subprocess.run(
-        [sys.executable, "-m", "tfrewprune.convert.export", str(source), str(target)],
+        [sys.executable, "-m", "tfrewprune.converter.export", str(source), str(target)],
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,

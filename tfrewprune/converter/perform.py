@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfrewprune.convert import options
-from tfrewprune.convert.flatbuffer import Model
-from tfrewprune.convert.plan import Decision
+from tfrewprune.converter import options
+from tfrewprune.converter.flatbuffer import Model
+from tfrewprune.converter.plan import Decision
 from tfrewprune.payload.format import VALUE_ALIGNMENT
 
 _UINT8 = schema.TensorType.UINT8

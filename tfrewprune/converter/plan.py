@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfrewprune.convert.densify import read_weights
-from tfrewprune.convert.detect import Layer, find_layers
-from tfrewprune.convert.errors import ConversionError
-from tfrewprune.convert.flatbuffer import Model, tensor_shape
-from tfrewprune.convert.options import ConvOptions
+from tfrewprune.converter.densify import read_weights
+from tfrewprune.converter.detect import Layer, find_layers
+from tfrewprune.converter.errors import ConversionError
+from tfrewprune.converter.flatbuffer import Model, tensor_shape
+from tfrewprune.converter.options import ConvOptions
 from tfrewprune.payload.cost import LayerShape
 from tfrewprune.payload.format import PayloadError
 from tfrewprune.payload.packer import Packing, pack_layer

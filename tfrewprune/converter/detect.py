@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfrewprune.convert import densify, options
-from tfrewprune.convert.flatbuffer import Model, tensor_shape, tensor_signature, text
+from tfrewprune.converter import densify, options
+from tfrewprune.converter.flatbuffer import Model, tensor_shape, tensor_signature, text
 
 _OPERATOR_NAMES = {
     code: name

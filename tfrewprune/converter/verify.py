@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfrewprune.convert.errors import ConversionError
-from tfrewprune.convert.flatbuffer import Model, tensor_signature, text
+from tfrewprune.converter.errors import ConversionError
+from tfrewprune.converter.flatbuffer import Model, tensor_signature, text
 
 SECONDS = 900
 _TYPES = {
@@ -210,7 +210,7 @@ def run_models(
 def _run_child(folder: Path) -> None:
     paths = [str(Path(__file__).parents[2]), *filter(None, sys.path)]
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(paths))
-    command = [sys.executable, "-m", "tfrewprune.convert.execute", str(folder)]
+    command = [sys.executable, "-m", "tfrewprune.converter.execute", str(folder)]
     try:
         child = subprocess.run(
             command,

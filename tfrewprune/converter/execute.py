@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs two models on the same inputs, in a process of its own.
 
-``python -m tfrewprune.convert.execute FOLDER`` reads ``job.json`` and the models and
+``python -m tfrewprune.converter.execute FOLDER`` reads ``job.json`` and the models and
 inputs it names, and writes one file of outputs a run, or ``error.json``. A separate
 process, because a damaged model can take the whole interpreter down with it.
 """

@@ -8,10 +8,10 @@ from collections import defaultdict
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfrewprune.convert import options
-from tfrewprune.convert.detect import Layer, find_layers
-from tfrewprune.convert.errors import ConversionError
-from tfrewprune.convert.flatbuffer import Model
+from tfrewprune.converter import options
+from tfrewprune.converter.detect import Layer, find_layers
+from tfrewprune.converter.errors import ConversionError
+from tfrewprune.converter.flatbuffer import Model
 from tfrewprune.payload.format import PayloadError, unpack_matrix
 
 _BUILTIN = schema.BuiltinOperator

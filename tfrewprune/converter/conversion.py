@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tfrewprune.convert import verify as verification
-from tfrewprune.convert.errors import ConversionError
-from tfrewprune.convert.flatbuffer import Model, read_model, write_model
-from tfrewprune.convert.perform import perform
-from tfrewprune.convert.plan import Decision, Settings, make_plan
-from tfrewprune.convert.unpack import unpack_model
+from tfrewprune.converter import verify as verification
+from tfrewprune.converter.errors import ConversionError
+from tfrewprune.converter.flatbuffer import Model, read_model, write_model
+from tfrewprune.converter.perform import perform
+from tfrewprune.converter.plan import Decision, Settings, make_plan
+from tfrewprune.converter.unpack import unpack_model
 
 
 def convert(
@@ -126,7 +126,7 @@ def read_content(model: Any, may_export: bool = True) -> bytes:
             "expected a Keras model, a path or the bytes of a .tflite file, received "
             f"{type(model).__name__}"
         )
-    from tfrewprune.convert import export
+    from tfrewprune.converter import export
 
     return export.to_tflite(model)
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tfrewprune.convert.errors import ConversionError
+from tfrewprune.converter.errors import ConversionError
 
 
 def check_bounds(content: memoryview) -> None:

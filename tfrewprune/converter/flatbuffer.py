@@ -18,8 +18,8 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfrewprune.convert.bounds import check_bounds
-from tfrewprune.convert.errors import ConversionError
+from tfrewprune.converter.bounds import check_bounds
+from tfrewprune.converter.errors import ConversionError
 
 IDENTIFIER = b"TFL3"
 BUFFER_ALIGNMENT = 16

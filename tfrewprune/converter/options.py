@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 from dataclasses import astuple, dataclass
 
-from tfrewprune.convert.errors import ConversionError
+from tfrewprune.converter.errors import ConversionError
 
 CONV_2D = "TfrewpruneConv2D"
 FULLY_CONNECTED = "TfrewpruneFullyConnected"

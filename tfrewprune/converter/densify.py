@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfrewprune.convert.errors import ConversionError
-from tfrewprune.convert.flatbuffer import Model, tensor_shape, text
+from tfrewprune.converter.errors import ConversionError
+from tfrewprune.converter.flatbuffer import Model, tensor_shape, text
 
 FLOAT_TYPES = {
     schema.TensorType.FLOAT32: np.dtype("<f4"),
