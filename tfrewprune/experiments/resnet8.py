@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pretrained MLPerf Tiny ResNet-8 on CIFAR-10, pruned to a quarter in blocks.
+
+``Block(16, 1)``; the rate counts all kernels, those left dense included. Three
+methods, each from the pretrained weights, with the same images (random crops and
+flips), epochs, optimizer and learning rates:
+
+- ``dense``: no penalty and no mask, the control;
+- ``reweighted-block``: :func:`tfrewprune.compress`;
+- ``magnitude-block``: pruned at once by magnitude, then retrained for all epochs.
+
+``pretrained`` is the model as it came. It was trained by its authors on all
+50,000 training images, so its accuracy on our 5,000 validation images, the last
+training ones, is higher than on the test images; they still rank hyper-parameters.
+The test set is read only by the last stage, ``measure``.
+
+Run ``python -m tfrewprune.experiments.resnet8``; ``--quick`` for a trial of a minute.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from tfrewprune.experiments import datasets, training
+from tfrewprune.experiments.experiment import Experiment
+from tfrewprune.experiments.tables import Summary
+
+RATE = 4.0
+METHODS = ("pretrained", "dense", "reweighted-block", "magnitude-block")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Hyper-parameters of an experiment, the same for every seed.
+
+    Attributes:
+        penalty_epochs: Length of the phase under the penalty.
+        retrain_epochs: Length of the phase under the mask.
+        learning_rate: Adam's rate at the start of a phase, falling to 0 as a cosine.
+        strength: Penalty strength.
+        images: How many training images are used; None for all.
+        evaluation_images: How many validation and test images; None for all.
+        seconds: Length of a timing.
+    """
+
+    penalty_epochs: int = 8
+    retrain_epochs: int = 12
+    learning_rate: float = 1e-3
+    strength: float = 1e-4
+    images: int | None = None
+    evaluation_images: int | None = None
+    seconds: float = 3.0
+
+
+QUICK = Plan(
+    penalty_epochs=1,
+    retrain_epochs=1,
+    images=1280,
+    evaluation_images=500,
+    seconds=0.2,
+)
+
+
+def pretrained():
+    """Returns the pretrained model; its outputs are probabilities.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    import keras
+
+    path = datasets.model_path("mlperf_tiny/pretrainedResnet.h5")
+    return keras.models.load_model(path, compile=False)
+
+
+def recipe(method: str, plan: Plan, model):
+    """Returns the :class:`tfrewprune.Recipe` of a pruning method.
+
+    The first convolution and the classifier stay dense; the budget of the others
+    makes up for them, so that :data:`RATE` holds over all kernels together.
+
+    Raises:
+        ValueError: ``method`` is none of the two.
+    """
+    import tfrewprune
+    from tfrewprune.methods import Magnitude, Reweighted
+
+    methods = {"reweighted-block": Reweighted(), "magnitude-block": Magnitude()}
+    if method not in methods:
+        raise ValueError(f"Expected one of {sorted(methods)}, got {method!r}.")
+    sizes = [layer.kernel.size for layer in model.layers if hasattr(layer, "kernel")]
+    total, dense = sum(sizes), sizes[0] + sizes[-1]
+    together = plan.penalty_epochs + plan.retrain_epochs
+    penalized = method == "reweighted-block"
+    return tfrewprune.Recipe(
+        rules=[tfrewprune.Rule("*", structure=tfrewprune.Block(16, 1))],
+        method=methods[method],
+        rate=(total - dense) / (total / RATE - dense),
+        strength=plan.strength,
+        reweighted_epochs=plan.penalty_epochs,
+        retrain_epochs=plan.retrain_epochs if penalized else together,
+        skip_first=True,
+        skip_last=True,
+    )
+
+
+class ResNet8(Experiment):
+    """The experiment; see the module."""
+
+    name = "resnet8"
+    title = "MLPerf Tiny ResNet-8 on CIFAR-10"
+    methods = METHODS
+    full_plan = Plan()
+    quick_plan = QUICK
+
+    def load_data(self) -> datasets.ImageData:
+        return datasets.cifar10()
+
+    def train(
+        self, method: str, seed: int, data: datasets.ImageData
+    ) -> tuple[Any, dict]:
+        import keras
+
+        keras.utils.set_random_seed(seed)
+        model, plan = pretrained(), self.plan
+        if method == "pretrained":
+            return model, {}
+        phases = {"phase 1": plan.penalty_epochs, "phase 2": plan.retrain_epochs}
+        crops = training.crops_and_flips(data, seed)
+        validation = (data.x_validation, data.y_validation)
+        fit = {"validation_data": validation, "verbose": 2}
+        if method == "dense":
+            for epochs in phases.values():
+                self._compile(model, data, epochs)
+                model.fit(crops, epochs=epochs, **fit)
+            return model, {"epochs": phases}
+        import tfrewprune
+
+        chosen = recipe(method, plan, model)
+        if chosen.method.penalized:
+            self._compile(model, data, chosen.reweighted_epochs)
+            tfrewprune.reweighted_train(model, chosen, crops, **fit)
+        tfrewprune.hard_prune(model, chosen)
+        self._compile(model, data, chosen.retrain_epochs)
+        tfrewprune.masked_retrain(model, chosen, crops, **fit)
+        return tfrewprune.strip(model), {
+            "epochs": phases,
+            "recipe": chosen.get_config(),
+        }
+
+    def _compile(self, model, data: datasets.ImageData, epochs: int) -> None:
+        rate = self.plan.learning_rate
+        training.compile_for(model, data, epochs, rate, from_logits=False)
+
+    def goals(self, summary: Summary) -> list[tuple[str, bool]]:
+        if not all(
+            "test_accuracy" in summary.get(method, {})
+            for method in ("pretrained", "reweighted-block")
+        ):
+            return []
+        ours, start = summary["reweighted-block"], summary["pretrained"]
+        lost = start["test_accuracy"] - ours["test_accuracy"]
+        return [
+            (
+                f"reweighted-block: rate >= {RATE}x, at most 2 points of test accuracy"
+                f" lost against the pretrained model (lost {100 * lost:.2f})",
+                bool(ours["rate"] >= RATE and lost <= 0.02),
+            )
+        ]
+
+
+if __name__ == "__main__":
+    ResNet8.main()

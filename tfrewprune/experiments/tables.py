@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One table of an experiment: a row a method, means and spread over the seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tfrewprune.experiments.runs import RunLog, mean_and_spread
+
+Summary = dict[str, dict[str, float]]
+
+
+def summarize(log: RunLog) -> Summary:
+    """Returns the figures of every method: means over its seeds.
+
+    Keys where known: ``seeds``, ``rate``, ``validation_accuracy``,
+    ``test_accuracy``, ``litert_accuracy`` (each accuracy also with
+    ``_spread``, a sample standard deviation), ``dense_bytes``,
+    ``packed_bytes``, ``dense_ms``, ``packed_ms``, ``speedup`` (these three with
+    the first thread count measured; absent where nothing was packed). The newest
+    record of a method, seed and stage counts.
+    """
+    newest: dict[tuple[str, int], dict[str, Any]] = {}
+    for record in log.records():
+        run = newest.setdefault((record["method"], record["seed"]), {})
+        run.update(record)
+    summary: Summary = {}
+    for method in dict.fromkeys(method for method, _ in newest):
+        of_method = [run for (name, _), run in newest.items() if name == method]
+        row: dict[str, float] = {"seeds": len(of_method)}
+        for run in of_method:
+            if run.get("latency"):
+                timing = run["latency"][0]
+                run["dense_ms"] = 1e3 * timing["dense"]["median"]
+                run["packed_ms"] = 1e3 * timing["packed"]["median"]
+                run["speedup"] = timing["ratio"]["median"]
+        for name in (
+            "rate",
+            "validation_accuracy",
+            "test_accuracy",
+            "litert_accuracy",
+            "dense_bytes",
+            "packed_bytes",
+            "dense_ms",
+            "packed_ms",
+            "speedup",
+        ):
+            values = [run[name] for run in of_method if run.get(name) is not None]
+            if not values:
+                continue
+            row[name], spread = mean_and_spread(values)
+            if name.endswith("accuracy"):
+                row[f"{name}_spread"] = spread
+        summary[method] = row
+    return summary
+
+
+def build(title: str, methods: Sequence[str], summary: Summary) -> Table:
+    """Returns the table to print; methods without a finished run are left out."""
+    table = Table(title=title)
+    table.add_column("method", no_wrap=True)
+    for column in (
+        "seeds",
+        "rate",
+        "validation %",
+        "test %",
+        "LiteRT %",
+        "file bytes",
+        "ms dense",
+        "ms ours",
+        "faster",
+    ):
+        table.add_column(column, justify="right")
+    for method in methods:
+        row = summary.get(method)
+        if row is None:
+            continue
+        table.add_row(
+            method,
+            f"{row['seeds']:.0f}",
+            _number(row, "rate", "{:.1f}x"),
+            _accuracy(row, "validation_accuracy"),
+            _accuracy(row, "test_accuracy"),
+            _accuracy(row, "litert_accuracy"),
+            _number(row, "packed_bytes", "{:,.0f}"),
+            _number(row, "dense_ms", "{:.4f}"),
+            _number(row, "packed_ms", "{:.4f}"),
+            _number(row, "speedup", "{:.1f}x"),
+        )
+    return table
+
+
+def show(
+    title: str,
+    methods: Sequence[str],
+    log: RunLog,
+    goals: Callable[[Summary], list[tuple[str, bool]]],
+    console: Console | None = None,
+) -> None:
+    """Prints the table of ``log`` and which goals the means reach."""
+    console = console or Console(width=120)
+    summary = summarize(log)
+    if not summary:
+        console.print(f"{title}: no finished run in {log.path}")
+        return
+    console.print(build(title, methods, summary))
+    for goal, reached in goals(summary):
+        console.print(f"{'reached' if reached else 'MISSED '}  {goal}", highlight=False)
+
+
+def _number(row: Mapping[str, float], name: str, form: str) -> str:
+    return form.format(row[name]) if name in row else "-"
+
+
+def _accuracy(row: Mapping[str, float], name: str) -> str:
+    if name not in row:
+        return "-"
+    return f"{100 * row[name]:.2f} ± {100 * row[f'{name}_spread']:.2f}"

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training as every method of an experiment does it: same split, optimizer, schedule.
+
+Keras is imported inside the functions, so that :func:`limit_threads` can still
+set up TensorFlow.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfrewprune.experiments.datasets import ImageData
+
+if TYPE_CHECKING:
+    import keras
+
+BATCH_SIZE = 128
+
+
+def limit_threads(threads: int) -> None:
+    """Lets TensorFlow compute with ``threads`` threads; call it before training."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:  # It runs already, as in a test: leave it as it is.
+        pass
+
+
+def compile_for(
+    model: keras.Model,
+    data: ImageData,
+    epochs: int,
+    learning_rate: float,
+    from_logits: bool = True,
+) -> None:
+    """Compiles with Adam, its learning rate falling along a cosine to 0 in ``epochs``.
+
+    Args:
+        model: Built classifier.
+        data: What it will be trained on (only the length counts).
+        epochs: Length of the phase.
+        learning_rate: Rate at the beginning.
+        from_logits: Whether the model ends without softmax.
+    """
+    import keras
+
+    steps = max(1, epochs * -(-len(data.x_train) // BATCH_SIZE))
+    model.compile(
+        keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+        ),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
+        metrics=["accuracy"],
+    )
+
+
+def fit_arguments(data: ImageData) -> dict[str, Any]:
+    """Keyword arguments of ``fit`` that all phases of all methods share."""
+    return {
+        "x": data.x_train,
+        "y": data.y_train,
+        "batch_size": BATCH_SIZE,
+        "validation_data": (data.x_validation, data.y_validation),
+        "verbose": 2,
+    }
+
+
+def accuracy(model: keras.Model, images, labels) -> float:
+    """Returns the fraction of ``images`` the model classifies right."""
+    scores = model.predict(images, batch_size=500, verbose=0)
+    return float((scores.argmax(axis=-1) == labels).mean())
+
+
+def crops_and_flips(
+    data: ImageData, seed: int, margin: int = 4
+) -> keras.utils.PyDataset:
+    """Returns the training images, shifted and mirrored at random, in batches.
+
+    Each image is padded by reflection and cropped to its size at a random place,
+    then mirrored left-right with probability 1/2; a new order every epoch.
+
+    Args:
+        data: Images and labels; the training part is used.
+        seed: Of the order, the crops and the flips.
+        margin: Largest shift in pixels.
+    """
+    import keras
+
+    class Crops(keras.utils.PyDataset):
+        def __init__(self):
+            super().__init__()
+            edges = ((0, 0), (margin, margin), (margin, margin), (0, 0))
+            self.padded = np.pad(data.x_train, edges, mode="reflect")
+            self.random = np.random.default_rng(seed)
+            self.on_epoch_end()
+
+        def __len__(self):
+            return -(-len(data.x_train) // BATCH_SIZE)
+
+        def on_epoch_end(self):
+            self.order = self.random.permutation(len(data.x_train))
+
+        def __getitem__(self, index):
+            chosen = self.order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
+            height, width = data.x_train.shape[1:3]
+            tops, lefts = self.random.integers(0, 2 * margin + 1, (2, len(chosen)))
+            flips = self.random.random(len(chosen)) < 0.5
+            batch = np.empty((len(chosen), *data.x_train.shape[1:]), np.float32)
+            places = zip(chosen, tops, lefts, flips, strict=True)
+            for row, (image, top, left, flip) in enumerate(places):
+                crop = self.padded[image, top : top + height, left : left + width]
+                batch[row] = crop[:, ::-1] if flip else crop
+            return batch, data.y_train[chosen]
+
+    return Crops()
