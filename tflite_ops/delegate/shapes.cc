@@ -7,19 +7,21 @@ namespace tfrewprune {
 namespace {
 
 // Output length and leading padding along one axis, as in TFLite's
-// ComputePaddingHeightWidth. Lengths fit int; products are taken in 64 bits.
+// ComputePaddingHeightWidth, and the padded length that the taps reach.
+// Arguments fit int; products are taken in 64 bits.
 struct Axis {
   int64_t length;
   int64_t pad;
+  int64_t reach;
 };
 
 Axis ConvolveAxis(int64_t in, int64_t kernel, int64_t stride, int64_t dilation,
                   bool same) {
   const int64_t extent = (kernel - 1) * dilation + 1;
-  if (!same) return {in < extent ? 0 : (in - extent) / stride + 1, 0};
+  if (!same) return {in < extent ? 0 : (in - extent) / stride + 1, 0, in};
   const int64_t out = (in + stride - 1) / stride;
-  const int64_t pad = (out - 1) * stride + extent - in;
-  return {out, pad > 0 ? pad / 2 : 0};
+  const int64_t reach = (out - 1) * stride + extent;
+  return {out, reach > in ? (reach - in) / 2 : 0, reach};
 }
 
 }  // namespace
@@ -87,10 +89,12 @@ bool Conv2DShape(const OpOptions& options, uint32_t rows, const Shape& input,
              options.dilation_w, input.Print(text));
     return false;
   }
-  if (y.pad > INT32_MAX || x.pad > INT32_MAX) {
+  // Products of the reach of the taps must stay far from overflow.
+  if (y.reach > INT32_MAX || x.reach > INT32_MAX ||
+      y.reach * x.reach > INT32_MAX / input.dims[3]) {
     snprintf(error, error_size,
-             "the padding of a %dx%d kernel with dilation %dx%d must be less "
-             "than 2^31 pixels. Received: activation %s.",
+             "the padded activation of a %dx%d kernel with dilation %dx%d must "
+             "have less than 2^31 values. Received: activation %s.",
              options.kernel_h, options.kernel_w, options.dilation_h,
              options.dilation_w, input.Print(text));
     return false;

@@ -1,0 +1,463 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The delegate through its C interface, in a fake interpreter.
+#include "delegate/delegate.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "fake_interpreter.h"
+#include "format/op_options.h"
+#include "format/payload.h"
+#include "golden.h"
+
+extern "C" {
+tfrewprune::tflite::Delegate* tflite_plugin_create_delegate(
+    const char* const* keys, const char* const* values, size_t count,
+    void (*report_error)(const char*));
+void tflite_plugin_destroy_delegate(tfrewprune::tflite::Delegate* delegate);
+const char* tfrewprune_version();
+int tfrewprune_claimed_nodes(tfrewprune::tflite::Delegate* delegate);
+const char* tfrewprune_isa_name(tfrewprune::tflite::Delegate* delegate);
+int tfrewprune_threads(tfrewprune::tflite::Delegate* delegate);
+}
+
+namespace tfrewprune {
+namespace {
+
+std::string reported;
+
+struct Destroy {
+  void operator()(tflite::Delegate* delegate) const {
+    tflite_plugin_destroy_delegate(delegate);
+  }
+};
+using Handle = std::unique_ptr<tflite::Delegate, Destroy>;
+
+Handle Create(std::vector<const char*> keys = {},
+              std::vector<const char*> values = {}) {
+  reported.clear();
+  return Handle(tflite_plugin_create_delegate(
+      keys.data(), values.data(), keys.size(),
+      [](const char* message) { reported = message; }));
+}
+
+bool Contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+// The environment must not decide what the tests of options see.
+class DelegateTest : public ::testing::Test {
+ protected:
+  void SetUp() override { unsetenv("TFREWPRUNE_ISA"); }
+  void TearDown() override { unsetenv("TFREWPRUNE_ISA"); }
+};
+using DelegateOptionsTest = DelegateTest;
+
+TEST_F(DelegateOptionsTest, Defaults) {
+  Handle delegate = Create();
+  ASSERT_NE(delegate, nullptr);
+  EXPECT_STREQ(tfrewprune_isa_name(delegate.get()), IsaName(BestIsa()));
+  EXPECT_EQ(tfrewprune_claimed_nodes(delegate.get()), 0);
+  EXPECT_EQ(tfrewprune_threads(delegate.get()), 1);
+  EXPECT_EQ(delegate->flags, 1);  // kTfLiteDelegateFlagsAllowDynamicTensors
+  EXPECT_STREQ(tfrewprune_version(), TFREWPRUNE_VERSION);
+}
+
+TEST_F(DelegateOptionsTest, IsaFromOptionThenEnvironment) {
+  setenv("TFREWPRUNE_ISA", "portable", 1);
+  EXPECT_STREQ(tfrewprune_isa_name(Create().get()), "portable");
+  EXPECT_STREQ(tfrewprune_isa_name(Create({"isa"}, {"reference"}).get()),
+               "reference");
+  EXPECT_STREQ(tfrewprune_isa_name(Create({"isa"}, {"auto"}).get()),
+               IsaName(BestIsa()));
+  setenv("TFREWPRUNE_ISA", "", 1);
+  EXPECT_STREQ(tfrewprune_isa_name(Create().get()), IsaName(BestIsa()));
+  setenv("TFREWPRUNE_ISA", "sse9", 1);
+  EXPECT_EQ(Create(), nullptr);
+  EXPECT_TRUE(Contains(reported, "TFREWPRUNE_ISA")) << reported;
+  EXPECT_TRUE(Contains(reported, "'sse9'")) << reported;
+}
+
+TEST_F(DelegateOptionsTest, AnIsaOfAnotherMachineIsRefused) {
+  const bool neon = IsaSupported(Isa::kNeon);
+  const char* foreign = neon ? "avx2" : "neon";
+  EXPECT_EQ(Create({"isa"}, {foreign}), nullptr);
+  EXPECT_TRUE(Contains(reported, IsaName(BestIsa()))) << reported;
+  EXPECT_TRUE(Contains(reported, foreign)) << reported;
+}
+
+TEST_F(DelegateOptionsTest, BadOptionsAreRefusedWithWhatWasExpected) {
+  struct {
+    const char *key, *value, *expected;
+  } cases[] = {
+      {"threads", "0", "from 1 to 64"},
+      {"threads", "-1", "'-1'"},
+      {"threads", "two", "'two'"},
+      {"threads", "2x", "'2x'"},
+      {"threads", "", "''"},
+      {"threads", "65", "'65'"},
+      {"threads", "99999999999999999999", "from 1 to 64"},
+      {"isa", "", "avx512"},
+      {"isa", "AVX2", "'AVX2'"},
+      {"log_level", "loud", "error, warning, info or debug"},
+      {"thread", "2", "threads, isa and log_level"},
+      {"", "2", "''"},
+  };
+  for (const auto& c : cases) {
+    EXPECT_EQ(Create({c.key}, {c.value}), nullptr) << c.key << "=" << c.value;
+    EXPECT_TRUE(Contains(reported, c.expected)) << reported;
+    EXPECT_TRUE(Contains(reported, "Received")) << reported;
+  }
+  EXPECT_EQ(Create({nullptr}, {nullptr}), nullptr);
+  const char* key = "no_such_option";
+  const char* value = "1";
+  EXPECT_EQ(tflite_plugin_create_delegate(&key, &value, 1, nullptr), nullptr);
+  tflite_plugin_destroy_delegate(nullptr);
+}
+
+// A graph of one fully connected or convolution node on a golden payload.
+class OneLayer {
+ public:
+  explicit OneLayer(const std::string& golden)
+      : payload_(ReadGolden(golden + ".payload")) {
+    if (ParsePayload(payload_.data(), payload_.size(), &view_) != nullptr) {
+      abort();
+    }
+  }
+
+  void FullyConnected(std::vector<int> input, bool keep_num_dims = false) {
+    options_ = {0x4F504654, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, keep_num_dims};
+    Build(kFullyConnectedName, input);
+  }
+  // A kernel of height x 1 with the payload's columns.
+  void Conv2D(std::vector<int> input, int height) {
+    options_ = {0x4F504654,
+                1,
+                0,
+                0,
+                height,
+                1,
+                static_cast<int>(view_.columns) / height,
+                1,
+                1,
+                1,
+                1,
+                0};
+    Build(kConv2DName, input);
+  }
+
+  FakeInterpreter& interpreter() { return interpreter_; }
+  std::vector<int32_t>& options() { return options_; }
+  tflite::Tensor& input() { return interpreter_.tensor(0); }
+  tflite::Tensor& payload() { return interpreter_.tensor(1); }
+  tflite::Tensor& bias() { return interpreter_.tensor(2); }
+  tflite::Tensor& output() { return interpreter_.tensor(3); }
+  const BandedView& view() const { return view_; }
+  AlignedBytes& payload_bytes() { return payload_; }
+
+  // x[i] = 1 / (i + 1), bias[o] = o.
+  void FillInput() {
+    for (size_t i = 0; i < input().bytes / 4; ++i) {
+      input().data.f[i] = 1.0f / static_cast<float>(i + 1);
+    }
+    for (size_t i = 0; i < bias().bytes / 4; ++i) {
+      bias().data.f[i] = static_cast<float>(i);
+    }
+  }
+  // Expected output of pixel `p` of a fully connected layer.
+  double Expected(size_t p, uint32_t row) const {
+    double sum = row;
+    for (uint32_t band = 0; band < view_.band_count; ++band) {
+      for (uint32_t lane = 0; lane < view_.band_rows; ++lane) {
+        if (view_.RowId(uint64_t{band} * view_.band_rows + lane) != row) {
+          continue;
+        }
+        for (uint32_t n = view_.band_start[band];
+             n < view_.band_start[band + 1]; ++n) {
+          sum += view_.value[uint64_t{n} * view_.band_rows + lane] /
+                 (static_cast<double>(p) * view_.columns + view_.Column(n) + 1);
+        }
+      }
+    }
+    return sum;
+  }
+
+ private:
+  void Build(const char* name, std::vector<int> input) {
+    options_.resize(16);
+    interpreter_.AddTensor(input, "x");
+    interpreter_.AddConstant(payload_.data(), payload_.size());
+    interpreter_.AddTensor({static_cast<int>(view_.rows)}, "bias");
+    interpreter_.AddTensor({1}, "logits");
+    interpreter_.AddNode(name, {0, 1, 2}, {3}, options_.data(), 64);
+  }
+
+  AlignedBytes payload_;
+  BandedView view_;
+  std::vector<int32_t> options_;
+  FakeInterpreter interpreter_;
+};
+
+TEST_F(DelegateTest, ClaimsOnlyOurNodes) {
+  OneLayer layer("two_bands");
+  layer.FullyConnected({2, 27});
+  layer.interpreter().AddNode("SomebodyElses", {0}, {3}, nullptr, 0);
+  layer.interpreter().AddNode("TfrewpruneOfTomorrow", {0}, {3}, nullptr, 0);
+  layer.interpreter().AddNode(nullptr, {0}, {3}, nullptr, 0);
+  Handle delegate = Create({"log_level"}, {"error"});
+  ASSERT_EQ(layer.interpreter().Apply(delegate.get()), tflite::kOk);
+  EXPECT_EQ(layer.interpreter().claimed(), 1u);
+  EXPECT_EQ(tfrewprune_claimed_nodes(delegate.get()), 1);
+}
+
+TEST_F(DelegateTest, ComputesAfterEveryResize) {
+  for (const char* isa : {"auto", "portable", "reference"}) {
+    OneLayer layer("ragged");  // 19 x 36, bands of 8
+    layer.FullyConnected({1, 36});
+    Handle delegate = Create({"isa"}, {isa});
+    ASSERT_EQ(layer.interpreter().Apply(delegate.get()), tflite::kOk);
+    const std::vector<std::vector<int>> shapes = {{1, 36}, {5, 36}, {2, 3, 12},
+                                                  {36},    {0, 36}, {40, 36}};
+    for (const std::vector<int>& shape : shapes) {
+      layer.interpreter().Resize(0, shape);
+      ASSERT_EQ(layer.interpreter().Allocate(), tflite::kOk)
+          << layer.interpreter().errors();
+      layer.FillInput();
+      ASSERT_EQ(layer.interpreter().Invoke(), tflite::kOk);
+      const int batch = static_cast<int>(layer.input().bytes / 4 / 36);
+      ASSERT_EQ(layer.interpreter().shape(3), (std::vector<int>{batch, 19}));
+      for (int p = 0; p < batch; ++p) {
+        for (uint32_t row = 0; row < 19; ++row) {
+          EXPECT_NEAR(layer.output().data.f[p * 19 + row],
+                      layer.Expected(p, row), 1e-4)
+              << isa << " pixel " << p << " row " << row;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(DelegateTest, ThreadsComeFromTheOptionElseFromTheInterpreter) {
+  struct {
+    const char* option;
+    int recommended, expected;
+  } cases[] = {{"auto", -1, 1}, {"auto", 3, 3}, {"2", 3, 2}, {"auto", 0, 1}};
+  for (const auto& c : cases) {
+    OneLayer layer("two_bands");
+    layer.FullyConnected({1, 27});
+    layer.interpreter().context().recommended_num_threads = c.recommended;
+    Handle delegate = Create({"threads"}, {c.option});
+    ASSERT_EQ(layer.interpreter().Apply(delegate.get()), tflite::kOk);
+    ASSERT_EQ(layer.interpreter().Allocate(), tflite::kOk);
+    EXPECT_EQ(tfrewprune_threads(delegate.get()), c.expected);
+  }
+}
+
+TEST_F(DelegateTest, AMisalignedPayloadIsCopiedOnce) {
+  OneLayer layer("two_bands");
+  const size_t size = layer.payload_bytes().size();
+  std::vector<uint8_t> shifted(size + 64);
+  for (size_t shift : {1, 4, 8, 15}) {
+    OneLayer moved("two_bands");
+    moved.FullyConnected({1, 27});
+    uint8_t* at = shifted.data();
+    while (reinterpret_cast<uintptr_t>(at) % 16 != shift % 16) ++at;
+    memcpy(at, layer.payload_bytes().data(), size);
+    moved.payload().data.data = at;
+    Handle delegate = Create({"log_level"}, {"error"});
+    ASSERT_EQ(moved.interpreter().Apply(delegate.get()), tflite::kOk);
+    ASSERT_EQ(moved.interpreter().Allocate(), tflite::kOk);
+    moved.FillInput();
+    ASSERT_EQ(moved.interpreter().Invoke(), tflite::kOk);
+    for (uint32_t row = 0; row < 32; ++row) {
+      EXPECT_NEAR(moved.output().data.f[row], moved.Expected(0, row), 1e-4);
+    }
+  }
+}
+
+TEST_F(DelegateTest, RefusalsNameTheNodeTheExpectedAndTheReceived) {
+  struct {
+    const char* what;
+    void (*damage)(OneLayer*);
+    const char* message;
+  } cases[] = {
+      {"option", [](OneLayer* l) { l->options()[3] = 6; },
+       "fused activation must be from 0 to 5. Received: 6"},
+      {"magic", [](OneLayer* l) { l->options()[0] = 0; }, "magic"},
+      {"payload", [](OneLayer* l) { l->payload_bytes().data()[24] = 5; },
+       "band_rows is not 4, 8, 16 or 32"},
+      {"received", [](OneLayer* l) { l->payload_bytes().data()[4] = 9; },
+       "version 9, layout 0"},
+      {"computed payload",
+       [](OneLayer* l) {
+         l->payload().allocation_type = tflite::AllocationType(2);
+       },
+       "must be a constant"},
+      {"payload type",
+       [](OneLayer* l) { l->payload().type = tflite::kFloat32; },
+       "Received: type 1"},
+      {"payload length", [](OneLayer* l) { l->payload().bytes = 100; },
+       "100 bytes"},
+  };
+  for (const auto& c : cases) {
+    OneLayer layer("two_bands");
+    layer.FullyConnected({1, 27});
+    c.damage(&layer);
+    Handle delegate = Create();
+    EXPECT_EQ(layer.interpreter().Apply(delegate.get()), tflite::kError);
+    const std::string& errors = layer.interpreter().errors();
+    EXPECT_TRUE(Contains(errors, c.message)) << c.what << ": " << errors;
+    EXPECT_TRUE(
+        Contains(errors, "TfrewpruneFullyConnected (node 0, output 'logits')"))
+        << errors;
+    EXPECT_EQ(tfrewprune_claimed_nodes(delegate.get()), 0);
+    // An interpreter that goes on all the same gets no further.
+    EXPECT_EQ(layer.interpreter().Allocate(), tflite::kError);
+    EXPECT_EQ(layer.interpreter().Invoke(), tflite::kError);
+  }
+}
+
+TEST_F(DelegateTest, ShapesThatDoNotFitAreRefusedWhenAllocating) {
+  struct {
+    const char* what;
+    void (*damage)(OneLayer*);
+    const char* message;
+  } cases[] = {
+      {"activation type", [](OneLayer* l) { l->input().type = tflite::kUInt8; },
+       "types 3 and 1"},
+      {"output type", [](OneLayer* l) { l->output().type = tflite::kUInt8; },
+       "types 1 and 3"},
+      {"bias length", [](OneLayer* l) { l->interpreter().Resize(2, {31}); },
+       "with 32 values. Received: type 1, shape [31]"},
+      {"bias type", [](OneLayer* l) { l->bias().type = tflite::kUInt8; },
+       "the bias must be float32"},
+      {"columns", [](OneLayer* l) { l->interpreter().Resize(0, {1, 26}); },
+       "[batch, 27] when flattened. Received: [1, 26]"},
+      {"rank",
+       [](OneLayer* l) {
+         l->interpreter().Resize(0, {1, 1, 1, 1, 1, 1, 1, 1, 27});
+       },
+       "1 to 8 dimensions"},
+  };
+  for (const auto& c : cases) {
+    OneLayer layer("two_bands");
+    layer.FullyConnected({1, 27});
+    Handle delegate = Create();
+    ASSERT_EQ(layer.interpreter().Apply(delegate.get()), tflite::kOk);
+    c.damage(&layer);
+    EXPECT_EQ(layer.interpreter().Allocate(), tflite::kError) << c.what;
+    EXPECT_TRUE(Contains(layer.interpreter().errors(), c.message))
+        << c.what << ": " << layer.interpreter().errors();
+  }
+}
+
+TEST_F(DelegateTest, HostileGraphsAreRefused) {
+  struct {
+    std::vector<int> inputs, outputs;
+  } cases[] = {{{0}, {3}},          {{0, 1, 2, 2}, {3}}, {{0, 1, 2}, {}},
+               {{0, 1, 2}, {3, 3}}, {{-1, 1, 2}, {3}},   {{0, -1, 2}, {3}},
+               {{0, 1, 4}, {3}},    {{0, 1, -2}, {3}},   {{0, 1, 2}, {4}},
+               {{0, 1, 2}, {-1}},   {{1 << 30, 1}, {3}}};
+  for (const auto& c : cases) {
+    OneLayer layer("two_bands");
+    layer.FullyConnected({1, 27});
+    layer.interpreter().AddNode(kFullyConnectedName, c.inputs, c.outputs,
+                                layer.options().data(), 64);
+    Handle delegate = Create();
+    EXPECT_EQ(layer.interpreter().Apply(delegate.get()), tflite::kError);
+    EXPECT_TRUE(Contains(layer.interpreter().errors(), "Received"))
+        << layer.interpreter().errors();
+  }
+  // Options missing, short, negative in length.
+  for (int length : {-5, 0, 63, 65}) {
+    OneLayer layer("two_bands");
+    layer.FullyConnected({1, 27});
+    layer.interpreter().AddNode(kConv2DName, {0, 1}, {3},
+                                length <= 0 ? nullptr : layer.options().data(),
+                                static_cast<size_t>(length));
+    Handle delegate = Create();
+    EXPECT_EQ(layer.interpreter().Apply(delegate.get()), tflite::kError);
+    EXPECT_TRUE(Contains(layer.interpreter().errors(), "length in bytes"));
+  }
+}
+
+TEST_F(DelegateTest, ATensorThatShrinksBehindOurBackIsNoticed) {
+  OneLayer layer("two_bands");
+  layer.FullyConnected({4, 27});
+  Handle delegate = Create();
+  ASSERT_EQ(layer.interpreter().Apply(delegate.get()), tflite::kOk);
+  ASSERT_EQ(layer.interpreter().Allocate(), tflite::kOk);
+  layer.FillInput();
+  ASSERT_EQ(layer.interpreter().Invoke(), tflite::kOk);
+  layer.input().bytes = 27 * 4;
+  EXPECT_EQ(layer.interpreter().Invoke(), tflite::kError);
+  EXPECT_TRUE(Contains(layer.interpreter().errors(), "432"))
+      << layer.interpreter().errors();
+}
+
+TEST_F(DelegateTest, OptionalBiasMayBeLeftOut) {
+  for (std::vector<int> inputs :
+       {std::vector<int>{0, 1}, std::vector<int>{0, 1, -1}}) {
+    OneLayer layer("two_bands");
+    layer.FullyConnected({1, 27});
+    FakeInterpreter graph;
+    graph.AddTensor({1, 27});
+    graph.AddConstant(layer.payload_bytes().data(),
+                      layer.payload_bytes().size());
+    graph.AddTensor({1});
+    graph.AddNode(kFullyConnectedName, inputs, {2}, layer.options().data(), 64);
+    Handle delegate = Create();
+    ASSERT_EQ(graph.Apply(delegate.get()), tflite::kOk) << graph.errors();
+    ASSERT_EQ(graph.Allocate(), tflite::kOk) << graph.errors();
+    for (int i = 0; i < 27; ++i) {
+      graph.tensor(0).data.f[i] = 1.0f / static_cast<float>(i + 1);
+    }
+    ASSERT_EQ(graph.Invoke(), tflite::kOk);
+    for (uint32_t row = 0; row < 32; ++row) {
+      EXPECT_NEAR(graph.tensor(2).data.f[row], layer.Expected(0, row) - row,
+                  1e-4);
+    }
+  }
+}
+
+TEST_F(DelegateTest, OneDelegateServesInterpretersOnSeveralThreads) {
+  Handle delegate = Create({"threads"}, {"2"});
+  std::vector<std::thread> users;
+  std::atomic<int> wrong{0};
+  for (int u = 0; u < 3; ++u) {
+    users.emplace_back([&] {
+      OneLayer layer("wide_band");  // 40 x 64
+      layer.Conv2D({2, 6, 5, 16}, 4);
+      layer.interpreter().context().recommended_num_threads = 2;
+      if (layer.interpreter().Apply(delegate.get()) != tflite::kOk ||
+          layer.interpreter().Allocate() != tflite::kOk) {
+        ++wrong;
+        return;
+      }
+      layer.FillInput();
+      std::vector<float> first;
+      for (int i = 0; i < 20; ++i) {
+        if (layer.interpreter().Invoke() != tflite::kOk) ++wrong;
+        std::vector<float> now(
+            layer.output().data.f,
+            layer.output().data.f + layer.output().bytes / 4);
+        if (i == 0) first = now;
+        if (now != first) ++wrong;
+      }
+    });
+  }
+  for (std::thread& user : users) user.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_EQ(tfrewprune_claimed_nodes(delegate.get()), 3);
+}
+
+}  // namespace
+}  // namespace tfrewprune
