@@ -12,7 +12,7 @@ from tfrewprune.converter.detect import Layer, find_layers
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model, tensor_shape
 from tfrewprune.converter.options import ConvOptions
-from tfrewprune.payload.cost import LayerShape
+from tfrewprune.payload.cost import LayerShape, default_cost_model
 from tfrewprune.payload.format import PayloadError
 from tfrewprune.payload.packer import Packing, pack_layer
 
@@ -101,7 +101,7 @@ def _decide(
             raise ConversionError(f"layer {layer.name!r}: {error}") from error
         cache[key] = (int(np.count_nonzero(weights)), packing)
     kept, packing = cache[key]
-    dense_time = packing.cost_model.dense(shape)
+    dense_time = default_cost_model().dense(shape)
     packed_time = packing.predict(shape)
     reason = None
     if kept == shape.rows * shape.columns:

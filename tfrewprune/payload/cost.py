@@ -36,7 +36,8 @@ class LayerShape:
 class CostModel:
     """Coefficients of the prediction, in microseconds.
 
-    packed = call + pixels * (band[R] * bands + column[R] * N) + weight_byte * bytes
+    packed = call + pixels * (band[R] * bands + column[R] * N + scatter * scattered)
+             + weight_byte * bytes
     dense = call + mac * O * K * pixels + weight_byte * 4 * O * K
 
     Attributes:
@@ -45,6 +46,7 @@ class CostModel:
         weight_byte: Streaming a byte of weights, once per call.
         band: One output pixel of a band of R rows, by R.
         column: One column of such a band at one pixel, by R.
+        scatter: One output pixel of a band whose rows are not neighbours.
     """
 
     call: float
@@ -52,6 +54,7 @@ class CostModel:
     weight_byte: float
     band: dict[int, float]
     column: dict[int, float]
+    scatter: float
 
     def dense(self, shape: LayerShape) -> float:
         """Returns the predicted microseconds of the dense layer."""
@@ -59,11 +62,24 @@ class CostModel:
         return self.call + weights * (self.mac * shape.pixels + self.weight_byte * 4)
 
     def packed(
-        self, shape: LayerShape, band_rows: int, bands: int, columns: int
+        self,
+        shape: LayerShape,
+        band_rows: int,
+        bands: int,
+        columns: int,
+        scattered: int,
     ) -> float:
-        """Returns the predicted microseconds of a layer of ``bands`` bands that own
-        ``columns`` columns in all."""
+        """Returns the predicted microseconds of the packed layer.
+
+        Args:
+            shape: Size of the layer.
+            band_rows: Rows of a band.
+            bands: Number of bands.
+            columns: Columns of all bands together.
+            scattered: Bands whose rows are not neighbours.
+        """
         per_pixel = self.band[band_rows] * bands + self.column[band_rows] * columns
+        per_pixel += self.scatter * scattered
         stored = columns * (band_rows * 4 + 2)
         return self.call + shape.pixels * per_pixel + self.weight_byte * stored
 
@@ -76,4 +92,5 @@ def default_cost_model() -> CostModel:
         name: {int(rows): value for rows, value in fields[name].items()}
         for name in ("band", "column")
     }
-    return CostModel(fields["call"], fields["mac"], fields["weight_byte"], **by_rows)
+    scalars = {name: fields[name] for name in ("call", "mac", "weight_byte", "scatter")}
+    return CostModel(**scalars, **by_rows)

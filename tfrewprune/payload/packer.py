@@ -1,58 +1,199 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cuts the rows of a weight matrix into bands."""
+"""Chooses how a weight matrix is packed: candidates -> cost -> choice.
+
+A candidate is a grouping of rows into bands (``grouping``) of 4, 8, 16 or 32 rows.
+For a layer whose size is known the candidate with the least predicted time
+(``cost``) is taken, otherwise the one with the fewest bytes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from tfrewprune.payload.cost import CostModel, LayerShape, default_cost_model
-from tfrewprune.payload.format import BandedMatrix, PayloadError, encode
+from tfrewprune.payload.format import (
+    BAND_ROWS,
+    BandedMatrix,
+    PayloadError,
+    encode,
+    payload_size,
+)
+from tfrewprune.payload.grouping import (
+    RowSupport,
+    neighbours,
+    popcount,
+    similar_for,
+    survivors,
+)
+
+# Rows leave their order only for a gain above this: stores of neighbouring rows are
+# contiguous, and the search costs time.
+_WORTH_REORDERING = 0.97
+_LITTLE_PADDING = 1.05
 
 
 @dataclass(frozen=True, eq=False)
 class Packing:
-    """A weight matrix cut into bands, and what that is expected to cost."""
+    """A way to pack a weight matrix.
 
-    matrix: BandedMatrix
-    cost_model: CostModel
+    Attributes:
+        weights: The matrix, float32 ``[O, K]``.
+        grouping: Rows of every band, ``[B, R]``; O where a lane is idle.
+        columns_of_bands: Bit set of every band's columns.
+        column_count: Columns of all bands together.
+        kept: Weights other than 0.
+    """
 
-    def predict(self, shape: LayerShape) -> float:
-        """Returns the predicted microseconds of the packed layer."""
-        matrix = self.matrix
-        counts = (matrix.band_rows, matrix.band_count, matrix.column_count)
-        return self.cost_model.packed(shape, *counts)
+    weights: np.ndarray
+    grouping: np.ndarray
+    columns_of_bands: np.ndarray
+    column_count: int
+    kept: int
+
+    @property
+    def band_rows(self) -> int:
+        return self.grouping.shape[1]
+
+    @property
+    def band_count(self) -> int:
+        return self.grouping.shape[0]
+
+    @property
+    def scattered_bands(self) -> int:
+        """Bands whose rows are not neighbours, so that stores are scattered."""
+        grouping = self.grouping
+        steps = np.diff(grouping, axis=1)
+        idle = grouping[:, 1:] == self.weights.shape[0]
+        return int(np.count_nonzero(((steps != 1) & ~idle).any(axis=1)))
+
+    @property
+    def payload_bytes(self) -> int:
+        rows, columns = self.weights.shape
+        counts = (self.band_rows, self.band_count, self.column_count)
+        return payload_size(rows, columns, *counts)
+
+    def predict(self, shape: LayerShape, cost_model: CostModel | None = None) -> float:
+        """Returns the predicted microseconds of a packed layer of this shape."""
+        model = cost_model or default_cost_model()
+        return model.packed(
+            shape,
+            self.band_rows,
+            self.band_count,
+            self.column_count,
+            self.scattered_bands,
+        )
+
+    def to_matrix(self) -> BandedMatrix:
+        """Returns the banded matrix."""
+        rows, columns = self.weights.shape
+        start = np.zeros(self.band_count + 1, np.int64)
+        np.cumsum(popcount(self.columns_of_bands), out=start[1:])
+        column = np.empty(self.column_count, np.int64)
+        value = np.zeros((self.column_count, self.band_rows), np.float32)
+        for band, members in enumerate(self.grouping):
+            owned = slice(start[band], start[band + 1])
+            bits = np.unpackbits(self.columns_of_bands[band], count=columns)
+            column[owned] = np.flatnonzero(bits)
+            lanes = np.flatnonzero(members < rows)
+            block = self.weights[members[lanes]]
+            value[owned, lanes] = block[:, column[owned]].T
+        value += np.float32(0)  # -0.0 becomes +0.0
+        return BandedMatrix(rows, columns, self.grouping, start, column, value)
 
     def encode(self) -> bytes:
         """Returns the payload."""
-        return encode(self.matrix)
+        return encode(self.to_matrix())
 
 
 def pack_matrix(weights: np.ndarray, band_rows: int | None = None) -> bytes:
+    """Packs a weight matrix into as few bytes as possible.
+
+    Args:
+        weights: float32 ``[O, K]``: rows are outputs, columns (kh, kw, cin). Finite.
+        band_rows: 4, 8, 16 or 32 rows in a band; None takes what needs fewest bytes.
+
+    Returns:
+        The payload, see ``tflite_ops/format/PAYLOAD.md``. ``unpack_matrix`` gives the
+        weights back, every zero as +0.0.
+
+    Raises:
+        PayloadError: If ``weights`` is no finite float32 matrix, or ``band_rows`` is
+            not one of the four.
+
+    Example:
+        >>> payload = pack_matrix(np.eye(16, 64, dtype=np.float32))
+        >>> unpack_matrix(payload).shape
+        (16, 64)
+    """
+    return _choose(weights, band_rows, lambda packing: packing.payload_bytes).encode()
+
+
+def pack_layer(
+    weights: np.ndarray,
+    shape: LayerShape,
+    band_rows: int | None = None,
+    cost_model: CostModel | None = None,
+) -> Packing:
+    """Finds the way to pack a layer that is predicted to run fastest.
+
+    Args:
+        weights: float32 ``[O, K]``, finite.
+        shape: Size of the layer.
+        band_rows: 4, 8, 16 or 32 rows in a band; None tries all.
+        cost_model: Predicts times; None is the fitted one of this package.
+
+    Returns:
+        The packing; nothing is copied before its ``encode``.
+
+    Raises:
+        PayloadError: As for ``pack_matrix``.
+    """
+    model = cost_model or default_cost_model()
+    return _choose(weights, band_rows, lambda packing: packing.predict(shape, model))
+
+
+def _choose(
+    weights: np.ndarray, band_rows: int | None, cost: Callable[[Packing], float]
+) -> Packing:
+    weights = _checked(weights)
+    if band_rows is not None and band_rows not in BAND_ROWS:
+        raise PayloadError(
+            f"band_rows must be one of {BAND_ROWS}, received {band_rows}"
+        )
+    heights = BAND_ROWS if band_rows is None else (band_rows,)
+    support = RowSupport(weights)
+    kept = support.kept
+
+    def packing(grouping: np.ndarray) -> Packing:
+        union = support.union(grouping)
+        return Packing(weights, grouping, union, int(popcount(union).sum()), kept)
+
+    best = min(map(packing, _in_order(support, heights)), key=cost)
+    # With little padding, or with next to nothing pruned, no order is much better.
+    if best.column_count * best.band_rows > _LITTLE_PADDING * kept < 0.9 * weights.size:
+        reordered = min(map(packing, similar_for(support, heights)), key=cost)
+        if cost(reordered) < _WORTH_REORDERING * cost(best):
+            best = reordered
+    return best
+
+
+def _in_order(support: RowSupport, heights: tuple[int, ...]) -> Iterator[np.ndarray]:
+    for band_rows in reversed(heights):
+        yield neighbours(support, band_rows)
+        if not support.counts.all():
+            yield survivors(support, band_rows)
+
+
+def _checked(weights: np.ndarray) -> np.ndarray:
     weights = np.asarray(weights)
     if weights.dtype != np.float32 or weights.ndim != 2 or 0 in weights.shape:
         raise PayloadError(
             "a weight matrix must be float32 [O >= 1, K >= 1], received "
             f"{weights.dtype} {list(weights.shape)}"
         )
-    return pack_layer(weights, LayerShape(*weights.shape, 1), band_rows).encode()
-
-
-def pack_layer(weights, shape, band_rows=None, cost_model=None):
-    rows, columns = weights.shape
-    r = band_rows or 16
-    groups = -(-rows // r)
-    padded = np.zeros((groups * r, columns), np.float32)
-    padded[:rows] = weights
-    padded += 0.0
-    blocks = padded.reshape(groups, r, columns)
-    support = (blocks != 0).any(axis=1)
-    kept = np.flatnonzero(support.any(axis=1))
-    row_id = np.arange(groups * r).reshape(groups, r)[kept]
-    row_id = np.minimum(row_id, rows)
-    band, column = np.nonzero(support[kept])
-    start = np.concatenate([[0], np.cumsum(support[kept].sum(axis=1))])
-    value = blocks[kept[band], :, column]
-    matrix = BandedMatrix(rows, columns, row_id, start, column, value)
-    return Packing(matrix, cost_model or default_cost_model())
+    if not np.isfinite(weights).all():
+        raise PayloadError("a weight matrix must be finite, received NaN or Inf")
+    return weights
