@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from tfrewprune.converter.options import ConvOptions
 from tfrewprune.payload.cost import LayerShape, default_cost_model
 from tfrewprune.payload.format import PayloadError
 from tfrewprune.payload.packer import Packing, pack_layer
+
+# Packings by where their weights are.
+Cache: TypeAlias = dict[tuple, Packing]
 
 
 @dataclass(frozen=True)
@@ -56,36 +60,57 @@ def make_plan(model: Model, settings: Settings) -> list[Decision]:
     Raises:
         ConversionError: If weights are damaged or hold NaN or Inf.
     """
-    cache: dict[tuple, tuple[int, Packing]] = {}
-    decisions = []
-    for layer in find_layers(model):
-        if layer.packed:
-            decisions.append(Decision(layer, reason="already packed"))
-        elif layer.reason is not None:
-            decisions.append(Decision(layer, reason=layer.reason))
-        else:
-            decisions.append(_decide(model, layer, settings, cache))
-    return decisions
+    cache: Cache = {}
+    return [decide(model, layer, settings, cache) for layer in find_layers(model)]
 
 
-def layer_shape(model: Model, layer: Layer) -> LayerShape:
-    """Returns the size of a layer; unknown dimensions count as stored (mostly 1)."""
+def decide(
+    model: Model, layer: Layer, settings: Settings, cache: Cache | None = None
+) -> Decision:
+    """Returns what happens to one layer.
+
+    Args:
+        model: The model.
+        layer: One of its layers.
+        settings: How to decide.
+        cache: Packings found so far, to be passed on from layer to layer.
+
+    Raises:
+        ConversionError: If weights are damaged or hold NaN or Inf.
+    """
+    if layer.packed:
+        return Decision(layer, reason=layer.reason or "already packed")
+    if layer.reason is not None:
+        return Decision(layer, reason=layer.reason)
+    return _decide(model, layer, settings, {} if cache is None else cache)
+
+
+def layer_shape(
+    model: Model, layer: Layer, weight_shape: tuple[int, ...] | None = None
+) -> LayerShape:
+    """Returns the size of a layer; unknown dimensions count as stored (mostly 1).
+
+    Args:
+        model: The model.
+        layer: One of its layers.
+        weight_shape: Shape of its weights; None takes it from ``layer``.
+    """
+    weight_shape = weight_shape or layer.weight_shape
     subgraph = model.subgraphs[layer.subgraph]
     output = int(subgraph.operators[layer.operator].outputs[0])
     elements = int(np.prod(tensor_shape(subgraph.tensors[output]), dtype=np.int64))
-    rows = layer.weight_shape[0]
-    columns = int(np.prod(layer.weight_shape[1:], dtype=np.int64))
+    rows, columns = weight_shape[0], int(np.prod(weight_shape[1:], dtype=np.int64))
     taps = 1
     if isinstance(layer.options, ConvOptions):
         taps = layer.options.kernel_height * layer.options.kernel_width
-    return LayerShape(rows, columns, max(1, elements // max(rows, 1)), taps)
+    return LayerShape(rows, columns, max(1, elements // rows), taps)
 
 
 def _decide(
     model: Model,
     layer: Layer,
     settings: Settings,
-    cache: dict[tuple, tuple[int, Packing]],
+    cache: Cache,
 ) -> Decision:
     shape = layer_shape(model, layer)
     tensor = model.subgraphs[layer.subgraph].tensors[layer.source.tensor]
@@ -99,8 +124,9 @@ def _decide(
             packing = pack_layer(weights, shape, settings.band_rows)
         except PayloadError as error:
             raise ConversionError(f"layer {layer.name!r}: {error}") from error
-        cache[key] = (int(np.count_nonzero(weights)), packing)
-    kept, packing = cache[key]
+        cache[key] = packing
+    packing = cache[key]
+    kept = packing.kept
     dense_time = default_cost_model().dense(shape)
     packed_time = packing.predict(shape)
     reason = None

@@ -32,7 +32,7 @@ def unpack_model(model: Model) -> None:
     for layer in layers:
         tensor = model.subgraphs[layer.subgraph].tensors[layer.weight]
         if tensor.buffer not in dense:
-            dense[tensor.buffer] = _read_payload(model, layer, tensor)
+            dense[tensor.buffer] = read_payload(model, layer)
         by_tensor[layer.subgraph, layer.weight].append(layer)
     for (subgraph, tensor), users in by_tensor.items():
         _restore(model, model.subgraphs[subgraph], tensor, users, dense)
@@ -42,8 +42,13 @@ def unpack_model(model: Model) -> None:
     _drop_operator_codes(model)
 
 
-def _read_payload(model: Model, layer: Layer, tensor: schema.TensorT) -> np.ndarray:
-    data = model.data(tensor)
+def read_payload(model: Model, layer: Layer) -> np.ndarray:
+    """Returns the weight matrix of a packed layer, float32 ``[O, K]``.
+
+    Raises:
+        ConversionError: If its payload is damaged.
+    """
+    data = model.data(model.subgraphs[layer.subgraph].tensors[layer.weight])
     if data is None:
         raise ConversionError(f"layer {layer.name!r}: its payload is not constant")
     try:
@@ -52,7 +57,12 @@ def _read_payload(model: Model, layer: Layer, tensor: schema.TensorT) -> np.ndar
         raise ConversionError(f"layer {layer.name!r}: {error}") from error
 
 
-def _dense_shape(layer: Layer, weights: np.ndarray) -> tuple[int, ...]:
+def dense_shape(layer: Layer, weights: np.ndarray) -> tuple[int, ...]:
+    """Returns the shape in which TFLite stores the weights of a packed layer.
+
+    Raises:
+        ConversionError: If payload and options disagree.
+    """
     rows, columns = weights.shape
     if isinstance(layer.options, options.FullyConnectedOptions):
         return rows, columns
@@ -74,7 +84,7 @@ def _restore(
     dense: dict[int, np.ndarray],
 ) -> None:
     stored = subgraph.tensors[tensor]
-    shapes = {_dense_shape(user, dense[stored.buffer]) for user in users}
+    shapes = {dense_shape(user, dense[stored.buffer]) for user in users}
     if len(shapes) > 1:
         raise ConversionError(
             f"layer {users[0].name!r}: its payload is used with shapes {shapes}"

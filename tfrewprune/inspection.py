@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Describes the layers of a `.tflite` model, dense or packed, as data."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tfrewprune.converter.conversion import read_content
+from tfrewprune.converter.densify import read_weights
+from tfrewprune.converter.detect import Layer, find_layers
+from tfrewprune.converter.errors import ConversionError
+from tfrewprune.converter.flatbuffer import Model, read_model, tensor_signature
+from tfrewprune.converter.options import FULLY_CONNECTED
+from tfrewprune.converter.plan import Cache, Settings, decide, layer_shape
+from tfrewprune.converter.unpack import dense_shape, read_payload
+from tfrewprune.payload.cost import LayerShape, default_cost_model
+from tfrewprune.payload.format import read_header
+from tfrewprune.structures import (
+    Block,
+    Channel,
+    Column,
+    Filter,
+    Structure,
+    Unstructured,
+)
+from tfrewprune.structures.layout import KernelShape
+
+# A structure fits when at least this share of the groups it keeps is not 0.
+_FITS = 0.95
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One layer with a weight matrix.
+
+    Attributes:
+        subgraph: Index of its subgraph.
+        operator: Index of its operator in the subgraph.
+        name: Its name, from the output tensor.
+        op: `CONV_2D`, `FULLY_CONNECTED`, `DEPTHWISE_CONV_2D` or `TRANSPOSE_CONV`;
+            also for packed layers the operator they were.
+        shape: Weights as TFLite stores them: `[O, kh, kw, I]` or `[O, K]`.
+        weights: Number of weights.
+        kept: Weights other than 0; None when they cannot be read.
+        sparsity: Share of weights that are 0; None as above.
+        structure: The coarsest structure that the zeros follow, such as
+            `Block(rows=16, columns=1)`; None without zeros.
+        bytes_dense: Bytes of the weights as dense float32.
+        bytes_packed: Bytes of the payload, in the file or as it would be; None when
+            the layer cannot be packed.
+        macs: Multiply-adds of the dense layer, for a batch of one where the batch is
+            unknown; None when another dimension is unknown.
+        packed: Whether the layer is packed in this file.
+        reason: Why `convert` leaves it dense; None when it is or would be packed.
+        predicted_dense_us: Predicted microseconds of the dense layer on one thread.
+        predicted_packed_us: Predicted microseconds of the packed layer.
+    """
+
+    subgraph: int
+    operator: int
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    weights: int
+    kept: int | None = None
+    sparsity: float | None = None
+    structure: str | None = None
+    bytes_dense: int | None = None
+    bytes_packed: int | None = None
+    macs: int | None = None
+    packed: bool = False
+    reason: str | None = None
+    predicted_dense_us: float | None = None
+    predicted_packed_us: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as a dict that `json.dumps` takes."""
+        return asdict(self) | {"shape": list(self.shape)}
+
+
+def inspect_model(
+    tflite: bytes | str | os.PathLike[str], minimum_gain: float = 1.0
+) -> list[LayerRecord]:
+    """Describes every layer of a model that has a weight matrix.
+
+    Args:
+        tflite: A `.tflite` model, dense or converted, as bytes or as a path.
+        minimum_gain: As for `tfrewprune.convert`; it decides which layers of a dense
+            model would be packed.
+
+    Returns:
+        One record a layer, in execution order. Layers that cannot be read or packed
+        carry the reason.
+
+    Raises:
+        ConversionError: If the file is no valid `.tflite` model.
+        OSError: If the file cannot be read.
+
+    Example:
+        >>> for layer in trp.inspect_model("model.tflite"):  # doctest: +SKIP
+        ...     print(layer.name, layer.sparsity, layer.reason or "packed")
+    """
+    model = read_model(read_content(tflite, may_export=False))
+    settings = Settings(minimum_gain)
+    cache: Cache = {}
+    records = []
+    for layer in find_layers(model):
+        if layer.packed:
+            records.append(_packed_record(model, layer))
+        else:
+            records.append(_dense_record(model, layer, settings, cache))
+    return records
+
+
+def _dense_record(
+    model: Model, layer: Layer, settings: Settings, cache: Cache
+) -> LayerRecord:
+    count = int(np.prod(layer.weight_shape, dtype=np.int64))
+    start = LayerRecord(
+        *(layer.subgraph, layer.operator, layer.name, layer.op, layer.weight_shape),
+        weights=count,
+        bytes_dense=4 * count,
+    )
+    try:
+        decision = decide(model, layer, settings, cache)
+    except ConversionError as error:
+        return _with(start, reason=str(error))
+    if decision.packing is None:
+        return _with(start, reason=decision.reason)
+    tensor = model.subgraphs[layer.subgraph].tensors[layer.source.tensor]
+    matrix = read_weights(model, tensor).reshape(layer.weight_shape[0], -1)
+    return _with(
+        start,
+        **_figures(model, layer, decision.shape, matrix),
+        bytes_packed=decision.packing.payload_bytes,
+        reason=decision.reason,
+        predicted_packed_us=decision.packing.predict(decision.shape),
+    )
+
+
+def _packed_record(model: Model, layer: Layer) -> LayerRecord:
+    op = "FULLY_CONNECTED" if layer.op == FULLY_CONNECTED else "CONV_2D"
+    start = LayerRecord(
+        *(layer.subgraph, layer.operator, layer.name, op, ()), weights=0, packed=True
+    )
+    if layer.reason is not None:
+        return _with(start, reason=layer.reason)
+    payload = model.data(model.subgraphs[layer.subgraph].tensors[layer.weight])
+    try:
+        matrix = read_payload(model, layer)
+        stored = dense_shape(layer, matrix)
+    except ConversionError as error:
+        return _with(start, reason=str(error))
+    shape = layer_shape(model, layer, stored)
+    header = read_header(payload)
+    counts = (header.band_rows, header.band_count, header.column_count, 0)
+    return _with(
+        start,
+        shape=stored,
+        weights=matrix.size,
+        bytes_dense=matrix.nbytes,
+        bytes_packed=len(payload),
+        predicted_packed_us=default_cost_model().packed(shape, *counts),
+        **_figures(model, layer, shape, matrix),
+    )
+
+
+def _with(record: LayerRecord, **fields: Any) -> LayerRecord:
+    return LayerRecord(**{**record.__dict__, **fields})
+
+
+def _figures(
+    model: Model, layer: Layer, shape: LayerShape, matrix: np.ndarray
+) -> dict[str, Any]:
+    kept = int(np.count_nonzero(matrix))
+    structure = None
+    if kept < matrix.size:
+        structure = repr(detect_structure(matrix, shape.taps))
+    subgraph = model.subgraphs[layer.subgraph]
+    output = int(subgraph.operators[layer.operator].outputs[0])
+    known = min(tensor_signature(subgraph.tensors[output])[1:], default=1) >= 0
+    return {
+        "kept": kept,
+        "sparsity": 1 - kept / matrix.size,
+        "structure": structure,
+        "macs": matrix.size * shape.pixels if known else None,
+        "predicted_dense_us": default_cost_model().dense(shape),
+    }
+
+
+def detect_structure(matrix: np.ndarray, taps: int = 1) -> Structure:
+    """Returns the coarsest structure that the zeros of a weight matrix follow.
+
+    A structure fits when nearly all weights in the groups it keeps are not 0.
+
+    Args:
+        matrix: Weights ``[O, K]``, columns in (kh, kw, cin) order.
+        taps: Kernel height x kernel width.
+
+    Returns:
+        `Filter`, `Channel`, `Column`, `Block` with rows and columns that are powers of
+        two, or `Unstructured`.
+
+    Example:
+        >>> detect_structure(np.repeat(np.eye(4, 9), 16, axis=0))
+        Block(rows=16, columns=1)
+    """
+    rows, columns = matrix.shape
+    shape = KernelShape(taps, columns // taps, rows)
+    kept = (matrix != 0).T.astype(np.float32).reshape(shape)
+    total = float(kept.sum())
+
+    def fits(structure: Structure) -> bool:
+        survives = structure.sums(kept, shape) > 0
+        size = int(structure.group_sizes(shape)[survives].sum())
+        return total >= _FITS * size
+
+    for structure in (Filter(), Channel(), Column()):
+        if fits(structure):
+            return structure
+    best = Block(1, 1)
+    # A block that fits is cut into halves that fit too: grow as long as it fits.
+    while 2 * best.rows <= rows and fits(Block(2 * best.rows, 1)):
+        best = Block(2 * best.rows, 1)
+    while 2 * best.columns <= columns and fits(Block(best.rows, 2 * best.columns)):
+        best = Block(best.rows, 2 * best.columns)
+    return best if best.rows * best.columns > 1 else Unstructured()
