@@ -15,7 +15,7 @@ BATCH = 100
 
 def export(model, path: Path) -> None:
     """Writes a Keras model as a standard, dense ``.tflite``."""
-    from tfrewprune.convert.export import to_tflite
+    from tfrewprune.converter.export import to_tflite
 
     path.write_bytes(to_tflite(model))
 
@@ -35,25 +35,9 @@ def litert_accuracy(
     import tfrewprune
 
     interpreter = tfrewprune.Interpreter(model_path=os.fspath(model), num_threads=1)
-    return _accuracy(interpreter, images, labels)
-
-
-def dense_litert_accuracy(
-    model: str | os.PathLike[str], images: np.ndarray, labels: np.ndarray
-) -> float:
-    """As :func:`litert_accuracy`, of a standard model without our delegate."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    return _accuracy(
-        Interpreter(model_path=os.fspath(model), num_threads=1), images, labels
-    )
-
-
-def _accuracy(interpreter, images: np.ndarray, labels: np.ndarray) -> float:
     source = interpreter.get_input_details()[0]
     target = interpreter.get_output_details()[0]
-    size = 0
-    right = 0
+    size = right = 0
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
         if len(batch) != size:
@@ -86,27 +70,19 @@ def deployment(
         min_seconds: Length of each timing.
 
     Returns:
-        A JSON-able dictionary: ``litert_accuracy``, ``dense_bytes``,
-        ``packed_bytes``, ``packed_layers``, and for each thread count
-        ``latency``: milliseconds dense (XNNPACK) and packed, and the ratio.
-        Without a layer worth packing ``packed_layers`` is 0, ``reason`` says
-        why, and the figures are those of the dense model.
+        A JSON-able dictionary: ``litert_accuracy`` of the packed model,
+        ``dense_bytes``, ``packed_bytes``, ``packed_layers`` (0 where the
+        converter found none worth packing: the figures are then those of the
+        dense model), and a list ``latency`` with one
+        :class:`tfrewprune.benchmark.compare.Comparison` for each thread count.
+
+    Raises:
+        tfrewprune.ConversionError: the model cannot be converted.
     """
     import tfrewprune
-    from tfrewprune.benchmark import compare_models
+    from tfrewprune.benchmark.compare import compare_models
 
-    content = dense.read_bytes()
-    try:
-        tfrewprune.convert(content, output=packed)
-    except tfrewprune.ConversionError as error:
-        return {
-            "litert_accuracy": dense_litert_accuracy(dense, images, labels),
-            "dense_bytes": len(content),
-            "packed_bytes": len(content),
-            "packed_layers": 0,
-            "reason": str(error),
-            "latency": [],
-        }
+    tfrewprune.convert(dense, output=packed, inputs=[images[:1]])
     timings = []
     for count in threads:
         result = compare_models(
@@ -120,8 +96,8 @@ def deployment(
         timings.append(result.to_dict())
     return {
         "litert_accuracy": litert_accuracy(packed, images, labels),
-        "dense_bytes": len(content),
+        "dense_bytes": dense.stat().st_size,
         "packed_bytes": packed.stat().st_size,
-        "packed_layers": timings[0]["claimed_nodes"] if timings else None,
+        "packed_layers": timings[0]["claimed_nodes"],
         "latency": timings,
     }
