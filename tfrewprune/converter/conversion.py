@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tfrewprune.converter import verify as verification
 from tfrewprune.converter.errors import ConversionError
-from tfrewprune.converter.flatbuffer import Model, read_model, write_model
+from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.converter.perform import perform
-from tfrewprune.converter.plan import Decision, Settings, make_plan
+from tfrewprune.converter.plan import Settings, make_plan
 from tfrewprune.converter.unpack import unpack_model
+from tfrewprune.converter.verify import verify as verify_models
 
 
 def convert(
@@ -46,8 +45,8 @@ def convert(
         minimum_gain: A layer is packed when its predicted dense time is at least this
             many times its predicted packed time. 0 packs whatever can be packed.
         band_rows: 4, 8, 16 or 32 rows in a band; None lets the packer choose.
-        verify: Whether to run both models and compare them. Without, a wrong result
-            is still impossible to miss in the weights: these are compared always.
+        verify: Whether to run both models and compare their outputs. That the payloads
+            hold exactly the weights is checked in any case.
 
     Returns:
         The bytes of the converted `.tflite` model.
@@ -66,8 +65,9 @@ def convert(
     decisions = make_plan(tree, Settings(minimum_gain, band_rows))
     perform(tree, decisions)
     packed = write_model(tree)
-    if verify:
-        _verify(content, packed, decisions, inputs, tolerance)
+    layers = [d.layer for d in decisions if d.packs]
+    if verify and layers:
+        verify_models(read_model(content), packed, layers, inputs, tolerance)
     if output is not None:
         write_atomically(Path(output), packed)
     return packed
@@ -157,44 +157,3 @@ def _check_settings(tolerance: float, gain: float, band_rows: int | None) -> Non
         raise ConversionError(
             f"band_rows must be 4, 8, 16, 32 or None, received {band_rows}"
         )
-
-
-def _verify(
-    content: bytes,
-    packed: bytes,
-    decisions: list[Decision],
-    inputs: Iterable[Any] | None,
-    tolerance: float,
-) -> None:
-    if not any(d.packing is not None and d.reason is None for d in decisions):
-        return
-    original = read_model(content)
-    # Not the caller's bytes: what LiteRT gets to see has passed our own reader.
-    models = {"dense": (write_model(original), False), "packed": (packed, True)}
-    if not _delegate_is_there():
-        warnings.warn(
-            "the native library is not built: comparing the unpacked model instead "
-            "of running the packed one",
-            stacklevel=3,
-        )
-        models["packed"] = (unpack(packed), False)
-    cases = verification.random_cases(original)
-    if inputs is not None:
-        cases += verification.given_cases(original, list(inputs))
-    results = verification.run_models(models, cases)
-    verification.compare(results, cases, tolerance)
-
-
-def _delegate_is_there() -> bool:
-    from tfrewprune.runtime.library import LibraryNotFoundError, delegate_path
-
-    try:
-        delegate_path()
-    except LibraryNotFoundError:
-        return False
-    return True
-
-
-def model_of(tflite: bytes | str | os.PathLike[str]) -> Model:
-    """Reads a `.tflite` model from bytes or a path."""
-    return read_model(read_content(tflite, may_export=False))

@@ -49,11 +49,15 @@ def main(folder: Path) -> None:
     try:
         for model in job["models"]:
             stage = model["name"]
-            interpreter = open_interpreter(folder / model["file"], model["packed"])
+            interpreter = open_interpreter(
+                folder / model["file"], model["packed"], bool(job["watched"])
+            )
             for number, case in enumerate(job["cases"]):
                 with np.load(folder / case["inputs"]) as arrays:
                     feed = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
                 outputs = run(interpreter, case["signature"], feed)
+                if job["watched"]:
+                    outputs = _watch(interpreter, job["watched"])
                 target = folder / f"{model['name']}_{number}.npz"
                 np.savez(target, *[_plain(output) for output in outputs])
             del interpreter
@@ -61,6 +65,16 @@ def main(folder: Path) -> None:
         message = f"{type(error).__name__}: {error}"
         (folder / "error.json").write_text(json.dumps([stage, message]))
         sys.exit(1)
+
+
+def _watch(interpreter: Any, watched: list[list[int]]) -> list[np.ndarray]:
+    outputs = []
+    for subgraph, tensor in watched:
+        try:
+            outputs.append(interpreter.get_tensor(tensor, subgraph))
+        except ValueError:  # a subgraph that this run did not enter
+            outputs.append(np.zeros(0, np.float32))
+    return outputs
 
 
 def _plain(output: np.ndarray) -> np.ndarray:

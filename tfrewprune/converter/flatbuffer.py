@@ -25,6 +25,12 @@ IDENTIFIER = b"TFL3"
 BUFFER_ALIGNMENT = 16
 # A flatbuffer addresses 2 GiB; above this its buffers are written behind it.
 MAX_INLINE_BYTES = (1 << 31) - (1 << 27)
+# What generated flatbuffer readers raise over damaged options tables, the one kind that
+# check_bounds does not look into.
+_READ_ERRORS = (
+    *(struct.error, IndexError, ValueError, TypeError, OverflowError),
+    *(AttributeError, MemoryError),
+)
 
 
 @dataclass
@@ -102,7 +108,7 @@ def read_model(content: bytes | bytearray | memoryview) -> Model:
     check_bounds(content)
     try:
         tree = schema.ModelT.InitFromPackedBuf(content, 0)
-    except (struct.error, IndexError, ValueError, TypeError, OverflowError) as error:
+    except _READ_ERRORS as error:
         raise ConversionError(f"not a valid .tflite file: {error}") from error
     model = Model(tree, _archive(content))
     _pull_in_outside_data(model, content)

@@ -9,9 +9,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter import options
+from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model
 from tfrewprune.converter.plan import Decision
-from tfrewprune.payload.format import VALUE_ALIGNMENT
+from tfrewprune.payload.format import VALUE_ALIGNMENT, unpack_matrix
 
 _UINT8 = schema.TensorType.UINT8
 
@@ -23,7 +24,7 @@ def perform(model: Model, decisions: list[Decision]) -> None:
     something else still reads the dense weights does the payload get a tensor of its
     own, behind all others. Buffers that nothing reads any more are emptied.
     """
-    chosen = [d for d in decisions if d.packing is not None and d.reason is None]
+    chosen = [decision for decision in decisions if decision.packs]
     # Layers that share a packing share its bytes.
     places: dict[int, int] = {}
     for decision in chosen:
@@ -111,10 +112,23 @@ def _operator_code(model: Model, custom: str) -> int:
 def _payload_buffer(model: Model, decision: Decision, places: dict[int, int]) -> int:
     key = id(decision.packing)
     if key not in places:
-        data = np.frombuffer(decision.packing.encode(), np.uint8)
+        payload = decision.packing.encode()
+        _check_payload(decision, payload)
+        data = np.frombuffer(payload, np.uint8)
         model.tree.buffers.append(schema.BufferT(data=data))
         places[key] = len(model.tree.buffers) - 1
     return places[key]
+
+
+def _check_payload(decision: Decision, payload: bytes) -> None:
+    """Raises unless the payload gives the weights back bit by bit, zeros as +0.0."""
+    # Adding 0 turns -0.0 into +0.0 and changes nothing else.
+    expected = decision.packing.weights + np.float32(0)
+    received = unpack_matrix(payload)
+    if not np.array_equal(received.view(np.uint32), expected.view(np.uint32)):
+        raise ConversionError(
+            f"layer {decision.layer.name!r}: its payload does not hold its weights"
+        )
 
 
 def _count_readers(subgraph: schema.SubGraphT) -> Counter[int]:

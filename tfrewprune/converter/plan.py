@@ -53,6 +53,10 @@ class Decision:
     packing: Packing | None = None
     reason: str | None = None
 
+    @property
+    def packs(self) -> bool:
+        return self.packing is not None and self.reason is None
+
 
 def make_plan(model: Model, settings: Settings) -> list[Decision]:
     """Returns one decision for each layer that has a weight matrix.

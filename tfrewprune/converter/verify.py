@@ -3,249 +3,111 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
+from tfrewprune.converter.cases import Case, given_cases, random_cases
+from tfrewprune.converter.detect import Layer
 from tfrewprune.converter.errors import ConversionError
-from tfrewprune.converter.flatbuffer import Model, tensor_signature, text
-
-SECONDS = 900
-_TYPES = {
-    schema.TensorType.FLOAT32: "f4",
-    schema.TensorType.FLOAT16: "f2",
-    schema.TensorType.FLOAT64: "f8",
-    schema.TensorType.INT8: "i1",
-    schema.TensorType.INT16: "i2",
-    schema.TensorType.INT32: "i4",
-    schema.TensorType.INT64: "i8",
-    schema.TensorType.UINT8: "u1",
-    schema.TensorType.UINT16: "u2",
-    schema.TensorType.UINT32: "u4",
-    schema.TensorType.UINT64: "u8",
-    schema.TensorType.BOOL: "?",
-    schema.TensorType.COMPLEX64: "c8",
-    schema.TensorType.COMPLEX128: "c16",
-    schema.TensorType.STRING: "S1",
-}
+from tfrewprune.converter.flatbuffer import Model, read_model, write_model
+from tfrewprune.converter.isolation import run_models
+from tfrewprune.converter.unpack import unpack_model
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One way into a model: a signature, or the first subgraph without any.
-
-    Attributes:
-        signature: Its key; None for the first subgraph.
-        names: Names of its inputs, in the order they are fed.
-        tensors: The input tensors, in the same order.
-    """
-
-    signature: str | None
-    names: tuple[str, ...]
-    tensors: tuple[schema.TensorT, ...]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One run of a model: where it enters and what it is fed."""
-
-    signature: str | None
-    feed: tuple[np.ndarray, ...]
-
-
-def entries(model: Model) -> list[Entry]:
-    """Returns every way into a model."""
-    found = []
-    for signature in model.tree.signatureDefs or ():
-        tensors = model.subgraphs[signature.subgraphIndex].tensors
-        inputs = sorted(signature.inputs or (), key=lambda entry: text(entry.name))
-        found.append(
-            Entry(
-                text(signature.signatureKey),
-                tuple(text(entry.name) for entry in inputs),
-                tuple(tensors[entry.tensorIndex] for entry in inputs),
-            )
-        )
-    if not found:
-        first = model.subgraphs[0]
-        inputs = [] if first.inputs is None else first.inputs
-        tensors = tuple(first.tensors[int(i)] for i in inputs)
-        found.append(Entry(None, tuple(text(t.name) for t in tensors), tensors))
-    return found
-
-
-def random_cases(model: Model, seed: int = 0) -> list[Case]:
-    """Returns one random run for each way in, and one with other sizes.
-
-    Floats are standard normal; integers 0 or 1, since they are often indices.
-    Unknown dimensions are 1, and 2 in the second run.
-    """
-    generator = np.random.default_rng(seed)
-    cases = []
-    for entry in entries(model):
-        signatures = [tensor_signature(tensor) for tensor in entry.tensors]
-        unknown = any(n < 0 for shape in signatures for n in shape)
-        for size in (1, 2) if unknown else (1,):
-            feed = []
-            for tensor, shape in zip(entry.tensors, signatures, strict=True):
-                shape = tuple(size if n < 0 else n for n in shape)
-                feed.append(_random(generator, tensor, shape))
-            cases.append(Case(entry.signature, tuple(feed)))
-    return cases
-
-
-def _random(
-    generator: np.random.Generator, tensor: schema.TensorT, shape: tuple[int, ...]
-) -> np.ndarray:
-    if tensor.type not in _TYPES:
-        raise ConversionError(
-            f"no random values for input {text(tensor.name)!r} of tensor type "
-            f"{tensor.type}; pass verify=False to convert without comparing"
-        )
-    dtype = np.dtype(_TYPES[tensor.type])
-    if dtype.kind in "fc":
-        return generator.standard_normal(shape).astype(dtype)
-    if dtype.kind == "S":
-        return np.full(shape, b"a")
-    return generator.integers(0, 2, shape).astype(dtype)
-
-
-def given_cases(model: Model, inputs: Sequence[Any]) -> list[Case]:
-    """Turns inputs of the caller into runs.
+def verify(
+    original: Model,
+    packed: bytes,
+    layers: list[Layer],
+    inputs: Iterable[Any] | None,
+    tolerance: float,
+) -> float:
+    """Runs the dense and the packed model and compares all outputs.
 
     Args:
-        model: The model.
-        inputs: One element a run: a dict of input name to array, a list of arrays in
-            the model's order, or one array. They enter by the model's first signature.
-
-    Raises:
-        ConversionError: If a run does not fit the model's inputs.
-    """
-    entry = entries(model)[0]
-    cases = []
-    for number, sample in enumerate(inputs):
-        if isinstance(sample, Mapping):
-            if sorted(sample) != sorted(entry.names):
-                raise ConversionError(
-                    f"inputs[{number}]: expected the names {sorted(entry.names)}, "
-                    f"received {sorted(map(str, sample))}"
-                )
-            sample = [sample[name] for name in entry.names]
-        elif not isinstance(sample, (list, tuple)):
-            sample = [sample]
-        if len(sample) != len(entry.names):
-            raise ConversionError(
-                f"inputs[{number}]: expected {len(entry.names)} arrays "
-                f"({', '.join(entry.names)}), received {len(sample)}"
-            )
-        feed = []
-        for name, tensor, array in zip(entry.names, entry.tensors, sample, strict=True):
-            array = np.asarray(array)
-            dtype = np.dtype(_TYPES.get(tensor.type, "f4"))
-            shape = tensor_signature(tensor)
-            fits = len(shape) == array.ndim and all(
-                n in (-1, m) for n, m in zip(shape, array.shape, strict=True)
-            )
-            if not fits or (
-                dtype.kind != "S" and not np.can_cast(array.dtype, dtype, "same_kind")
-            ):
-                raise ConversionError(
-                    f"inputs[{number}]: input {name!r} expects {dtype} "
-                    f"{list(shape)}, received {array.dtype} {list(array.shape)}"
-                )
-            feed.append(array if dtype.kind == "S" else array.astype(dtype))
-        cases.append(Case(entry.signature, tuple(feed)))
-    return cases
-
-
-def run_models(
-    models: Mapping[str, tuple[bytes, bool]], cases: Sequence[Case]
-) -> dict[str, list[list[np.ndarray]]]:
-    """Runs models on the same cases in a child process.
-
-    Args:
-        models: Name -> (bytes, whether our delegate is needed).
-        cases: The runs.
+        original: The model before conversion.
+        packed: The model after conversion.
+        layers: The layers that were packed.
+        inputs: Runs of the caller, beside random ones; see ``given_cases``.
+        tolerance: Largest difference allowed, see ``largest_difference``.
 
     Returns:
-        Name -> outputs of every run.
+        The largest difference found.
 
     Raises:
-        ConversionError: If LiteRT refuses a model, or crashes over it.
+        ConversionError: If a model does not run, or an output differs by more.
     """
-    with tempfile.TemporaryDirectory(prefix="tfrewprune-") as path:
-        folder = Path(path)
-        job: dict[str, list] = {"models": [], "cases": []}
-        for name, (content, packed) in models.items():
-            (folder / f"{name}.tflite").write_bytes(content)
-            job["models"].append(
-                {"name": name, "file": f"{name}.tflite", "packed": packed}
+    # Not the caller's bytes: what LiteRT gets to see has passed our own reader.
+    models = {"dense": (write_model(original), False), "packed": (packed, True)}
+    if not _delegate_is_there():
+        warnings.warn(
+            "The native library is not built, so the unpacked model was compared "
+            "instead of the packed one.",
+            stacklevel=4,
+        )
+        unpacked = read_model(packed)
+        unpack_model(unpacked)
+        models["packed"] = (write_model(unpacked), False)
+    cases = random_cases(original)
+    if inputs is not None:
+        cases += given_cases(original, list(inputs))
+    results = run_models(models, cases)
+    worst = 0.0
+    for case, dense, received in zip(
+        cases, results["dense"], results["packed"], strict=True
+    ):
+        difference = max(map(largest_difference, dense, received), default=0.0)
+        worst = max(worst, difference)
+        if len(dense) != len(received) or not difference <= tolerance:
+            where = _locate(original, models, case, layers, tolerance)
+            raise ConversionError(
+                f"the packed model's outputs differ by {difference:.3g} of their "
+                f"largest magnitude, expected at most {tolerance:g}; {where}"
             )
-        for number, case in enumerate(cases):
-            np.savez(folder / f"inputs_{number}.npz", *case.feed)
-            job["cases"].append(
-                {"signature": case.signature, "inputs": f"inputs_{number}.npz"}
-            )
-        (folder / "job.json").write_text(json.dumps(job))
-        _run_child(folder)
-        results: dict[str, list[list[np.ndarray]]] = {}
-        for name in models:
-            results[name] = []
-            for number in range(len(cases)):
-                with np.load(folder / f"{name}_{number}.npz") as arrays:
-                    count = len(arrays.files)
-                    results[name].append([arrays[f"arr_{i}"] for i in range(count)])
-        return results
+    return worst
 
 
-def _run_child(folder: Path) -> None:
-    paths = [str(Path(__file__).parents[2]), *filter(None, sys.path)]
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(paths))
-    command = [sys.executable, "-m", "tfrewprune.converter.execute", str(folder)]
+def _delegate_is_there() -> bool:
+    from tfrewprune.runtime.library import LibraryNotFoundError, delegate_path
+
     try:
-        child = subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ConversionError(
-            f"LiteRT did not finish running the models in {SECONDS} seconds"
-        ) from None
-    if child.returncode == 0:
-        return
-    tail = child.stderr.decode("utf-8", "replace").strip()[-2000:]
-    report = folder / "error.json"
-    if report.is_file():
-        name, message = json.loads(report.read_text())
-        log = "\n".join(line for line in tail.splitlines() if line.startswith("ERROR"))
-        raise ConversionError(
-            f"LiteRT cannot run the {name} model: {message}"
-            + (f"\n{log}" if log else "")
-        )
-    raise ConversionError(
-        f"LiteRT crashed (exit status {child.returncode}) while running the models"
-        f"\n{tail}"
-    )
+        delegate_path()
+    except LibraryNotFoundError:
+        return False
+    return True
+
+
+def _locate(
+    original: Model,
+    models: dict[str, tuple[bytes, bool]],
+    case: Case,
+    layers: list[Layer],
+    tolerance: float,
+) -> str:
+    """Says which packed layer is the first to differ."""
+    watched = []
+    for layer in layers:
+        operator = original.subgraphs[layer.subgraph].operators[layer.operator]
+        watched.append((layer.subgraph, int(operator.outputs[0])))
+    try:
+        results = run_models(models, [case], watched)
+    except ConversionError as error:
+        return f"the layer could not be located: {error}"
+    pairs = zip(layers, results["dense"][0], results["packed"][0], strict=True)
+    for layer, dense, packed in pairs:
+        difference = largest_difference(dense, packed)
+        if not difference <= tolerance:
+            return f"the first layer to differ is {layer.name!r}, by {difference:.3g}"
+    return "no packed layer differs by as much alone"
 
 
 def largest_difference(dense: np.ndarray, packed: np.ndarray) -> float:
     """Returns the largest difference, relative to the largest dense magnitude.
 
-    NaN and Inf must be at the same places in both, else the result is infinite.
-    Magnitudes below 1 count as 1e-3 of ... as they are.
+    NaN and Inf must be at the same places in both, else the result is infinite; so it
+    is when shapes, types or integers differ.
     """
     if dense.shape != packed.shape or dense.dtype != packed.dtype:
         return float("inf")
@@ -263,33 +125,3 @@ def largest_difference(dense: np.ndarray, packed: np.ndarray) -> float:
     wide = np.result_type(dense.dtype, np.float64)
     difference = np.abs(dense.astype(wide) - packed.astype(wide)).max()
     return float(difference / max(float(np.abs(dense).max()), 1e-6))
-
-
-def compare(
-    results: Mapping[str, list[list[np.ndarray]]],
-    cases: Sequence[Case],
-    tolerance: float,
-) -> float:
-    """Returns the largest difference over all outputs of all runs.
-
-    Raises:
-        ConversionError: If it exceeds the tolerance.
-    """
-    worst = 0.0
-    for case, dense, packed in zip(
-        cases, results["dense"], results["packed"], strict=True
-    ):
-        if len(dense) != len(packed):
-            raise ConversionError(
-                f"the dense model has {len(dense)} outputs, the packed {len(packed)}"
-            )
-        for number, (expected, received) in enumerate(zip(dense, packed, strict=True)):
-            difference = largest_difference(expected, received)
-            worst = max(worst, difference)
-            if not difference <= tolerance:
-                raise ConversionError(
-                    f"output {number} of signature {case.signature!r} differs by "
-                    f"{difference:.3g} of its largest magnitude; expected at most "
-                    f"{tolerance:g}"
-                )
-    return worst

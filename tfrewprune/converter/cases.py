@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model is fed when it is compared: random inputs, and the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfrewprune.converter.errors import ConversionError
+from tfrewprune.converter.flatbuffer import Model, tensor_signature, text
+
+_TYPES = {
+    schema.TensorType.FLOAT32: "f4",
+    schema.TensorType.FLOAT16: "f2",
+    schema.TensorType.FLOAT64: "f8",
+    schema.TensorType.INT8: "i1",
+    schema.TensorType.INT16: "i2",
+    schema.TensorType.INT32: "i4",
+    schema.TensorType.INT64: "i8",
+    schema.TensorType.UINT8: "u1",
+    schema.TensorType.UINT16: "u2",
+    schema.TensorType.UINT32: "u4",
+    schema.TensorType.UINT64: "u8",
+    schema.TensorType.BOOL: "?",
+    schema.TensorType.COMPLEX64: "c8",
+    schema.TensorType.COMPLEX128: "c16",
+    schema.TensorType.STRING: "S1",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One way into a model: a signature, or the first subgraph without any.
+
+    Attributes:
+        signature: Its key; None for the first subgraph.
+        names: Names of its inputs, in the order they are fed.
+        tensors: The input tensors, in the same order.
+    """
+
+    signature: str | None
+    names: tuple[str, ...]
+    tensors: tuple[schema.TensorT, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run of a model: where it enters and what it is fed."""
+
+    signature: str | None
+    feed: tuple[np.ndarray, ...]
+
+
+def entries(model: Model) -> list[Entry]:
+    """Returns every way into a model."""
+    found = []
+    for signature in model.tree.signatureDefs or ():
+        tensors = model.subgraphs[signature.subgraphIndex].tensors
+        inputs = sorted(signature.inputs or (), key=lambda entry: text(entry.name))
+        found.append(
+            Entry(
+                text(signature.signatureKey),
+                tuple(text(entry.name) for entry in inputs),
+                tuple(tensors[entry.tensorIndex] for entry in inputs),
+            )
+        )
+    if not found:
+        first = model.subgraphs[0]
+        inputs = [] if first.inputs is None else first.inputs
+        tensors = tuple(first.tensors[int(i)] for i in inputs)
+        found.append(Entry(None, tuple(text(t.name) for t in tensors), tensors))
+    return found
+
+
+def random_cases(model: Model, seed: int = 0) -> list[Case]:
+    """Returns one random run for each way in, and one with other sizes.
+
+    Floats are standard normal; integers 0 or 1, since they are often indices.
+    Unknown dimensions are 1, and 2 in the second run.
+    """
+    generator = np.random.default_rng(seed)
+    cases = []
+    for entry in entries(model):
+        signatures = [tensor_signature(tensor) for tensor in entry.tensors]
+        unknown = any(n < 0 for shape in signatures for n in shape)
+        for size in (1, 2) if unknown else (1,):
+            feed = []
+            for tensor, shape in zip(entry.tensors, signatures, strict=True):
+                shape = tuple(size if n < 0 else n for n in shape)
+                feed.append(_random(generator, tensor, shape))
+            cases.append(Case(entry.signature, tuple(feed)))
+    return cases
+
+
+def _random(
+    generator: np.random.Generator, tensor: schema.TensorT, shape: tuple[int, ...]
+) -> np.ndarray:
+    if tensor.type not in _TYPES:
+        raise ConversionError(
+            f"no random values for input {text(tensor.name)!r} of tensor type "
+            f"{tensor.type}; pass verify=False to convert without comparing"
+        )
+    dtype = np.dtype(_TYPES[tensor.type])
+    if dtype.kind in "fc":
+        return generator.standard_normal(shape).astype(dtype)
+    if dtype.kind == "S":
+        return np.full(shape, b"a")
+    return generator.integers(0, 2, shape).astype(dtype)
+
+
+def given_cases(model: Model, inputs: Sequence[Any]) -> list[Case]:
+    """Turns inputs of the caller into runs.
+
+    Args:
+        model: The model.
+        inputs: One element a run: a dict of input name to array, a list of arrays in
+            the model's order, or one array. They enter by the model's first signature.
+
+    Raises:
+        ConversionError: If a run does not fit the model's inputs.
+    """
+    entry = entries(model)[0]
+    cases = []
+    for number, sample in enumerate(inputs):
+        if isinstance(sample, Mapping):
+            if sorted(sample) != sorted(entry.names):
+                raise ConversionError(
+                    f"inputs[{number}]: expected the names {sorted(entry.names)}, "
+                    f"received {sorted(map(str, sample))}"
+                )
+            sample = [sample[name] for name in entry.names]
+        elif not isinstance(sample, (list, tuple)):
+            sample = [sample]
+        if len(sample) != len(entry.names):
+            raise ConversionError(
+                f"inputs[{number}]: expected {len(entry.names)} arrays "
+                f"({', '.join(entry.names)}), received {len(sample)}"
+            )
+        feed = []
+        for name, tensor, array in zip(entry.names, entry.tensors, sample, strict=True):
+            array = np.asarray(array)
+            dtype = np.dtype(_TYPES.get(tensor.type, "f4"))
+            shape = tensor_signature(tensor)
+            fits = len(shape) == array.ndim and all(
+                n in (-1, m) for n, m in zip(shape, array.shape, strict=True)
+            )
+            if not fits or (
+                dtype.kind != "S" and not np.can_cast(array.dtype, dtype, "same_kind")
+            ):
+                raise ConversionError(
+                    f"inputs[{number}]: input {name!r} expects {dtype} "
+                    f"{list(shape)}, received {array.dtype} {list(array.shape)}"
+                )
+            feed.append(array if dtype.kind == "S" else array.astype(dtype))
+        cases.append(Case(entry.signature, tuple(feed)))
+    return cases
