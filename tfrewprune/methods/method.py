@@ -106,12 +106,37 @@ def group_lasso_penalty(
     n_g rms_g = sqrt(n_g) ||W_g||_2: the group lasso with its usual size weight. The
     gradient in every weight is alpha_g w / rms_g, so that a unit of strength pulls each
     weight equally, whatever the size of its group, its layer or the model.
+
+    Args:
+        kernel: (positions, channels, outputs), float32.
+        alpha: One weight a group, taken as constant; None stands for 1.
+        structure: How the kernel is cut into groups.
+        shape: Extent of `kernel`.
+        xp: numpy or keras.ops.
     """
-    rms = structure.rms(kernel, shape, xp)
     sizes = structure.group_sizes(shape).astype(np.float32)
-    if sizes.size and (sizes == sizes.flat[0]).all():
-        size = float(sizes.flat[0])
+    uniform = bool((sizes == sizes.flat[0]).all())
+
+    def value_of(rms):
         weighted = rms if alpha is None else alpha * rms
-        return xp.sum(weighted) * size
-    weighted = xp.array(sizes) * rms
-    return xp.sum(weighted if alpha is None else alpha * weighted)
+        if uniform:
+            return xp.sum(weighted) * float(sizes.flat[0])
+        return xp.sum(weighted * xp.array(sizes))
+
+    if not hasattr(xp, "custom_gradient"):
+        return value_of(structure.rms(kernel, shape, xp))
+
+    # Written out because what automatic differentiation makes of square, slice, sum
+    # and concatenate takes twice the time: 12 % instead of 4 % of a LeNet-5 step.
+    @xp.custom_gradient
+    def penalty(kernel):
+        rms = structure.rms(kernel, shape, xp)
+
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            pull = upstream / rms if alpha is None else upstream * alpha / rms
+            return structure.expand(pull, shape, xp) * kernel
+
+        return value_of(rms), gradient
+
+    return penalty(kernel)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages between a Keras model and a pruned one."""
 
-from tfrewprune.pipeline.compress import CompressResult, compress
+from tfrewprune.pipeline.compression import CompressResult, compress
 from tfrewprune.pipeline.prune import hard_prune, lamp_scores
 from tfrewprune.pipeline.summary import LayerRow, format_rows, sparsity_summary
 from tfrewprune.pipeline.train import masked_retrain, reweighted_train
-from tfrewprune.wrappers.wrap import strip
+from tfrewprune.wrappers.cloning import strip
 
 __all__ = [
     "CompressResult",

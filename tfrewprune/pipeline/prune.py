@@ -9,7 +9,7 @@ import numpy as np
 from tfrewprune.methods import Magnitude
 from tfrewprune.pipeline.summary import LayerRow, layer_row
 from tfrewprune.recipe import Recipe
-from tfrewprune.wrappers.attach import apply_masks, reset_functions
+from tfrewprune.wrappers.attachment import apply_masks, reset_functions
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.kernels import macs_per_weight
 from tfrewprune.wrappers.targets import Target, resolve

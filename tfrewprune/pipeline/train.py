@@ -6,7 +6,7 @@ from __future__ import annotations
 import keras
 
 from tfrewprune.recipe import Recipe
-from tfrewprune.wrappers.attach import apply_masks, attach, detach_penalty
+from tfrewprune.wrappers.attachment import apply_masks, attach, detach_penalty
 from tfrewprune.wrappers.callbacks import Reweight, SparsityLogger
 from tfrewprune.wrappers.targets import hooked_kernels
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a Keras layer carries penalty and mask, and the callbacks of training."""
 
-from tfrewprune.wrappers.attach import (
+from tfrewprune.wrappers.attachment import (
     apply_masks,
     attach,
     detach_mask,
     detach_penalty,
 )
 from tfrewprune.wrappers.callbacks import Reweight, SparsityLogger
+from tfrewprune.wrappers.cloning import strip, wrap
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.kernels import KernelSpec, register_prunable
 from tfrewprune.wrappers.prunable import Prunable
@@ -17,7 +18,6 @@ from tfrewprune.wrappers.regularizer import (
     ReweightedRegularizer,
 )
 from tfrewprune.wrappers.targets import Target, hooked_kernels, resolve
-from tfrewprune.wrappers.wrap import strip, wrap
 
 __all__ = [
     "GroupLassoRegularizer",

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfrewprune.wrappers.attach import apply_masks, variable_scope
+from tfrewprune.wrappers.attachment import apply_masks, variable_scope
 from tfrewprune.wrappers.targets import Target, hooked_kernels
 
 

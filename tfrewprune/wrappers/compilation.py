@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from tfrewprune.wrappers.attach import reset_functions, variable_scope
+from tfrewprune.wrappers.attachment import reset_functions, variable_scope
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any] | None:

@@ -14,9 +14,9 @@ from tfrewprune.pipeline.prune import hard_prune
 from tfrewprune.pipeline.summary import LayerRow, format_rows, total_rate
 from tfrewprune.pipeline.train import check_compiled, masked_retrain, reweighted_train
 from tfrewprune.recipe import Recipe
+from tfrewprune.wrappers.cloning import strip
 from tfrewprune.wrappers.compilation import compile_arguments, compile_with
 from tfrewprune.wrappers.targets import resolve
-from tfrewprune.wrappers.wrap import strip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import keras
 
 from tfrewprune.recipe import Recipe
-from tfrewprune.wrappers.attach import (
+from tfrewprune.wrappers.attachment import (
     apply_masks,
     attach_target,
     detach_mask,
