@@ -56,6 +56,16 @@ test-sanitize: $(VENV)/installed system-packages  ## C++ tests under ASan, UBSan
 	  ctest --test-dir $(BUILD)/$$kind --output-on-failure; \
 	done
 
+test-arm: $(VENV)/installed system-packages  ## C++ tests compiled for ARM, under qemu
+	@$(HAVE_GTEST); command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null \
+	|| { echo "== skipped: no ARM cross compiler or no qemu (apt-get install g++-aarch64-linux-gnu qemu-user)"; exit 0; }; \
+	set -ex; for cpu in cortex-a53 cortex-a76; do \
+	  $(CONFIGURE) -B $(BUILD)/arm -DTFREWPRUNE_QEMU_CPU=$$cpu \
+	    -DCMAKE_TOOLCHAIN_FILE=$(abspath tflite_ops/cmake/aarch64-linux-gnu.cmake); \
+	  $(CMAKE) --build $(BUILD)/arm; \
+	  ctest --test-dir $(BUILD)/arm --output-on-failure; \
+	done
+
 test-python: $(VENV)/installed
 	$(PYTEST) tests
 
