@@ -34,3 +34,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not run both models to compare their outputs",
     )
     add_json_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    import os
+
+    from tfrewprune.cli.inspect import print_layers
+    from tfrewprune.cli.output import (
+        console,
+        print_json,
+        readable_bytes,
+        reserved_stdout,
+    )
+    from tfrewprune.converter import convert, unpack
+    from tfrewprune.inspection import inspect_model
+
+    options = {}
+    if arguments.tolerance is not None:
+        options["tolerance"] = arguments.tolerance
+    with reserved_stdout() as out:
+        packed = convert(
+            arguments.source,
+            arguments.target,
+            minimum_gain=0 if arguments.pack_all else 1,
+            verify=not arguments.no_verify,
+            **options,
+        )
+        if os.path.isfile(arguments.source) and arguments.source.endswith(".tflite"):
+            dense_bytes = os.path.getsize(arguments.source)
+        else:
+            dense_bytes = len(unpack(packed))
+        records = inspect_model(packed)
+        if arguments.json:
+            document = {
+                "source": arguments.source,
+                "target": arguments.target,
+                "dense_bytes": dense_bytes,
+                "packed_bytes": len(packed),
+                "verified": not arguments.no_verify,
+                "layers": [record.to_json() for record in records],
+            }
+            print_json(document, out)
+            return
+        print_layers(arguments.target, records, {}, out)
+        console(out).print(
+            f"{readable_bytes(dense_bytes)} dense, {readable_bytes(len(packed))} "
+            f"packed: {dense_bytes / len(packed):.2f}x smaller.",
+            highlight=False,
+        )

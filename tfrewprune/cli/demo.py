@@ -52,4 +52,4 @@ def run(arguments: argparse.Namespace) -> None:
                 seed=arguments.seed,
                 progress=display,
             )
-            display.show(result)
+            display.show(result, arguments.output)

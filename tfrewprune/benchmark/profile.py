@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times every layer of a model by itself, dense and packed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter as LiteRtInterpreter
+
+from tfrewprune.benchmark.compare import random_inputs, time_pair
+from tfrewprune.benchmark.measure import Ratio, Timing
+from tfrewprune.benchmark.packing import pack_every_layer
+from tfrewprune.converter import unpack
+from tfrewprune.converter.detect import find_layers
+from tfrewprune.converter.flatbuffer import Model, read_model, write_model
+from tfrewprune.payload.format import VALUE_ALIGNMENT
+from tfrewprune.runtime import Interpreter
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One layer by itself. The model's other layers may leave warmer or colder caches.
+
+    Attributes:
+        subgraph: Index of its subgraph.
+        operator: Index of its operator in the subgraph.
+        name: Name of its output tensor.
+        packed_in_model: Whether the model holds it packed; if not, `packed` is what
+            packing it would give.
+        dense: Time in LiteRT's XNNPACK.
+        packed: Time in our kernels.
+        ratio: How many times faster packed is.
+    """
+
+    subgraph: int
+    operator: int
+    name: str
+    packed_in_model: bool
+    dense: Timing
+    packed: Timing
+    ratio: Ratio
+
+
+def time_layers(
+    model: bytes,
+    *,
+    threads: int = 1,
+    isa: str | None = None,
+    min_seconds: float = 0.2,
+) -> Iterator[LayerTime]:
+    """Times each layer with a weight matrix, dense and packed in turn.
+
+    Every layer is cut out into a model of its own, so that LiteRT runs it with the
+    delegate it would have, but without its neighbours.
+
+    Args:
+        model: A packed or a dense `.tflite` model.
+        threads: Threads of both.
+        isa: Kernels; None is the best of this CPU.
+        min_seconds: Time for one layer.
+
+    Yields:
+        The figures, in the order of the operators. Layers that cannot be packed are
+        left out.
+
+    Raises:
+        ConversionError: If the model is damaged.
+        WrongResultError: If a packed layer computes something else than LiteRT.
+    """
+    source = read_model(model)
+    dense_source = read_model(unpack(model))
+    for layer in find_layers(source):
+        if layer.source is not None and layer.source.decoders:
+            continue  # its weights are decoded by operators that stay behind
+        if layer.reason is not None:
+            continue
+        dense = _cut_out(dense_source, layer.subgraph, layer.operator)
+        packed = (
+            _cut_out(source, layer.subgraph, layer.operator)
+            if layer.packed
+            else pack_every_layer(dense)[0]
+        )
+        baseline = LiteRtInterpreter(model_content=dense, num_threads=threads)
+        candidate = Interpreter(model_content=packed, num_threads=threads, isa=isa)
+        measurement, _ = time_pair(
+            baseline, candidate, random_inputs(baseline), min_seconds=min_seconds
+        )
+        yield LayerTime(
+            subgraph=layer.subgraph,
+            operator=layer.operator,
+            name=layer.name,
+            packed_in_model=layer.packed,
+            dense=measurement.timing("dense"),
+            packed=measurement.timing("packed"),
+            ratio=measurement.ratio("dense", "packed"),
+        )
+
+
+def _cut_out(model: Model, subgraph_index: int, operator_index: int) -> bytes:
+    """A model that holds one operator of another, its constants included."""
+    subgraph = model.subgraphs[subgraph_index]
+    operator = subgraph.operators[operator_index]
+    tensors, buffers, places = [], [schema.BufferT()], {-1: -1}
+    graph_inputs = []
+    for index in [*map(int, operator.inputs), *map(int, operator.outputs)]:
+        if index in places:
+            continue
+        tensor = _copy(subgraph.tensors[index])
+        data = model.data(tensor)
+        if data is not None:
+            tensor.buffer = len(buffers)
+            buffers.append(_copy(model.tree.buffers[subgraph.tensors[index].buffer]))
+        else:
+            tensor.buffer = 0
+            if index in operator.inputs:
+                graph_inputs.append(len(tensors))
+        places[index] = len(tensors)
+        tensors.append(tensor)
+    single = _copy(operator)
+    single.opcodeIndex = 0
+    single.inputs = np.array([places[int(i)] for i in operator.inputs], np.int32)
+    single.outputs = np.array([places[int(i)] for i in operator.outputs], np.int32)
+    graph = schema.SubGraphT()
+    graph.name, graph.tensors, graph.operators = b"layer", tensors, [single]
+    graph.inputs = np.array(graph_inputs, np.int32)
+    graph.outputs = single.outputs
+    tree = schema.ModelT()
+    tree.version = model.tree.version
+    tree.operatorCodes = [model.tree.operatorCodes[operator.opcodeIndex]]
+    tree.subgraphs, tree.buffers = [graph], buffers
+    alignment = dict.fromkeys(range(1, len(buffers)), VALUE_ALIGNMENT)
+    return write_model(replace(model, tree=tree, archive=b"", alignment=alignment))
+
+
+def _copy(node):
+    """A shallow copy of a flatbuffer object."""
+    made = type(node)()
+    made.__dict__.update(node.__dict__)
+    return made

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts a report's words and pictures into one HTML file."""
+
+import os
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from tfrewprune.report.content import Report
+
+
+def render_report(report: Report) -> str:
+    """Renders a report as HTML that needs no other file and no network.
+
+    Args:
+        report: The content.
+
+    Returns:
+        The page.
+
+    Raises:
+        ModuleNotFoundError: If Jinja2 or matplotlib is missing; `pip install
+            tfrewprune[report]` brings them.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    from tfrewprune.report import pictures
+
+    template = resources.files("tfrewprune.report").joinpath("template.html.j2")
+    environment = Environment(
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    pruned = [layer for layer in report.layers if layer.survivors is not None]
+    timed = [layer for layer in report.layers if layer.speed_up is not None]
+    drawn = {
+        "latency": pictures.latency_bars(report.latency),
+        "layers": pictures.layer_bars(report.layers),
+        "speed": pictures.layer_speed(timed) if timed else None,
+        "accuracy": (
+            pictures.accuracy_curves(report.accuracy, report.phases)
+            if report.accuracy
+            else None
+        ),
+        "sparsity": (
+            pictures.sparsity_curve(report.sparsity, report.phases)
+            if report.sparsity is not None
+            else None
+        ),
+    }
+    return environment.from_string(template.read_text("utf-8")).render(
+        report=report,
+        pictures=drawn,
+        mosaics=[(layer, pictures.survivors(layer)) for layer in pruned],
+    )
+
+
+def write_report(report: Report, path: str | os.PathLike[str]) -> None:
+    """Renders a report into a file, which appears whole or not at all."""
+    path = Path(path)
+    page = render_report(report)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
