@@ -192,8 +192,10 @@ def count_weights(model) -> dict[str, Any]:
     ``weights``, ``kept`` (not zero), ``rate`` = weights / kept, and the kept ones
     layer by layer.
     """
+    import keras
+
     kernels = {
-        layer.name: np.asarray(layer.kernel)
+        layer.name: keras.ops.convert_to_numpy(layer.kernel)
         for layer in model.layers
         if hasattr(layer, "kernel")
     }

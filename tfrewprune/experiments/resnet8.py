@@ -20,6 +20,7 @@ Run ``python -m tfrewprune.experiments.resnet8``; ``--quick`` for a trial of a m
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from tfrewprune.experiments import datasets, training
@@ -47,7 +48,7 @@ class Plan:
     penalty_epochs: int = 8
     retrain_epochs: int = 12
     learning_rate: float = 1e-3
-    strength: float = 1e-4
+    strength: float = 5e-5
     images: int | None = None
     evaluation_images: int | None = None
     seconds: float = 3.0
@@ -89,7 +90,11 @@ def recipe(method: str, plan: Plan, model):
     methods = {"reweighted-block": Reweighted(), "magnitude-block": Magnitude()}
     if method not in methods:
         raise ValueError(f"Expected one of {sorted(methods)}, got {method!r}.")
-    sizes = [layer.kernel.size for layer in model.layers if hasattr(layer, "kernel")]
+    sizes = [
+        math.prod(layer.kernel.shape)
+        for layer in model.layers
+        if hasattr(layer, "kernel")
+    ]
     total, dense = sum(sizes), sizes[0] + sizes[-1]
     together = plan.penalty_epochs + plan.retrain_epochs
     penalized = method == "reweighted-block"
