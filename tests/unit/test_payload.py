@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The payload format: damaged bytes are refused, never misread."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tfrewprune.payload import (
+    BandedMatrix,
+    PayloadError,
+    decode,
+    encode,
+    pack_matrix,
+    read_header,
+    unpack_matrix,
+)
+
+
+def sample() -> bytes:
+    generator = np.random.default_rng(0)
+    weights = generator.standard_normal((37, 50)).astype(np.float32)
+    for start in range(0, 37, 8):
+        weights[start : start + 8, generator.random(50) < 0.7] = 0
+    return pack_matrix(weights, 8)
+
+
+SAMPLE = sample()
+FIRST_VALUE = read_header(SAMPLE).value.offset
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.integers(0, len(SAMPLE) * 8 - 1))
+def test_a_flipped_bit_is_refused_or_changes_what_is_read(bit):
+    """Every bit means something: none can flip unseen."""
+    damaged = bytearray(SAMPLE)
+    damaged[bit // 8] ^= 1 << bit % 8
+    damaged = bytes(damaged)
+    try:
+        matrix = decode(damaged)
+    except PayloadError:
+        return
+    assert encode(matrix) == damaged
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, len(SAMPLE) - 1))
+def test_a_truncated_payload_is_refused(length):
+    with pytest.raises(PayloadError):
+        decode(SAMPLE[:length])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=300), st.integers(0, 128))
+def test_random_bytes_behind_a_true_beginning_are_refused(tail, head):
+    if SAMPLE[:head] + tail != SAMPLE:
+        with pytest.raises(PayloadError):
+            decode(SAMPLE[:head] + tail)
+
+
+def test_sections_are_aligned_and_the_header_says_what_is_there():
+    header = read_header(SAMPLE)
+    assert (header.rows, header.columns, header.band_rows) == (37, 50, 8)
+    assert header.band_count == 5
+    assert header.value.offset % 64 == 0
+    assert header.value.end == header.payload_bytes == len(SAMPLE)
+
+
+def test_decoded_arrays_are_views_that_cannot_be_written():
+    data = np.frombuffer(SAMPLE, np.uint8)
+    matrix = decode(data)
+    assert np.shares_memory(matrix.value, data)
+    assert not matrix.value.flags.writeable
+
+
+def test_errors_name_field_expected_and_received():
+    with pytest.raises(PayloadError, match="expected at least 128 bytes, received 5"):
+        decode(b"TFRP!")
+    with pytest.raises(
+        PayloadError, match=r"magic: expected b'TFRP', received b'XXXX'"
+    ):
+        decode(b"XXXX" + SAMPLE[4:])
+    with pytest.raises(PayloadError, match="must be bytes, received list"):
+        decode([1, 2])
+
+
+def test_a_few_bytes_cannot_claim_terabytes():
+    huge = encode(
+        BandedMatrix(
+            4_000_000_000,
+            4_000_000_000,
+            np.zeros((0, 16), np.int64),
+            np.zeros(1, np.int64),
+            np.zeros(0, np.int64),
+            np.zeros((0, 16), np.float32),
+        )
+    )
+    with pytest.raises(PayloadError, match="4000000000 x 4000000000"):
+        unpack_matrix(huge)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"row_id": np.array([[0, 1, 2, 2]])}, "row 2 appears more than once"),
+        ({"row_id": np.array([[0, 1, 2, 9]])}, "at most rows = 5, received 9"),
+        ({"band_start": np.array([0, 2])}, "from 0 to column_count = 3"),
+        ({"column": np.array([0, 3, 2])}, "received 3 before 2"),
+        ({"column": np.array([0, 2, 7])}, "below 7, received 7"),
+        ({"value": np.zeros((2, 4), np.float32)}, r"expected \(3, 4\)"),
+        ({"row_id": np.array([0, 1])}, "two dimensions"),
+        ({"rows": 0}, "at least 1, received 0 x 7"),
+        ({"row_id": np.array([[0, 1, 2, 5]])}, "a lane that carries no row"),
+    ],
+)
+def test_a_matrix_that_breaks_a_rule_is_not_written(change, message):
+    fields = {
+        "rows": 5,
+        "columns": 7,
+        "row_id": np.array([[0, 1, 2, 4]]),
+        "band_start": np.array([0, 3]),
+        "column": np.array([0, 2, 6]),
+        "value": np.ones((3, 4), np.float32),
+    }
+    encode(BandedMatrix(**fields))
+    with pytest.raises(PayloadError, match=message):
+        encode(BandedMatrix(**{**fields, **change}))
