@@ -57,7 +57,8 @@ def conv(
     given = graph.tensors[x]
     signature = given.signature and (given.signature[0], *size, shape[0])
     y = graph.tensor(name, (given.shape[0], *size, shape[0]), signature=signature)
-    inputs = [x, weights, *_bias(graph, bias, name)]
+    # LiteRT itself runs no convolution without bias; other readers leave it out.
+    inputs = [x, weights, *(_bias(graph, bias, name) if bias is not None else [])]
     _append(graph, "CONV_2D", inputs, y, options, schema.BuiltinOptions.Conv2DOptions)
     return y
 

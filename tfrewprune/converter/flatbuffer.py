@@ -20,6 +20,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter.bounds import check_bounds
 from tfrewprune.converter.errors import ConversionError
+from tfrewprune.payload.format import MAGIC, VALUE_ALIGNMENT
 
 IDENTIFIER = b"TFL3"
 BUFFER_ALIGNMENT = 16
@@ -42,7 +43,8 @@ class Model:
             ordinary data; large custom options as ordinary custom options.
         archive: Bytes of a ZIP archive behind the model (labels and other files of
             TFLite metadata), or empty.
-        alignment: Alignment in bytes of buffers that need more than 16, by index.
+        alignment: Alignment in bytes of buffers that need more than 16, by index;
+            payloads that were read are in it.
         outside: Whether the buffers lie behind the flatbuffer.
     """
 
@@ -130,6 +132,8 @@ def _pull_in_outside_data(model: Model, content: memoryview) -> None:
             buffer.data = slice_of(buffer.offset, buffer.size, f"buffer {index}")
             model.outside = True
         buffer.offset = buffer.size = 0
+        if buffer.data is not None and bytes(buffer.data[:4]) == MAGIC:
+            model.alignment[index] = VALUE_ALIGNMENT
     for subgraph in model.subgraphs or ():
         for operator in subgraph.operators or ():
             if operator.largeCustomOptionsOffset > 1:
