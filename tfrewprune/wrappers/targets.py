@@ -140,10 +140,9 @@ def _ends(targets: list[Target], recipe: Recipe) -> dict[int, str]:
     kernels = [target for target in targets if target.reason is None]
     skipped = {}
     if recipe.skip_first:
-        for target in kernels:
-            if len(target.variable.shape) > 2 and target.spec.layout.kind == "conv":
-                skipped[id(target.layer)] = "first convolution (skip_first=True)"
-                break
+        first = next((t for t in targets if hasattr(t.layer, "kernel_size")), None)
+        if first is not None:
+            skipped[id(first.layer)] = "first convolution (skip_first=True)"
     if recipe.skip_last and kernels:
         if isinstance(kernels[-1].layer, keras.layers.Dense):
             skipped[id(kernels[-1].layer)] = "last classifier (skip_last=True)"

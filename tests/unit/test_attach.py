@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""attach: what a recipe does to a model in place, and what it says about the rest."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfrewprune.methods import GroupLasso, Magnitude
+from tfrewprune.pipeline import hard_prune, sparsity_summary, strip
+from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.structures import Block, Filter, KernelShape, Unstructured
+from tfrewprune.wrappers import (
+    GroupLassoRegularizer,
+    KernelSpec,
+    MaskConstraint,
+    ReweightedRegularizer,
+    apply_masks,
+    attach,
+    hooked_kernels,
+    register_prunable,
+    resolve,
+)
+
+pytestmark = pytest.mark.backend
+layers = keras.layers
+
+
+def small_model(**conv) -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(16, 3, name="stem"),
+            layers.BatchNormalization(name="norm"),
+            layers.Conv2D(32, 3, name="body", **conv),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(10, name="head"),
+        ]
+    )
+
+
+def reasons(model, recipe) -> dict[str, str | None]:
+    return {target.path: target.reason for target in resolve(model, recipe)}
+
+
+def test_penalty_is_in_the_loss_with_the_recipe_s_numbers():
+    model = small_model()
+    recipe = Recipe(Rule("*", structure=Block(16, 1), strength=0.25), strength=9.0)
+    attach(model, recipe)
+    kernel = np.asarray(model.get_layer("body").kernel)
+    rms = np.sqrt(np.square(kernel.reshape(-1, 2, 16)).mean(-1))
+    expected = 0.25 * 16 * (rms / (rms + 1e-3)).sum()
+    assert sum(map(float, model.losses)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_first_convolution_and_classifier_are_left_dense():
+    found = reasons(small_model(), Recipe("*"))
+    assert found.pop("body") is None
+    assert found == {
+        "stem": "first convolution (skip_first=True)",
+        "norm": "no weight matrix (the converter folds batch normalization)",
+        "head": "last classifier (skip_last=True)",
+    }
+    every = Recipe("*", skip_first=False, skip_last=False)
+    assert [k for k, v in reasons(small_model(), every).items() if v] == ["norm"]
+    # A rule that names a layer exactly means it.
+    assert reasons(small_model(), Recipe(["head", "*"]))["head"] is None
+
+
+def test_every_other_reason():
+    inputs = keras.Input((8, 8, 16))
+    x = layers.DepthwiseConv2D(3, name="depthwise")(inputs)
+    x = layers.Conv2D(16, 3, groups=4, name="grouped")(x)
+    x = layers.Conv2D(32, 1, name="frozen", trainable=False)(x)
+    x = layers.Conv2D(32, 1, name="other")(x)
+    x = layers.SeparableConv2D(32, 1, name="separable")(x)
+    x = layers.Reshape((-1, 32))(x)
+    x = layers.GRU(8, name="gru")(x)
+    x = layers.Dense(2, name="tiny")(x)
+    x = layers.Dense(300, name="wide")(x)
+    table = keras.Input((4,))
+    y = layers.Flatten()(layers.Embedding(50, 8, name="table")(table))
+    model = keras.Model([inputs, table], [x, y])
+    recipe = Recipe([Rule("other", skip=True), Rule("wide"), Rule("[!o]*")])
+    found = reasons(model, recipe)
+    assert found["depthwise"].startswith("depthwise")
+    assert found["grouped"].startswith("grouped convolution")
+    assert found["frozen"] == "frozen"
+    assert found["other"] == "left dense by rule 'other'"
+    assert found["separable"] is None
+    assert found["gru/gru_cell"].startswith("recurrent cell")
+    assert found["tiny"] == "small: 16 weights < 256"
+    assert found["wide"] is None
+    assert found["table"].startswith("embedding")
+
+
+def test_layers_no_rule_matches_are_listed():
+    assert reasons(small_model(), Recipe("body"))["head"] == "no rule matches"
+
+
+@pytest.mark.parametrize(
+    "layer, shape",
+    [
+        (layers.Conv1D(32, 3), (8, 16)),
+        (layers.Conv3D(32, 2), (4, 4, 4, 16)),
+        (layers.Conv2DTranspose(32, 3), (4, 4, 16)),
+        (layers.SeparableConv2D(32, 3), (8, 8, 16)),
+        (layers.EinsumDense("abc,cde->abde", (None, 4, 8)), (4, 16)),
+        (layers.TimeDistributed(layers.Dense(32)), (4, 16)),
+        (layers.Bidirectional(layers.LSTM(8)), (4, 16)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, layers.Layer) else "",
+)
+def test_other_layers_with_a_matrix(layer, shape):
+    model = keras.Sequential([keras.Input(shape), layer])
+    recipe = Recipe(Rule("*", rate=4), skip_first=False, skip_last=False)
+    if isinstance(layer, layers.Bidirectional):
+        with pytest.raises(ValueError, match="leaves no layer to prune:(.|\n)*gates"):
+            attach(model, recipe)
+        return
+    (row,) = [r for r in hard_prune(model, recipe) if r.reason is None]
+    assert row.rate == pytest.approx(4, rel=0.05)
+    (target,) = hooked_kernels(model)
+    assert target.structure.surviving_groups(target.kernel()).sum() == row.groups_kept
+
+
+def test_transposed_convolution_is_cut_along_its_outputs():
+    layer = layers.Conv2DTranspose(20, 2)
+    model = keras.Sequential([keras.Input((4, 4, 16)), layer])
+    recipe = Recipe(Rule("*", structure=Filter(), rate=4), skip_first=False)
+    hard_prune(model, recipe)
+    kernel = np.asarray(layer.kernel)  # height, width, outputs, inputs
+    assert (np.abs(kernel).sum((0, 1, 3)) > 0).sum() == 5
+
+
+def test_attention_projections_are_found_inside_their_layer():
+    inputs = keras.Input((6, 16))
+    attention = layers.MultiHeadAttention(4, 8, name="attention")
+    model = keras.Model(inputs, attention(inputs, inputs))
+    recipe = Recipe("attention/*", skip_last=False)
+    shapes = {t.path: t.shape for t in resolve(model, recipe) if t.reason is None}
+    assert shapes == {
+        "attention/query": KernelShape(1, 16, 32),
+        "attention/key": KernelShape(1, 16, 32),
+        "attention/value": KernelShape(1, 16, 32),
+        "attention/attention_output": KernelShape(1, 32, 16),
+    }
+
+
+def test_nested_and_shared_layers_are_seen_once():
+    shared = layers.Conv2D(32, 3, padding="same", name="shared")
+    inner = keras.Sequential([keras.Input((8, 8, 32)), shared], name="inner")
+    inputs = keras.Input((8, 8, 32))
+    model = keras.Model(inputs, shared(inner(inner(inputs))))
+    targets = resolve(model, Recipe("shared"))
+    assert [target.path for target in targets] == ["inner/shared"]
+    assert [t.path for t in resolve(model, Recipe("inner/*", skip_first=False))]
+
+
+def test_subclassed_models():
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.blocks = [layers.Dense(64, name=f"block{i}") for i in range(3)]
+
+        def call(self, inputs):
+            for block in self.blocks:
+                inputs = block(inputs)
+            return inputs
+
+    model = Net()
+    with pytest.raises(ValueError, match="block0: not built: call the model on data"):
+        attach(model, Recipe("*"))
+    model(np.zeros((1, 16), np.float32))
+    chosen = [t.path for t in attach(model, Recipe("*")) if t.reason is None]
+    assert chosen == ["block0", "block1"]
+    assert len(model.losses) == 2
+
+
+@pytest.mark.parametrize(
+    "recipe, message",
+    [
+        (
+            Recipe("cnov"),
+            "Rule 'cnov' matches no layer. Layers.*stem, norm, body, head",
+        ),
+        (Recipe(["*", "body"]), "Rule 'body' never applies"),
+        (Recipe("norm"), "leaves no layer to prune:\n  stem: no rule matches"),
+        (Recipe(Rule("*", skip=True)), "left dense by rule"),
+    ],
+)
+def test_recipes_that_do_not_fit(recipe, message):
+    with pytest.raises(ValueError, match=message):
+        attach(small_model(), recipe)
+
+
+def test_custom_layers_need_registration():
+    @keras.saving.register_keras_serializable(package="test_attach")
+    class Projection(keras.layers.Layer):
+        def build(self, input_shape):
+            self.table = self.add_weight(shape=(input_shape[-1], 32), name="table")
+
+        def call(self, inputs):
+            return inputs @ self.table
+
+    model = keras.Sequential([keras.Input((16,)), Projection(name="custom")])
+    with pytest.raises(ValueError, match="class Projection is not known; see"):
+        attach(model, Recipe("custom"))
+    register_prunable(Projection, KernelSpec("table"))
+    attach(model, Recipe("custom"))
+    assert len(model.losses) == 1
+    hard_prune(model, Recipe(Rule("custom", structure=Unstructured(), rate=8)))
+    assert np.count_nonzero(np.asarray(model.layers[0].table)) == 64
+    with pytest.raises(TypeError, match="Expected a keras.Layer subclass"):
+        register_prunable(int, "kernel")
+
+
+def test_existing_hooks_survive_attach_and_strip():
+    model = small_model(kernel_regularizer="l2", kernel_constraint="max_norm")
+    body = model.get_layer("body")
+    recipe = Recipe(Rule("body", rate=8))
+    attach(model, recipe)
+    attach(model, recipe)  # twice: the penalty is replaced, not stacked
+    assert isinstance(body.kernel.regularizer.existing, keras.regularizers.L2)
+    hard_prune(model, recipe)
+    hard_prune(model, recipe)
+    assert isinstance(body.kernel.regularizer, keras.regularizers.L2)
+    assert isinstance(body.kernel.constraint.existing, keras.constraints.MaxNorm)
+    assert strip(model) is model
+    assert isinstance(body.kernel.constraint, keras.constraints.MaxNorm)
+    assert isinstance(body.kernel_constraint, keras.constraints.MaxNorm)
+    assert not hooked_kernels(model)
+
+
+def test_methods_choose_the_regularizer():
+    model = small_model()
+    attach(model, Recipe("body", method=GroupLasso()))
+    assert isinstance(model.get_layer("body").kernel.regularizer, GroupLassoRegularizer)
+    attach(model, Recipe("body"))
+    assert isinstance(model.get_layer("body").kernel.regularizer, ReweightedRegularizer)
+    attach(model, Recipe(Rule("body", rate=8), method=Magnitude()))
+    assert model.get_layer("body").kernel.regularizer is None
+    assert model.losses == []
+
+
+def test_reload_in_the_penalized_phase(tmp_path):
+    model = small_model()
+    attach(model, Recipe("body", strength=0.01))
+    model.save(tmp_path / "model.keras")
+    restored = keras.models.load_model(tmp_path / "model.keras")
+    (target,) = hooked_kernels(restored)
+    assert target.penalty.strength == 0.01
+    # alpha belongs to the present weights on both sides
+    assert sum(map(float, restored.losses)) == pytest.approx(
+        sum(map(float, model.losses)), rel=1e-5
+    )
+
+
+def test_reload_in_the_masked_phase(tmp_path):
+    model = small_model()
+    hard_prune(model, Recipe(Rule("body", rate=8)))
+    model.save(tmp_path / "model.keras")
+    restored = keras.models.load_model(tmp_path / "model.keras")
+    (target,) = hooked_kernels(restored)
+    assert isinstance(target.variable.constraint, MaskConstraint)
+    before = model.get_layer("body").kernel.constraint.groups
+    np.testing.assert_array_equal(target.mask.groups, before)
+    assert [r.kept for r in sparsity_summary(restored)] == [
+        r.kept for r in sparsity_summary(model)
+    ]
+
+
+def test_apply_masks_repairs_weights_written_from_outside():
+    model = small_model()
+    hard_prune(model, Recipe(Rule("body", rate=8)))
+    model.set_weights([np.ones_like(w) for w in model.get_weights()])
+    apply_masks(model)
+    assert np.asarray(model.get_layer("body").kernel).sum() == 16 * 9 * 32 / 8
