@@ -5,7 +5,6 @@
 
 set(TFREWPRUNE_KERNEL_SOURCES
     kernels/convolution.cc
-    kernels/convolution.cc
     kernels/reference.cc
     kernels/select.cc)
 
@@ -13,7 +12,8 @@ set(TFREWPRUNE_KERNEL_SOURCES
 # and optimised in Debug builds too (-O0 leaves weak copies of inline templates
 # that the linker could mix between ISAs).
 function(tfrewprune_kernel flags)
-  set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "-O3;${flags}")
+  set_source_files_properties(${ARGN} PROPERTIES
+    COMPILE_OPTIONS "-O3;${flags};${TFREWPRUNE_SANITIZE_KERNELS}")
   set(TFREWPRUNE_KERNEL_SOURCES ${TFREWPRUNE_KERNEL_SOURCES} ${ARGN}
       PARENT_SCOPE)
 endfunction()
