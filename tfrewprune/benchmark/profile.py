@@ -26,6 +26,7 @@ class LayerTime:
         subgraph: Index of its subgraph.
         operator: Index of its operator in the subgraph.
         name: Name of its output tensor.
+        shape: Shape of its weights, `[O, kh, kw, I]` or `[O, K]`.
         packed_in_model: Whether the model holds it packed; if not, `packed` is what
             packing it would give.
         dense: Time in LiteRT's XNNPACK.
@@ -36,6 +37,7 @@ class LayerTime:
     subgraph: int
     operator: int
     name: str
+    shape: tuple[int, ...]
     packed_in_model: bool
     dense: Timing
     packed: Timing
@@ -70,7 +72,9 @@ def time_layers(
     """
     source = read_model(model)
     dense_source = read_model(unpack(model))
-    for layer in find_layers(source):
+    # One operator stands for one in both models, so their layers come in pairs.
+    pairs = zip(find_layers(source), find_layers(dense_source), strict=True)
+    for layer, dense_layer in pairs:
         if layer.source is not None and layer.source.decoders:
             continue  # its weights are decoded by operators that stay behind
         if layer.reason is not None:
@@ -90,6 +94,7 @@ def time_layers(
             subgraph=layer.subgraph,
             operator=layer.operator,
             name=layer.name,
+            shape=dense_layer.weight_shape,
             packed_in_model=layer.packed,
             dense=measurement.timing("dense"),
             packed=measurement.timing("packed"),

@@ -22,7 +22,9 @@ MODEL itself by `unpack`.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="packed .tflite file")
-    parser.add_argument("--against", metavar="DENSE", help="dense .tflite file")
+    parser.add_argument(
+        "--against", metavar="DENSE", help="dense .tflite file of equal weights"
+    )
     add_runtime_arguments(parser)
     parser.add_argument(
         "--seconds",
@@ -78,18 +80,22 @@ def _print_table(arguments: argparse.Namespace, result, out: IO[str]) -> None:
 
     against = arguments.against or "unpacked"
     plural = "" if result.threads == 1 else "s"
-    table = output.table(
+    console = output.console(out)
+    console.print(
         f"{arguments.model} against {against}: {result.threads} thread{plural}, "
         f"{result.claimed_nodes} packed layers on {result.isa}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    table = output.table(
+        None,
         "model",
         ">median ms",
         ">p10 .. p90 ms",
         ">file",
         ">load ms",
         ">memory",
-        caption=f"{result.rounds} alternating rounds; outputs agree to "
-        f"{result.error:.1e} of the largest value. Load: opening the file to the end "
-        "of the first inference in a fresh process; memory: its growth by then.",
     )
     rows = (
         ("dense", result.dense, result.dense_bytes, result.dense_cost),
@@ -105,10 +111,19 @@ def _print_table(arguments: argparse.Namespace, result, out: IO[str]) -> None:
             output.readable_bytes(cost.resident_bytes) if cost else "-",
         )
     ratio = result.ratio
-    console = output.console(out)
     console.print(table)
     console.print(
         output.times(ratio.median),
-        f"faster ({ratio.p10:.2f} .. {ratio.p90:.2f}),",
-        f"{result.dense_bytes / result.packed_bytes:.2f}x smaller",
+        f"faster ({ratio.p10:.2f} .. {ratio.p90:.2f} in {result.rounds} alternating "
+        f"rounds), {result.dense_bytes / result.packed_bytes:.2f}x smaller; outputs "
+        f"agree to {result.error:.1e} of the largest.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(
+        "load ms and memory: a fresh process, from opening the file to the end of its "
+        "first inference.",
+        style="dim",
+        highlight=False,
+        soft_wrap=True,
     )

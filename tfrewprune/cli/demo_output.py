@@ -51,7 +51,7 @@ class DemoDisplay:
             "Handwritten digits, dense and pruned",
             heads[0],
             *(f">{head}" for head in heads[1:]),
-            caption=f"{result.mac_rate:g}x fewer multiplications and "
+            caption=f"{result.mac_rate:.1f}x fewer multiplications and "
             f"{result.weight_rate:.1f}x fewer weights; one digit of the "
             f"{result.test_examples} test digits is {1 / result.test_examples:.2%}",
         )

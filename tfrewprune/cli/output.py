@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import IO, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -51,19 +52,19 @@ def console(file: IO[str]) -> Console:
     return Console(file=file, width=PLAIN_WIDTH, no_color=True)
 
 
-def table(title: str, *columns: str, caption: str | None = None) -> Table:
+def table(title: str | None, *columns: str, caption: str | None = None) -> Table:
     """A table whose columns starting with `>` hold figures, aligned right."""
-    made = Table(title=title, caption=caption, title_justify="left", box=_lines())
+    made = Table(
+        title=title,
+        caption=caption,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
     for column in columns:
         right = column.startswith(">")
         made.add_column(column.lstrip(">"), justify="right" if right else "left")
     return made
-
-
-def _lines() -> Any:
-    from rich import box
-
-    return box.SIMPLE_HEAD
 
 
 def milliseconds(seconds: float) -> str:

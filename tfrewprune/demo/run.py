@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
@@ -31,7 +31,14 @@ from tfrewprune.demo.training import (
     train_dense,
     train_pruned,
 )
+from tfrewprune.inspection import LayerRecord, inspect_model
 from tfrewprune.report import Curve, Layer, write_report
+
+# The recipe's words name its arguments; a reader of the report has not seen them.
+_NOTES = {
+    "first convolution (skip_first=True)": "first convolution, left dense",
+    "last classifier (skip_last=True)": "classifier, left dense",
+}
 
 
 class Progress(Protocol):
@@ -134,7 +141,8 @@ def run_demo(
     result = DemoResult(
         dense=dense_accuracy,
         pruned=pruned_accuracy,
-        mac_rate=pruned.rate,
+        mac_rate=_mac_rate(inspect_model(packed)),
+        chosen_rate=pruned.rate,
         weight_rate=weights / kept,
         tried=pruned.tried,
         comparison=comparison,
@@ -171,13 +179,23 @@ def _accuracy(
     return Accuracy(in_keras(validation), in_keras(test), in_litert)
 
 
-def _layers(pruned: Pruned, times: list[LayerTime]) -> list[Layer]:
+def _mac_rate(records: Sequence[LayerRecord]) -> float:
+    kept = sum(record.macs * record.kept / record.weights for record in records)
+    return sum(record.macs for record in records) / kept
+
+
+def _layers(pruned: Pruned, times: Sequence[LayerTime]) -> list[Layer]:
     layers = []
+    remaining = list(times)
     for row in pruned.rows:
         if not row.weights:
             continue
-        # TFLite names a tensor after the Keras layers it came from.
-        time = next((t for t in times if row.layer in t.name.split("/")), None)
+        # TFLite keeps the order of the layers, but not their names.
+        expected = (row.shape[-1], *row.shape[:-1])
+        time = next((time for time in remaining if time.shape == expected), None)
+        if time is not None:
+            remaining.remove(time)
+        packed = time is not None and time.packed_in_model
         layers.append(
             Layer(
                 name=row.layer,
@@ -187,12 +205,9 @@ def _layers(pruned: Pruned, times: list[LayerTime]) -> list[Layer]:
                 kept=row.kept,
                 structure=structure_name(row),
                 survivors=pruned.survivors.get(row.layer),
-                positions=row.shape[0] * row.shape[1] if len(row.shape) == 4 else 1,
                 dense_seconds=time.dense.median if time else None,
-                packed_seconds=(
-                    time.packed.median if time and time.packed_in_model else None
-                ),
-                note=row.reason or row.note or "",
+                packed_seconds=time.packed.median if packed else None,
+                note=_NOTES.get(row.reason, row.reason) or row.note or "",
             )
         )
     return layers

@@ -69,8 +69,8 @@ class Layer:
         weights: Their number.
         kept: How many survived.
         structure: What was removed together, or "" for a dense layer.
-        survivors: Boolean `[bands, columns]`: which groups survived; None when dense.
-        positions: Kernel positions; columns are (position, input channel).
+        survivors: Boolean `[bands, columns]`: which groups survived; columns are
+            (kernel position, input channel). None when dense.
         dense_seconds: Time of the layer by itself in dense, if measured.
         packed_seconds: Time of the packed layer by itself, if measured.
         note: Why it is dense, or something else a reader should know.
@@ -83,7 +83,6 @@ class Layer:
     kept: int
     structure: str = ""
     survivors: np.ndarray | None = None
-    positions: int = 1
     dense_seconds: float | None = None
     packed_seconds: float | None = None
     note: str = ""

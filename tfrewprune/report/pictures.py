@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tfrewprune.report.content import Bar, Curve, Layer
 
@@ -155,6 +156,7 @@ def accuracy_curves(
             linewidth=2,
             label=curve.label,
         )
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     lowest = min(np.sort(curve.values)[len(curve.values) // 6] for curve in curves)
     axis.set_ylim(max(0, 100 * lowest - 4), 100.6)
     axis.set_xlabel("epoch")
@@ -171,6 +173,7 @@ def sparsity_curve(curve: Curve, phases: Sequence[tuple[str, int, int]]) -> str:
     epochs = np.arange(len(curve.values)) + curve.start + 1
     axis.plot(epochs, 100 * np.asarray(curve.values), color=OURS, linewidth=2)
     axis.set_ylim(0, 102)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("epoch")
     axis.set_ylabel("weights in empty groups, %")
     _bare(axis, grid="y")
