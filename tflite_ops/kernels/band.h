@@ -75,6 +75,13 @@ struct GemvKernelRow {
   GemvKernel kernel;
 };
 
+struct PlanarKernelRow;
+
+// out[c * out_stride + p] = in[p * in_stride + c] for p < pixels, c < channels.
+using TransposeKernel = void (*)(const float* in, ptrdiff_t in_stride,
+                                 int pixels, int channels, float* out,
+                                 ptrdiff_t out_stride);
+
 // Everything one instruction set offers; `isa` kReference has no kernels.
 struct Kernels {
   Isa isa;
@@ -83,6 +90,9 @@ struct Kernels {
   int band_count;
   const GemvKernelRow* gemv;
   int gemv_count;
+  const PlanarKernelRow* planar;  // kernels/planar.h
+  int planar_count;               // 0: this instruction set has none
+  TransposeKernel transpose;
 };
 
 }  // namespace tfrewprune

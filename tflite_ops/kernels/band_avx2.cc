@@ -3,6 +3,7 @@
 #define TFREWPRUNE_KERNELS_AVX2
 #define TFREWPRUNE_ISA_VALUE Isa::kAvx2
 #define TFREWPRUNE_ISA_LANES 8
+#define TFREWPRUNE_PLANAR_TABLE nullptr, 0, nullptr
 #include "kernels/instantiate.h"
 
 namespace tfrewprune {

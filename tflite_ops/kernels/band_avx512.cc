@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "kernels/planar_avx512.h"
 #include "simd/vec_avx512.h"
 #define TFREWPRUNE_KERNELS_AVX512
 #define TFREWPRUNE_ISA_VALUE Isa::kAvx512
 #define TFREWPRUNE_ISA_LANES 16
+#define TFREWPRUNE_PLANAR_TABLE \
+  kPlanarAvx512, kPlanarAvx512Count, &TransposePlanesAvx512
 #include "kernels/instantiate.h"
 
 namespace tfrewprune {

@@ -3,6 +3,7 @@
 #define TFREWPRUNE_KERNELS_NEON
 #define TFREWPRUNE_ISA_VALUE Isa::kNeon
 #define TFREWPRUNE_ISA_LANES 4
+#define TFREWPRUNE_PLANAR_TABLE nullptr, 0, nullptr
 #include "kernels/instantiate.h"
 
 namespace tfrewprune {

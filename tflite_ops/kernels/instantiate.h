@@ -37,6 +37,7 @@ constexpr Kernels kKernels = {
     sizeof(kBand) / sizeof(kBand[0]),
     kGemv,
     sizeof(kGemv) / sizeof(kGemv[0]),
+    TFREWPRUNE_PLANAR_TABLE,
 };
 
 }  // namespace

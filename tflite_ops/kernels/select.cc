@@ -4,8 +4,8 @@
 namespace tfrewprune {
 namespace {
 
-constexpr Kernels kReferenceKernels = {Isa::kReference, 1, nullptr, 0,
-                                       nullptr,         0};
+constexpr Kernels kReferenceKernels = {
+    Isa::kReference, 1, nullptr, 0, nullptr, 0, nullptr, 0, nullptr};
 
 }  // namespace
 

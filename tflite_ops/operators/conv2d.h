@@ -9,9 +9,9 @@
 #include "kernels/band.h"
 #include "kernels/convolution.h"
 #include "operators/band_tables.h"
-#include "operators/buffer.h"
+#include "operators/direct_conv.h"
+#include "operators/planar_conv.h"
 #include "operators/thread_pool.h"
-#include "operators/tiling.h"
 
 namespace tfrewprune {
 
@@ -28,30 +28,14 @@ class Conv2D {
   void Invoke(const float* input, const float* bias, float* output);
 
  private:
-  void Run(int tasks, ThreadPool::Function function);
-  void PadTask(int task);
-  void ComputeTask(int task);
-
   BandedView weights_ = {};
   ConvGeometry geometry_ = {};
   Activation activation_ = Activation::kNone;
   const Kernels* kernels_ = nullptr;
-  ThreadPool* pool_ = nullptr;
-
   BandTables tables_;
-  Tiling tiling_;
-  BandLayer layer_ = {};
-  Buffer<int32_t> offset_;
-  Buffer<float> plane_;     // one padded image, borders stay zero
-  bool padded_ = false;
-  int64_t plane_pitch_ = 0;  // floats between rows of what the tiles read
-  int runs_ = 0;             // images worked on one after the other
-  int tile_tasks_ = 1, band_tasks_ = 1;
-  uint32_t bands_at_once_ = 1;
-
-  // Of the image at work.
-  const float* input_ = nullptr;
-  float* output_ = nullptr;
+  bool planar_ = false;  // which of the two does the work
+  PlanarConv planar_conv_;
+  DirectConv direct_conv_;
 };
 
 }  // namespace tfrewprune

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Contract of the planar kernels (registers hold several pixels of several
+// output rows).
+//
+// The input was transposed to planes: one channel after the other, the pixels
+// of an output row next to each other for every tap. A tile is `segments` runs
+// of `length` units of `unit` pixels each. For every band b in
+// [band_begin, band_end), lane r < R, segment g and pixel p < length * unit
+//
+//   y[g][p][row(b, r)] = clamp(bias[b * R + r] +
+//       sum over n in [start(b, tap_begin), start(b, tap_end)) of
+//       x[g][offset[n] + p] * value[n * R + r])
+//
+// for those p only that `last` counts in: the last unit of every segment stores
+// its first `last` pixels (1 <= last <= unit; it may read past them).
+// x[g] = planes + segment[g].input and y[g] = output + segment[g].output;
+// start(b, t) is the first column of band b whose kernel row is t or later.
+// Tiles at the upper and lower border leave out the kernel rows that lie
+// outside of the image: no padding there, and less work.
+#ifndef TFREWPRUNE_KERNELS_PLANAR_H_
+#define TFREWPRUNE_KERNELS_PLANAR_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/band.h"
+
+namespace tfrewprune {
+
+struct PlanarLayer {
+  const float* value;         // N x R, in the payload
+  const uint32_t* start;      // B x start_stride
+  uint32_t start_stride;      // kernel height + 1
+  const int32_t* offset;      // N, bytes into the planes
+  const float* bias;          // B x R, in packed order, 0 in unused lanes
+  const int32_t* row;         // B x R output rows, -1 in unused lanes
+  const uint8_t* full_run;    // B: 1 when the band's R lanes are R rows that
+                              // follow each other in the output
+  ptrdiff_t output_stride;    // floats between output pixels
+  float minimum, maximum;     // clamp of the fused activation
+};
+
+using PlanarKernel = void (*)(const PlanarLayer& layer, uint32_t band_begin,
+                              uint32_t band_end, uint32_t tap_begin,
+                              uint32_t tap_end, int last,
+                              const float* planes, float* output,
+                              const Segment* segment);
+
+// All kernels of one segment length: kernel[g - 1] takes g segments.
+struct PlanarKernelRow {
+  int band_rows;
+  int unit;    // pixels
+  int length;  // units of a segment
+  int max_segments;
+  const PlanarKernel* kernel;
+};
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_KERNELS_PLANAR_H_

@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "operators/planar_conv.h"
+
+namespace tfrewprune {
+namespace {
+
+// Bytes of planes a block may fill: well inside of a second-level cache, with
+// room for weights and output; without a halo a first-level cache's worth.
+constexpr int64_t kBlockBytes = 384 << 10;
+constexpr int64_t kPointwiseBlockBytes = 64 << 10;
+// Input rows that one task transposes when several threads share a block.
+constexpr int kRowsPerTask = 4;
+constexpr int kRegisters = 28;  // accumulators of a full tile
+
+int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
+int64_t Max(int64_t a, int64_t b) { return a > b ? a : b; }
+int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+bool PlanarConv::Supports(const Kernels& kernels, const BandedView& weights) {
+  for (int i = 0; i < kernels.planar_count; ++i) {
+    if (kernels.planar[i].band_rows == static_cast<int>(weights.band_rows)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+const char* PlanarConv::Prepare(const BandedView& weights,
+                                const ConvGeometry& geometry,
+                                const BandTables& tables,
+                                const Kernels& kernels, ThreadPool* pool) {
+  weights_ = weights;
+  geometry_ = geometry;
+  tables_ = &tables;
+  pool_ = pool;
+  threads_ = pool == nullptr ? 1 : pool->threads();
+  transpose_ = kernels.transpose;
+  ConvGeometry& g = geometry_;
+  if (g.kernel_h == 1 && g.kernel_w == 1 && g.stride_h == 1 &&
+      g.stride_w == 1 && g.pad_top == 0 && g.pad_left == 0 &&
+      g.out_h == g.in_h && g.out_w == g.in_w) {
+    // Pixels do not know of each other: all of them are one row.
+    const int64_t pixels = int64_t{g.batch} * g.out_h * g.out_w;
+    if (pixels > INT32_MAX) return "too many pixels for one operator";
+    g.batch = g.in_h = g.out_h = 1;
+    g.in_w = g.out_w = static_cast<int>(pixels);
+  }
+
+  shapes_ = 0;
+  for (int i = 0; i < kernels.planar_count; ++i) {
+    const PlanarKernelRow& row = kernels.planar[i];
+    if (row.band_rows != static_cast<int>(weights.band_rows)) continue;
+    unit_ = row.unit;
+    const double registers = row.band_rows * row.unit / 16.0;
+    // Two FMAs a cycle; a chain of dependent ones takes four cycles each.
+    double cycles = 0.5 * registers * row.length * row.max_segments;
+    if (cycles < 4) cycles = 4;
+    kernel_[shapes_] = &row;
+    shape_[shapes_++] = {row.length, row.max_segments, cycles};
+  }
+  if (const char* error = PrepareLayout()) return error;
+  if (const char* error = PrepareOffsets()) return error;
+  if (const char* error = PrepareBlocks(kernels)) return error;
+
+  layer_.value = weights.value;
+  layer_.start = start_.get();
+  layer_.start_stride = static_cast<uint32_t>(g.kernel_h) + 1;
+  layer_.offset = offset_.get();
+  layer_.bias = tables.bias();
+  layer_.row = tables.row();
+  layer_.full_run = tables.full_run();
+  layer_.output_stride = static_cast<ptrdiff_t>(weights.rows);
+  layer_.minimum = tables.minimum();
+  layer_.maximum = tables.maximum();
+  return nullptr;
+}
+
+// Chooses the block, and where a stored row and its phases lie.
+const char* PlanarConv::PrepareLayout() {
+  const ConvGeometry& g = geometry_;
+  if (!phase_.Allocate(g.stride_w)) return kOutOfMemory;
+  for (int p = 0; p < g.stride_w; ++p) phase_[p].reach = -1;
+  for (int j = 0; j < g.kernel_w; ++j) {
+    const int64_t tap = int64_t{j} * g.dilation_w;
+    Phase& phase = phase_[tap % g.stride_w];
+    phase.reach = Max(phase.reach, tap / g.stride_w);
+  }
+  int64_t phases = 0, reach = 0;
+  for (int p = 0; p < g.stride_w; ++p) {
+    if (phase_[p].reach < 0) continue;
+    ++phases;
+    reach += phase_[p].reach;
+  }
+  pack_rows_ = g.kernel_h == 1;
+  const int64_t halo_rows = int64_t{g.kernel_h - 1} * g.dilation_h;
+  const int64_t row_step = pack_rows_ ? 1 : g.stride_h;
+  auto floats = [&](int64_t rows, int64_t pixels) {
+    return ((rows - 1) * row_step + halo_rows + 1) * (phases * pixels + reach) *
+           g.in_c;
+  };
+  const bool pointwise = g.kernel_h == 1 && g.kernel_w == 1;
+  const int64_t budget =
+      (pointwise ? kPointwiseBlockBytes : kBlockBytes) / sizeof(float);
+  // Blocks of whole rows; of parts of one row where even that is too much.
+  int64_t rows = g.out_h, pixels = g.out_w;
+  const int64_t tile = kRegisters * 16 / weights_.band_rows;
+  if (g.out_h == 0 || g.out_w == 0 || g.batch == 0) {
+    rows = pixels = 1;
+  } else {
+    while (rows > 1 && floats(rows, pixels) > budget) --rows;
+    rows = DivideUp(g.out_h, DivideUp(g.out_h, rows));  // equal blocks
+    if (rows == 1 && floats(1, pixels) > budget && pixels > tile) {
+      int64_t tiles = DivideUp(pixels, tile);
+      while (tiles > 1 && floats(1, tiles * tile) > budget) --tiles;
+      pixels = Min(pixels, tiles * tile);
+    }
+    // Every thread should get some blocks, unless they become too thin.
+    if (threads_ > 1 && g.out_h == 1) {
+      const int64_t share = DivideUp(DivideUp(g.out_w, 2 * threads_), tile);
+      pixels = Min(pixels, share * tile);
+    } else if (threads_ > 1) {
+      const int64_t share = DivideUp(g.out_h, 2 * threads_);
+      if (share * row_step >= 2 * halo_rows) rows = Min(rows, share);
+    }
+  }
+  block_rows_ = static_cast<int>(rows);
+  block_pixels_ = static_cast<int>(pixels);
+
+  row_pitch_ = 0;
+  for (int p = 0; p < g.stride_w; ++p) {
+    if (phase_[p].reach < 0) continue;
+    phase_[p].plane = row_pitch_;
+    row_pitch_ += pixels + phase_[p].reach;
+  }
+  // An odd number of cache lines from channel to channel: no two of the
+  // sixteen that are stored together fall onto one set.
+  channel_stride_ = floats(rows, pixels) / g.in_c;
+  channel_stride_ = (DivideUp(channel_stride_, 16) | 1) * 16;
+  planes_floats_ = channel_stride_ * g.in_c + 64;
+  if (planes_floats_ > INT32_MAX / int64_t{sizeof(float)}) {
+    return "input too large: one row of it must stay below 2 GiB";
+  }
+  return nullptr;
+}
+
+const char* PlanarConv::PrepareOffsets() {
+  const ConvGeometry& g = geometry_;
+  const uint32_t stride = static_cast<uint32_t>(g.kernel_h) + 1;
+  if (!offset_.Allocate(weights_.column_count) ||
+      !start_.Allocate(uint64_t{weights_.band_count} * stride)) {
+    return kOutOfMemory;
+  }
+  for (uint32_t b = 0; b < weights_.band_count; ++b) {
+    uint32_t* start = start_.get() + uint64_t{b} * stride;
+    uint32_t next = 0;  // kernel row whose first column is looked for
+    for (uint64_t i = weights_.band_start[b]; i < weights_.band_start[b + 1];
+         ++i) {
+      const int64_t column = weights_.Column(i);
+      const int64_t channel = column % g.in_c;
+      const int64_t tap_x = column / g.in_c % g.kernel_w * g.dilation_w;
+      const int64_t tap_y = column / g.in_c / g.kernel_w;
+      while (next <= tap_y) start[next++] = static_cast<uint32_t>(i);
+      offset_[i] = static_cast<int32_t>(
+          (channel * channel_stride_ + tap_y * g.dilation_h * row_pitch_ +
+           phase_[tap_x % g.stride_w].plane + tap_x / g.stride_w) *
+          int64_t{sizeof(float)});
+    }
+    while (next < stride) start[next++] = weights_.band_start[b + 1];
+  }
+  return nullptr;
+}
+
+bool PlanarConv::AddTiles(Block* block) {
+  const ConvGeometry& g = geometry_;
+  block->tile = tiling_.tiles();
+  for (int y = block->y; y < block->y_end; ++y) {
+    const int64_t top = int64_t{y} * g.stride_h - g.pad_top;
+    PixelRow row;
+    row.pixels = block->x_end - block->x;
+    row.tap_begin =
+        top < 0 ? static_cast<int>(Min(DivideUp(-top, g.dilation_h), g.kernel_h))
+                : 0;
+    row.tap_end = static_cast<int>(
+        Max(row.tap_begin,
+            Min(g.kernel_h,
+                top >= g.in_h ? 0 : DivideUp(g.in_h - top, g.dilation_h))));
+    row.input = (pack_rows_ ? y - block->y : top - block->in_y) * row_pitch_;
+    row.output = (int64_t{y} * g.out_w + block->x) * weights_.rows;
+    if (!tiling_.Add(row)) return false;
+  }
+  if (!tiling_.Flush()) return false;
+  block->tile_end = tiling_.tiles();
+  return true;
+}
+
+const char* PlanarConv::PrepareBlocks(const Kernels&) {
+  const ConvGeometry& g = geometry_;
+  tiling_.Begin(shape_, shapes_, unit_, 1, weights_.rows);
+  const int64_t down = DivideUp(g.out_h, block_rows_);
+  const int64_t across = DivideUp(g.out_w, block_pixels_);
+  if (!block_.Allocate(down * across)) return kOutOfMemory;
+  blocks_ = 0;
+  for (int64_t i = 0; i < down * across; ++i) {
+    Block& block = block_[blocks_++];
+    block.y = static_cast<int>(i / across * block_rows_);
+    block.x = static_cast<int>(i % across * block_pixels_);
+    block.y_end = static_cast<int>(Min(g.out_h, block.y + block_rows_));
+    block.x_end = static_cast<int>(Min(g.out_w, block.x + block_pixels_));
+    const int64_t top = int64_t{block.y} * g.stride_h - g.pad_top;
+    const int64_t bottom = int64_t{block.y_end - 1} * g.stride_h - g.pad_top +
+                           int64_t{g.kernel_h - 1} * g.dilation_h + 1;
+    block.in_y = static_cast<int>(Min(Max(top, 0), g.in_h));
+    block.in_y_end = static_cast<int>(Max(block.in_y, Min(bottom, g.in_h)));
+    if (!AddTiles(&block)) return kOutOfMemory;
+  }
+
+  // With enough blocks every worker takes whole ones, into planes of its own;
+  // else all work on one block after the other, first on its transposition,
+  // then on its tiles and bands.
+  block_parallel_ = threads_ > 1 && blocks_ * int64_t{g.batch} >= 2 * threads_;
+  const int copies = block_parallel_ ? threads_ : 1;
+  if (!planes_.Allocate(planes_floats_ * copies)) return kOutOfMemory;
+  tile_tasks_ = band_tasks_ = 1;
+  if (threads_ > 1 && !block_parallel_ && blocks_ > 0) {
+    const int tiles = block_[0].tile_end - block_[0].tile;
+    const int bands = static_cast<int>(weights_.band_count);
+    tile_tasks_ = static_cast<int>(Max(1, Min(tiles, 2 * threads_)));
+    band_tasks_ = static_cast<int>(
+        Max(1, Min(bands, DivideUp(4 * threads_, tile_tasks_))));
+  }
+  return nullptr;
+}
+
+// Transposes stored rows [begin, end) of a block.
+void PlanarConv::TransposeRows(const Block& block, float* planes, int begin,
+                               int end) const {
+  const ConvGeometry& g = geometry_;
+  const bool part_of_row = block_pixels_ < g.out_w;
+  for (int r = begin; r < end; ++r) {
+    const int64_t in_y =
+        pack_rows_ ? int64_t{block.y + r} * g.stride_h - g.pad_top
+                   : int64_t{block.in_y} + r;
+    if (in_y < 0 || in_y >= g.in_h) continue;
+    const float* in = input_ + in_y * g.in_w * g.in_c;
+    for (int p = 0; p < g.stride_w; ++p) {
+      if (phase_[p].reach < 0) continue;
+      // Stored pixel i is input pixel stride * (x + i) + p - pad.
+      const int64_t first = int64_t{block.x} * g.stride_w + p - g.pad_left;
+      const int64_t count = block.x_end - block.x + phase_[p].reach;
+      int64_t from = first < 0 ? DivideUp(-first, g.stride_w) : 0;
+      from = Min(from, count);
+      int64_t to = first >= g.in_w ? 0 : DivideUp(g.in_w - first, g.stride_w);
+      to = Max(from, Min(to, count));
+      float* out = planes + r * row_pitch_ + phase_[p].plane;
+      if (to > from) {
+        transpose_(in + (first + from * g.stride_w) * g.in_c,
+                   ptrdiff_t{g.stride_w} * g.in_c, static_cast<int>(to - from),
+                   g.in_c, out + from, channel_stride_);
+      }
+      if (part_of_row) {  // the borders move: another block's data is there
+        for (int c = 0; c < g.in_c; ++c) {
+          float* plane = out + c * channel_stride_;
+          for (int64_t i = 0; i < from; ++i) plane[i] = 0.0f;
+          for (int64_t i = to; i < count; ++i) plane[i] = 0.0f;
+        }
+      }
+    }
+  }
+}
+
+void PlanarConv::RunTiles(float* planes, int tile_begin, int tile_end,
+                          uint32_t band, uint32_t band_end) const {
+  for (int i = tile_begin; i < tile_end; ++i) {
+    const Tile& tile = tiling_.tile(i);
+    const Segment* segments = tiling_.segments(tile);
+    kernel_[tile.shape]->kernel[tile.segments - 1](
+        layer_, band, band_end, static_cast<uint32_t>(tile.tap_begin),
+        static_cast<uint32_t>(tile.tap_end), tile.last, planes, output_,
+        segments);
+    if (band == 0) {
+      for (int s = 0; s < tile.segments; ++s) {
+        tables_->FillMissingRows(output_ + segments[s].output, tile.length,
+                                 layer_.output_stride);
+      }
+    }
+  }
+}
+
+void PlanarConv::Run(int tasks, ThreadPool::Function function) {
+  if (threads_ > 1 && tasks > 1) {
+    pool_->Run(tasks, function, this);
+  } else {
+    for (int task = 0; task < tasks; ++task) function(this, task, 0);
+  }
+}
+
+void PlanarConv::Invoke(const float* input, float* output) {
+  const ConvGeometry& g = geometry_;
+  const int64_t in_image = int64_t{g.in_h} * g.in_w * g.in_c;
+  const int64_t out_image = int64_t{g.out_h} * g.out_w * weights_.rows;
+  for (int n = 0; n < g.batch; ++n) {
+    input_ = input + n * in_image;
+    output_ = output + n * out_image;
+    if (block_parallel_ || threads_ == 1) {
+      Run(blocks_, [](void* context, int task, int worker) {
+        PlanarConv* self = static_cast<PlanarConv*>(context);
+        const Block& block = self->block_[task];
+        float* planes = self->planes_.get() + worker * self->planes_floats_;
+        const int rows = self->pack_rows_ ? block.y_end - block.y
+                                          : block.in_y_end - block.in_y;
+        self->TransposeRows(block, planes, 0, rows);
+        self->RunTiles(planes, block.tile, block.tile_end, 0,
+                       self->weights_.band_count);
+      });
+      continue;
+    }
+    for (int b = 0; b < blocks_; ++b) {
+      shared_ = &block_[b];
+      const int rows = pack_rows_ ? shared_->y_end - shared_->y
+                                  : shared_->in_y_end - shared_->in_y;
+      Run(static_cast<int>(DivideUp(rows, kRowsPerTask)),
+          [](void* context, int task, int) {
+            PlanarConv* self = static_cast<PlanarConv*>(context);
+            const Block& block = *self->shared_;
+            const int rows = self->pack_rows_ ? block.y_end - block.y
+                                              : block.in_y_end - block.in_y;
+            self->TransposeRows(
+                block, self->planes_.get(), task * kRowsPerTask,
+                static_cast<int>(Min(rows, (task + 1) * kRowsPerTask)));
+          });
+      Run(tile_tasks_ * band_tasks_, [](void* context, int task, int) {
+        PlanarConv* self = static_cast<PlanarConv*>(context);
+        const Block& block = *self->shared_;
+        const int64_t tiles = block.tile_end - block.tile;
+        const int64_t t = task / self->band_tasks_;
+        const uint64_t b = task % self->band_tasks_;
+        const uint64_t bands = self->weights_.band_count;
+        self->RunTiles(
+            self->planes_.get(),
+            block.tile + static_cast<int>(tiles * t / self->tile_tasks_),
+            block.tile + static_cast<int>(tiles * (t + 1) / self->tile_tasks_),
+            static_cast<uint32_t>(bands * b / self->band_tasks_),
+            static_cast<uint32_t>(bands * (b + 1) / self->band_tasks_));
+      });
+    }
+  }
+}
+
+}  // namespace tfrewprune

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Convolution by the planar kernels (kernels/planar.h): the image is worked on
+// in blocks of output rows; the input under a block is transposed to planes in
+// a scratch of cache size, then all tiles of the block run over all bands.
+#ifndef TFREWPRUNE_OPERATORS_PLANAR_CONV_H_
+#define TFREWPRUNE_OPERATORS_PLANAR_CONV_H_
+
+#include "format/payload.h"
+#include "kernels/convolution.h"
+#include "kernels/planar.h"
+#include "operators/band_tables.h"
+#include "operators/buffer.h"
+#include "operators/thread_pool.h"
+#include "operators/tiling.h"
+
+namespace tfrewprune {
+
+class PlanarConv {
+ public:
+  // True when `kernels` has planar kernels for these weights.
+  static bool Supports(const Kernels& kernels, const BandedView& weights);
+
+  // As Conv2D::Prepare. `tables` belongs to the same weights.
+  const char* Prepare(const BandedView& weights, const ConvGeometry& geometry,
+                      const BandTables& tables, const Kernels& kernels,
+                      ThreadPool* pool);
+
+  // After tables->PackBias(). Allocates nothing.
+  void Invoke(const float* input, float* output);
+
+ private:
+  // Output pixels [y, y_end) x [x, x_end), and the input rows under them.
+  struct Block {
+    int y, y_end, x, x_end;
+    int in_y, in_y_end;
+    int tile, tile_end;
+  };
+  // Input columns whose index has one remainder by the stride.
+  struct Phase {
+    int64_t plane;   // floats from a stored row to this phase
+    int64_t reach;   // taps reach this many pixels past the output's
+  };
+
+  const char* PrepareLayout();
+  const char* PrepareOffsets();
+  const char* PrepareBlocks(const Kernels& kernels);
+  bool AddTiles(Block* block);
+  void TransposeRows(const Block& block, float* planes, int begin,
+                     int end) const;
+  void RunTiles(float* planes, int tile, int tile_end, uint32_t band,
+                uint32_t band_end) const;
+  void Run(int tasks, ThreadPool::Function function);
+
+  BandedView weights_ = {};
+  ConvGeometry geometry_ = {};  // pointwise: one row of all pixels
+  const BandTables* tables_ = nullptr;
+  ThreadPool* pool_ = nullptr;
+  int threads_ = 1;
+  TransposeKernel transpose_ = nullptr;
+  const PlanarKernelRow* kernel_[32];
+  TileShape shape_[32];
+  int shapes_ = 0, unit_ = 1;
+
+  int block_rows_ = 0, block_pixels_ = 0;
+  int64_t row_pitch_ = 0, channel_stride_ = 0, planes_floats_ = 0;
+  bool pack_rows_ = false;  // only input rows under kernel row 0 are stored
+  bool block_parallel_ = false;
+  int band_tasks_ = 1, tile_tasks_ = 1;
+  Buffer<Phase> phase_;
+  Buffer<uint32_t> start_;
+  Buffer<int32_t> offset_;
+  Buffer<Block> block_;
+  int blocks_ = 0;
+  Tiling tiling_;
+  PlanarLayer layer_ = {};
+  Buffer<float> planes_;  // one for every worker, or one for all
+
+  // Of the Invoke at work.
+  const float* input_ = nullptr;
+  float* output_ = nullptr;
+  const Block* shared_ = nullptr;
+};
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_OPERATORS_PLANAR_CONV_H_

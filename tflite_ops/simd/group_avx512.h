@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How R output rows x a few neighbouring pixels lie in 16-lane registers. A
+// register holds rows x pixels = 16 products, so one FMA serves several pixels
+// and one load of input several FMAs: with one pixel a register the two loads
+// a cycle of current cores are the limit, not the two FMAs.
+//
+//   kRows, kUnit, kRegisters    R, pixels of a unit, R * kUnit / 16
+//   Spread(w, r)                R weights into registers, each lane repeated
+//   Pixels(p)                   the unit's inputs p[0 .. kUnit), repeated
+//   Store(r, y, stride, n)      R floats of each of the first n pixels
+#ifndef TFREWPRUNE_SIMD_GROUP_AVX512_H_
+#define TFREWPRUNE_SIMD_GROUP_AVX512_H_
+
+#include <cstddef>
+#include <cstring>
+
+#include "simd/vec_avx512.h"
+
+namespace tfrewprune {
+
+inline constexpr __mmask16 kAllLanes = 0xffff;
+
+// 16 rows a pass, two pixels. Register 0 holds rows 0 1 4 5 8 9 12 13, register
+// 1 the others, each row twice: what unpack makes of a vector of weights.
+template <int kSixteens>
+struct PairAvx512 {
+  using Vec = F32x16Avx512;
+  using Reg = __m512;
+  static constexpr int kRows = 16 * kSixteens;
+  static constexpr int kUnit = 2;
+  static constexpr int kRegisters = 2 * kSixteens;
+
+  TFREWPRUNE_VEC void Spread(const float* w, Reg (&r)[kRegisters]) {
+    Unroll<kSixteens>([&](auto i) TFREWPRUNE_INLINE {
+      const Reg v = Vec::Load(w + 16 * i);
+      r[2 * i] = _mm512_maskz_unpacklo_ps(kAllLanes, v, v);
+      r[2 * i + 1] = _mm512_maskz_unpackhi_ps(kAllLanes, v, v);
+    });
+  }
+  TFREWPRUNE_VEC Reg Pixels(const float* p) {
+    double pair;
+    std::memcpy(&pair, p, sizeof(pair));
+    return _mm512_castpd_ps(_mm512_set1_pd(pair));
+  }
+  TFREWPRUNE_VEC void Store(const Reg (&r)[kRegisters], float* y,
+                            ptrdiff_t stride, int pixels) {
+    Unroll<kSixteens>([&](auto i) TFREWPRUNE_INLINE {
+      Vec::Store(y + 16 * i, _mm512_maskz_shuffle_ps(kAllLanes, r[2 * i],
+                                                     r[2 * i + 1], 0x88));
+    });
+    if (pixels < 2) return;
+    Unroll<kSixteens>([&](auto i) TFREWPRUNE_INLINE {
+      Vec::Store(y + stride + 16 * i,
+                 _mm512_maskz_shuffle_ps(kAllLanes, r[2 * i], r[2 * i + 1],
+                                         0xdd));
+    });
+  }
+};
+
+// Four pixels in the 128-bit lanes of a row each: 4 or 8 rows.
+template <int kFours>
+struct QuadAvx512 {
+  using Vec = F32x16Avx512;
+  using Reg = __m512;
+  static constexpr int kRows = 4 * kFours;
+  static constexpr int kUnit = 4;
+  static constexpr int kRegisters = kFours;
+
+  TFREWPRUNE_VEC void Spread(const float* w, Reg (&r)[kRegisters]) {
+    const __m512i index =
+        _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    Unroll<kFours>([&](auto i) TFREWPRUNE_INLINE {
+      r[i] = _mm512_maskz_permutexvar_ps(
+          kAllLanes, index, _mm512_castps128_ps512(_mm_loadu_ps(w + 4 * i)));
+    });
+  }
+  TFREWPRUNE_VEC Reg Pixels(const float* p) {
+    return _mm512_maskz_broadcast_f32x4(kAllLanes, _mm_loadu_ps(p));
+  }
+  TFREWPRUNE_VEC void Store(const Reg (&r)[kRegisters], float* y,
+                            ptrdiff_t stride, int pixels) {
+    const __m512i index =
+        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    Unroll<kFours>([&](auto i) TFREWPRUNE_INLINE {
+      const Reg v = _mm512_maskz_permutexvar_ps(kAllLanes, index, r[i]);
+      float* row = y + 4 * i;
+      _mm_storeu_ps(row, _mm512_maskz_extractf32x4_ps(0xf, v, 0));
+      if (pixels > 1) {
+        _mm_storeu_ps(row + stride, _mm512_maskz_extractf32x4_ps(0xf, v, 1));
+      }
+      if (pixels > 2) {
+        _mm_storeu_ps(row + 2 * stride,
+                      _mm512_maskz_extractf32x4_ps(0xf, v, 2));
+      }
+      if (pixels > 3) {
+        _mm_storeu_ps(row + 3 * stride,
+                      _mm512_maskz_extractf32x4_ps(0xf, v, 3));
+      }
+    });
+  }
+};
+
+// out[c * out_stride + p] = in[p * in_stride + c], 16 x 16 at a time.
+inline void TransposeAvx512(const float* in, ptrdiff_t in_stride, int pixels,
+                            int channels, float* out, ptrdiff_t out_stride) {
+  for (int p = 0; p < pixels; p += 16) {
+    const int np = pixels - p < 16 ? pixels - p : 16;
+    const __mmask16 stored = static_cast<__mmask16>((1u << np) - 1);
+    for (int c = 0; c < channels; c += 16) {
+      const int nc = channels - c < 16 ? channels - c : 16;
+      const __mmask16 loaded = static_cast<__mmask16>((1u << nc) - 1);
+      const float* from = in + p * in_stride + c;
+      float* to = out + c * out_stride + p;
+      __m512 a[16], b[16];
+      Unroll<16>([&](auto i) TFREWPRUNE_INLINE {
+        // Rows past the end repeat the last one: read, never stored.
+        a[i] = _mm512_maskz_loadu_ps(loaded,
+                                     from + (i < np ? i : np - 1) * in_stride);
+      });
+      Unroll<8>([&](auto i) TFREWPRUNE_INLINE {
+        b[2 * i] = _mm512_maskz_unpacklo_ps(kAllLanes, a[2 * i], a[2 * i + 1]);
+        b[2 * i + 1] =
+            _mm512_maskz_unpackhi_ps(kAllLanes, a[2 * i], a[2 * i + 1]);
+      });
+      Unroll<4>([&](auto i) TFREWPRUNE_INLINE {
+        Unroll<2>([&](auto j) TFREWPRUNE_INLINE {
+          const __m512d x = _mm512_castps_pd(b[4 * i + j]);
+          const __m512d y = _mm512_castps_pd(b[4 * i + j + 2]);
+          a[4 * i + 2 * j] =
+              _mm512_castpd_ps(_mm512_maskz_unpacklo_pd(0xff, x, y));
+          a[4 * i + 2 * j + 1] =
+              _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xff, x, y));
+        });
+      });
+      Unroll<4>([&](auto i) TFREWPRUNE_INLINE {  // a[4 q + i]: channel i, q = 4 px
+        const __m512 low02 =
+            _mm512_maskz_shuffle_f32x4(kAllLanes, a[i], a[4 + i], 0x88);
+        const __m512 low13 =
+            _mm512_maskz_shuffle_f32x4(kAllLanes, a[i], a[4 + i], 0xdd);
+        const __m512 high02 =
+            _mm512_maskz_shuffle_f32x4(kAllLanes, a[8 + i], a[12 + i], 0x88);
+        const __m512 high13 =
+            _mm512_maskz_shuffle_f32x4(kAllLanes, a[8 + i], a[12 + i], 0xdd);
+        b[i] = _mm512_maskz_shuffle_f32x4(kAllLanes, low02, high02, 0x88);
+        b[4 + i] = _mm512_maskz_shuffle_f32x4(kAllLanes, low13, high13, 0x88);
+        b[8 + i] = _mm512_maskz_shuffle_f32x4(kAllLanes, low02, high02, 0xdd);
+        b[12 + i] = _mm512_maskz_shuffle_f32x4(kAllLanes, low13, high13, 0xdd);
+      });
+      Unroll<16>([&](auto i) TFREWPRUNE_INLINE {
+        if (i < nc) _mm512_mask_storeu_ps(to + i * out_stride, stored, b[i]);
+      });
+    }
+  }
+}
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_SIMD_GROUP_AVX512_H_
