@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""convert(): what is packed, what is left dense and why, and that nothing else moves."""
+"""convert(): what is packed, what is left dense and why; nothing else moves."""
 
 import os
 from dataclasses import dataclass

@@ -145,10 +145,11 @@ def _operator_code(model: Model, builtin: int, version: int) -> int:
 def _drop_operator_codes(model: Model) -> None:
     """Removes the packed operators' codes, keeping the order of all others."""
     codes = model.tree.operatorCodes
-    names = {name.encode() for name in options.OPERATORS}
-    kept = [i for i, code in enumerate(codes) if code.customCode not in names]
+    operators = [op for graph in model.subgraphs for op in graph.operators or ()]
+    used = {operator.opcodeIndex for operator in operators}
+    ours = {name.encode() for name in options.OPERATORS}
+    kept = [i for i, code in enumerate(codes) if i in used or code.customCode not in ours]
     renumbered = {old: new for new, old in enumerate(kept)}
-    for subgraph in model.subgraphs:
-        for operator in subgraph.operators or ():
-            operator.opcodeIndex = renumbered[operator.opcodeIndex]
+    for operator in operators:
+        operator.opcodeIndex = renumbered[operator.opcodeIndex]
     model.tree.operatorCodes = [codes[i] for i in kept]
