@@ -293,6 +293,34 @@ def test_one_payload_serves_two_layers(rng):
     np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-3)
 
 
+def test_layers_inside_the_branches_of_an_if(rng):
+    branches = [tiny.sparse_weights(rng, (16, 12)) for _ in range(2)]
+    graphs = [tiny.fully_connected_model(w, (2, 12)) for w in branches]
+    for graph in graphs:
+        graph.tensors[graph.outputs[0]].shape = (2, 16)
+    main = tiny.Graph()
+    condition = main.tensor("condition", (), dtype=schema.TensorType.BOOL)
+    x, y = main.tensor("x", (2, 12)), main.tensor("y", (2, 16))
+    options = schema.IfOptionsT()
+    options.thenSubgraphIndex, options.elseSubgraphIndex = 1, 2
+    main.operators = [
+        tiny.Operator(
+            schema.BuiltinOperator.IF,
+            [condition, x],
+            [y],
+            builtin_options=options,
+            builtin_options_type=schema.BuiltinOptions.IfOptions,
+        )
+    ]
+    main.inputs, main.outputs = [condition, x], [y]
+    interpreter = start(tiny.build(main, *graphs))
+    assert ask(interpreter.our_delegate, "tfrewprune_claimed_nodes") == 2
+    values = normal(rng, 2, 12)
+    for taken, weights in zip([True, False], branches, strict=True):
+        received = run(interpreter, np.array(taken), values)
+        assert_close(received, values.astype(np.float64) @ weights.T)
+
+
 def test_xnnpack_takes_what_is_not_ours(rng):
     graph, expected = two_layers(rng)
     last = graph.outputs[0]
