@@ -148,7 +148,11 @@ def _drop_operator_codes(model: Model) -> None:
     operators = [op for graph in model.subgraphs for op in graph.operators or ()]
     used = {operator.opcodeIndex for operator in operators}
     ours = {name.encode() for name in options.OPERATORS}
-    kept = [i for i, code in enumerate(codes) if i in used or code.customCode not in ours]
+    kept = [
+        index
+        for index, code in enumerate(codes)
+        if index in used or code.customCode not in ours
+    ]
     renumbered = {old: new for new, old in enumerate(kept)}
     for operator in operators:
         operator.opcodeIndex = renumbered[operator.opcodeIndex]

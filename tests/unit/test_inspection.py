@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""inspect_model(): figures of dense and of packed layers, as JSON."""
+
+import json
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from dense_models import block_sparse, conv, conv_model, finish, fully_connected, plain
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import Graph
+
+import tfrewprune as trp
+from tfrewprune.converter.flatbuffer import read_model, write_model
+from tfrewprune.inspection import detect_structure
+from tfrewprune.structures.layout import KernelShape
+
+WEIGHTS = block_sparse((64, 3, 3, 32), keep=1 / 8)
+
+
+def sample() -> bytes:
+    graph = Graph()
+    x = graph.tensor("x", (1, 14, 14, 32))
+    y = conv(graph, x, WEIGHTS, np.zeros(64), name="stage1/conv;stage1/relu")
+    dense = np.random.default_rng(0).standard_normal((10, 14 * 14 * 64))
+    y = fully_connected(graph, y, dense, np.zeros(10), name="logits")
+    return finish(graph, [x], [y])
+
+
+def test_figures_of_dense_and_packed_layers():
+    content = sample()
+    packed = trp.convert(content, verify=False)
+    kept = np.count_nonzero(WEIGHTS)
+    for model, is_packed in ((content, False), (packed, True)):
+        first, second = trp.inspect_model(model)
+        assert (first.name, first.op) == ("stage1/conv", "CONV_2D")
+        assert first.shape == (64, 3, 3, 32)
+        assert (first.weights, first.kept) == (WEIGHTS.size, kept)
+        assert first.sparsity == pytest.approx(1 - kept / WEIGHTS.size)
+        assert first.structure == "Block(rows=16, columns=1)"
+        assert first.bytes_dense == WEIGHTS.nbytes
+        assert 4 * kept < first.bytes_packed < 1.08 * 4 * kept
+        assert first.macs == WEIGHTS.size * 14 * 14
+        assert (first.packed, first.reason) == (is_packed, None)
+        assert first.predicted_packed_us < first.predicted_dense_us / 2
+        assert (second.name, second.op) == ("logits", "FULLY_CONNECTED")
+        assert (second.sparsity, second.structure) == (0, None)
+        assert (second.packed, second.reason) == (False, "no weight is 0")
+
+
+def test_the_payload_has_the_bytes_that_were_announced():
+    content = sample()
+    announced = trp.inspect_model(content)[0].bytes_packed
+    packed = trp.inspect_model(trp.convert(content, verify=False))[0].bytes_packed
+    assert packed == announced
+
+
+def test_records_are_json(tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(sample())
+    rows = json.loads(json.dumps([r.to_json() for r in trp.inspect_model(path)]))
+    assert rows[0]["name"] == "stage1/conv"
+    assert rows[0]["shape"] == [64, 3, 3, 32]
+
+
+def test_layers_that_cannot_be_packed_say_why():
+    graph = Graph()
+    x = graph.tensor("x", (1, 6, 6, 4))
+    weights = graph.constant("depthwise", np.ones((1, 3, 3, 4)))
+    bias = graph.constant("bias", np.zeros(4))
+    y = plain(graph, "DEPTHWISE_CONV_2D", [x, weights, bias], (1, 6, 6, 4), "d")
+    sizes = graph.constant("sizes", np.ones(4))
+    y = plain(graph, "TRANSPOSE_CONV", [sizes, weights, y], (1, 6, 6, 4), "t")
+    records = trp.inspect_model(finish(graph, [x], [y]))
+    assert [r.reason for r in records] == [
+        "depthwise convolutions are not packed",
+        "transposed convolutions are not packed",
+    ]
+    assert [r.kept for r in records] == [None, None]
+
+
+def test_damaged_weights_are_a_reason_not_an_exception():
+    weights = WEIGHTS.copy()
+    weights[0, 0, 0, 0] = np.nan
+    (record,) = trp.inspect_model(conv_model(weights, (1, 8, 8, 32), np.zeros(64)))
+    assert "1 of 18432 weights are NaN or Inf" in record.reason
+
+
+def test_a_damaged_payload_is_a_reason_not_an_exception():
+    packed = trp.convert(sample(), verify=False).replace(b"TFRP", b"XXXX")
+    record = trp.inspect_model(packed)[0]
+    assert record.packed and "magic" in record.reason
+
+
+def test_macs_need_known_sizes():
+    model = read_model(conv_model(WEIGHTS, (1, 8, 8, 32), np.zeros(64)))
+    names = [t.name for t in model.subgraphs[0].tensors]
+    output = model.subgraphs[0].tensors[names.index(b"y")]
+    for signature, macs in (
+        ([-1, 8, 8, 64], WEIGHTS.size * 64),
+        ([1, -1, 8, 64], None),
+    ):
+        output.shapeSignature = np.array(signature, np.int32)
+        (record,) = trp.inspect_model(write_model(model))
+        assert record.macs == macs
+
+
+def test_quantized_weights_say_their_type():
+    model = read_model(conv_model(WEIGHTS, (1, 8, 8, 32), np.zeros(64)))
+    model.subgraphs[0].tensors[1].type = schema.TensorType.INT8
+    (record,) = trp.inspect_model(write_model(model))
+    assert record.reason == "weights are INT8, only FLOAT32 and FLOAT16 are packed"
+
+
+STRUCTURES = [
+    trp.Filter(),
+    trp.Channel(),
+    trp.Column(),
+    trp.Block(32, 1),
+    trp.Block(16, 1),
+    trp.Block(8, 1),
+    trp.Block(4, 1),
+    trp.Block(2, 1),
+    trp.Block(1, 4),
+    trp.Block(8, 4),
+    trp.Block(1, 16),
+    trp.Unstructured(),
+]
+
+
+@pytest.mark.parametrize("structure", STRUCTURES, ids=repr)
+@settings(max_examples=10, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    taps=st.sampled_from([1, 9]),
+    keep=st.floats(0.2, 0.6),
+)
+def test_the_structure_that_pruned_is_found(structure, seed, taps, keep):
+    generator = np.random.default_rng(seed)
+    shape = KernelShape(taps, 64, 96)
+    if taps == 1 and structure == trp.Column():
+        structure = trp.Channel()  # the same groups, under the coarser name
+    kept = generator.random(structure.group_grid(shape)) < keep
+    kept.flat[0], kept.flat[-1] = True, False
+    mask = structure.expand(kept, shape).reshape(-1, 96).T
+    weights = generator.uniform(1, 2, mask.shape) * mask
+    assert detect_structure(weights, taps) == structure
