@@ -91,16 +91,20 @@ def lamp_scores(energy: np.ndarray) -> np.ndarray:
 
 
 def _by_rate(target, kernel, rate, recipe, notes) -> np.ndarray:
+    """The groups of largest rms for as long as their weights fit into 1 / rate."""
     structure, shape = target.structure, target.shape
-    count = structure.group_count(shape)
-    asked = int(count / rate + 1e-9)
-    keep = min(count, max(asked, recipe.minimum_groups))
+    rms = structure.rms(kernel, shape)
+    order = np.argsort(-rms, axis=None, kind="stable")
+    weights = np.cumsum(structure.group_sizes(shape).ravel()[order])
+    allowed = shape.weights / rate * (1 + 1e-9)
+    asked = int(np.searchsorted(weights, allowed, side="right"))
+    keep = min(rms.size, max(asked, recipe.minimum_groups))
     if keep > asked:
         notes[target.path_key] = (
-            f"rate {rate:g} would keep {asked} of {count} groups; kept {keep} "
+            f"rate {rate:g} would keep {asked} of {rms.size} groups; kept {keep} "
             f"(minimum_groups={recipe.minimum_groups})"
         )
-    return structure.select(structure.rms(kernel, shape), shape, keep)
+    return structure.select(rms, shape, keep)
 
 
 def _by_threshold(target, kernel, recipe, notes) -> np.ndarray:

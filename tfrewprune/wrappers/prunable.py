@@ -129,15 +129,14 @@ class Prunable(keras.layers.Wrapper):
     def load_own_variables(self, store):
         names = list(store.keys())
         variables = self._trainable_variables + self._non_trainable_variables
-        if all(str(index) in names for index in range(len(variables))):
-            for index, variable in enumerate(variables):
-                variable.assign(store[str(index)])
-        elif any(name.isdigit() for name in names):
+        stored = sum(name.isdigit() for name in names)
+        if stored != len(variables):
             raise ValueError(
                 f"Layer {self.name!r} has {len(variables)} variables of pruning state; "
-                f"the file has {sum(name.isdigit() for name in names)}. Was it saved "
-                "with another method?"
+                f"the file has {stored}. Was it saved with another method?"
             )
+        for index, variable in enumerate(variables):
+            variable.assign(store[str(index)])
         for attribute, spec in self._kernels.items():
             if f"{attribute}_mask" not in names:
                 continue

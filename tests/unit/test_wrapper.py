@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prunable, wrap and strip: same function, saved state, plain model at the end."""
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from tfrewprune.methods import GroupLasso, Magnitude
+from tfrewprune.pipeline import hard_prune, reweighted_train, sparsity_summary, strip
+from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.structures import Block, Filter
+from tfrewprune.wrappers import MaskConstraint, Prunable, hooked_kernels, wrap
+
+pytestmark = pytest.mark.backend
+layers = keras.layers
+X = np.random.default_rng(0).standard_normal((32, 8, 8, 3)).astype(np.float32)
+Y = X.mean((1, 2)).argmax(1)
+RECIPE = Recipe(Rule("body", rate=8), strength=1e-3, refreshes=1, reweighted_epochs=1)
+
+
+def functional_model() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(16, 3, padding="same", name="stem")(inputs)
+    inner = keras.Sequential(
+        [keras.Input((8, 8, 16)), layers.Conv2D(16, 3, padding="same", name="body")],
+        name="inner",
+    )
+    x = layers.Add()([x, inner(inner(x))])  # shared: called twice
+    x = layers.BatchNormalization()(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(3, name="head")(x), name="net")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"])
+    return model
+
+
+def test_wrap_changes_nothing_but_the_penalty():
+    model = functional_model()
+    wrapped = wrap(model, RECIPE)
+    np.testing.assert_allclose(
+        wrapped.predict(X, verbose=0), model.predict(X, verbose=0), atol=1e-5
+    )
+    assert wrapped.compiled and wrapped.optimizer is not model.optimizer
+    assert model.losses == [] and len(wrapped.losses) == 1
+    (target,) = hooked_kernels(wrapped)
+    assert target.path == "inner/body"
+    alpha = target.penalty.state["alpha"]
+    assert any(alpha is variable for variable in wrapped.non_trainable_variables)
+    expected = 1 / (target.structure.rms(target.kernel(), target.shape) + 1e-3)
+    np.testing.assert_allclose(np.asarray(alpha), expected, rtol=1e-5)
+    assert len(wrapped.trainable_variables) == len(model.trainable_variables)
+
+
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_resume_in_the_penalized_phase_is_exact(tmp_path, weights_only):
+    wrapped = wrap(functional_model(), RECIPE)
+    reweighted_train(wrapped, RECIPE, X, Y, verbose=0)
+    (target,) = hooked_kernels(wrapped)
+    target.variable.assign(np.asarray(target.variable.value) * 0.5)  # alpha is older
+    if weights_only:
+        wrapped.save_weights(tmp_path / "state.weights.h5")
+        restored = wrap(functional_model(), RECIPE)
+        restored.load_weights(tmp_path / "state.weights.h5")
+    else:
+        wrapped.save(tmp_path / "state.keras")
+        restored = keras.models.load_model(tmp_path / "state.keras")
+    (again,) = hooked_kernels(restored)
+    for name, value in target.penalty.state.items():
+        np.testing.assert_array_equal(
+            np.asarray(value), np.asarray(again.penalty.state[name])
+        )
+    left, right = (m.evaluate(X, Y, verbose=0) for m in (wrapped, restored))
+    np.testing.assert_allclose(left, right, rtol=1e-5)
+
+
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_resume_in_the_masked_phase_is_exact(tmp_path, weights_only):
+    wrapped = wrap(functional_model(), RECIPE)
+    hard_prune(wrapped, RECIPE)
+    if weights_only:
+        wrapped.save_weights(tmp_path / "state.weights.h5")
+        restored = wrap(functional_model(), RECIPE)
+        restored.load_weights(tmp_path / "state.weights.h5")
+    else:
+        wrapped.save(tmp_path / "state.keras")
+        restored = keras.models.load_model(tmp_path / "state.keras")
+        assert restored.losses == [], "the penalty has ended"
+    (target,), (again,) = hooked_kernels(wrapped), hooked_kernels(restored)
+    np.testing.assert_array_equal(target.mask.groups, again.mask.groups)
+    restored.fit(X, Y, verbose=0)
+    kept = again.mask.weight_mask(again.variable.shape).sum()
+    assert np.count_nonzero(np.asarray(again.variable.value)) == kept
+
+
+def test_a_file_of_another_method_is_refused(tmp_path):
+    other = RECIPE.replace(method=GroupLasso())
+    wrap(functional_model(), RECIPE).save_weights(tmp_path / "state.weights.h5")
+    with pytest.raises(ValueError, match="Was it saved with another method"):
+        wrap(functional_model(), other).load_weights(tmp_path / "state.weights.h5")
+
+
+@pytest.mark.parametrize("phase", ["penalized", "masked", "unpenalized"])
+def test_strip_gives_a_plain_model(tmp_path, phase):
+    model = functional_model()
+    recipe = RECIPE
+    if phase == "unpenalized":
+        recipe = RECIPE.replace(method=Magnitude())
+    wrapped = wrap(model, recipe)
+    if phase == "masked":
+        hard_prune(wrapped, recipe)
+    expected = wrapped.predict(X, verbose=0)
+    plain = strip(wrapped)
+    np.testing.assert_allclose(plain.predict(X, verbose=0), expected, atol=1e-5)
+    assert not any(isinstance(x, Prunable) for x in plain._flatten_layers())
+    assert [v.shape for v in plain.weights] == [v.shape for v in model.weights]
+    plain.save(tmp_path / "plain.keras")
+    with zipfile.ZipFile(tmp_path / "plain.keras") as archive:
+        assert b"tfrewprune" not in archive.read("config.json")
+    zeros = np.sum(np.asarray(plain.get_layer("inner").get_layer("body").kernel) == 0)
+    assert zeros == (16 * 9 * 16 * 7 / 8 if phase == "masked" else 0)
+
+
+def test_a_stripped_file_loads_where_tfrewprune_is_not_installed(tmp_path):
+    model = functional_model()
+    hard_prune(model, RECIPE)
+    strip(model).save(tmp_path / "plain.keras")
+    program = (
+        "import sys; sys.modules['tfrewprune'] = None\n"
+        "import keras; model = keras.models.load_model(sys.argv[1])\n"
+        "print(model.count_params())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "plain.keras")],
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout.split() == [str(model.count_params())], result.stderr
+
+
+def test_prunable_by_hand_in_a_subclassed_model():
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.body = Prunable(layers.Dense(32, activation="relu"), Filter())
+            self.head = layers.Dense(3)
+
+        def call(self, x):
+            return self.head(self.body(layers.Flatten()(x)))
+
+    model = Net()
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(X, Y, verbose=0)
+    (target,) = hooked_kernels(model)
+    assert target.path == "dense" or target.path.startswith("dense_")
+    assert target.penalty.state["alpha"].shape == (32,)
+    hard_prune(model, Recipe(Rule("dense*", structure=Filter(), rate=4)))
+    model.fit(X, Y, verbose=0)
+    assert (np.abs(target.kernel()).sum((0, 1)) > 0).sum() == 8
+    with pytest.raises(ValueError, match="strip: only built Sequential and functional"):
+        strip(model)
+
+
+def test_masking_and_training_flags_pass_through():
+    wrapped = Prunable(layers.Dense(32), Block(8, 1))
+    model = keras.Sequential([keras.Input((5, 16)), layers.Masking(), wrapped])
+    assert wrapped.supports_masking == layers.Dense(32).supports_masking
+    assert model.output_shape == (None, 5, 32)
+
+
+def test_config_round_trip():
+    wrapper = Prunable(
+        layers.Dense(32, name="body"), Block(8, 1), GroupLasso(), 0.5, penalized=False
+    )
+    config = json.loads(json.dumps(wrapper.get_config()))
+    restored = Prunable.from_config(config)
+    assert restored.get_config() == wrapper.get_config()
+    assert (restored.name, restored.layer.units) == ("body", 32)
+
+
+@pytest.mark.parametrize(
+    "layer, message",
+    [
+        (layers.BatchNormalization(name="norm"), "'norm' .*no weight matrix"),
+        (layers.ReLU(name="relu"), "'relu' .*it has no weights"),
+        (layers.Dense(4, name="cold", trainable=False), "'cold' .*frozen"),
+    ],
+)
+def test_layers_that_cannot_be_prunable(layer, message):
+    with pytest.raises(ValueError, match=message):
+        Prunable(layer).build((None, 8))
+
+
+def test_what_cannot_be_wrapped_says_so():
+    class Net(keras.Model):
+        pass
+
+    with pytest.raises(ValueError, match=r"is a subclassed model.*Use attach\(model"):
+        wrap(Net(), RECIPE)
+    with pytest.raises(ValueError, match="is not built"):
+        wrap(keras.Sequential([layers.Dense(3)]), RECIPE)
+    with pytest.raises(ValueError, match="has Prunable layers already"):
+        wrap(wrap(functional_model(), RECIPE), RECIPE)
+
+
+def test_kernels_inside_other_layers_are_attached():
+    inputs = keras.Input((6, 16))
+    inner = layers.TimeDistributed(layers.Dense(32, name="inside"), name="outside")
+    model = keras.Model(inputs, inner(inputs))
+    recipe = Recipe(Rule("inside", rate=4))
+    wrapped = wrap(model, recipe)
+    (target,) = hooked_kernels(wrapped)
+    assert target.path == "outside/inside" and len(wrapped.losses) == 1
+    rows = hard_prune(wrapped, recipe)
+    assert [row.rate for row in rows if row.reason is None] == [4.0]
+    assert isinstance(target.variable.constraint, MaskConstraint)
+    assert [row.kept for row in sparsity_summary(strip(wrapped))] == [128]
