@@ -1,13 +1,90 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A whole experiment in little: trained, pruned, converted, timed, resumed."""
+"""The experiments' training parts, and one whole experiment in little."""
 
 import numpy as np
 import pytest
 
-from tfrewprune.experiments.lenet5 import BLOCK_RATES, LeNet5
+from tfrewprune.experiments import datasets, resnet8, training
+from tfrewprune.experiments.experiment import count_weights
+from tfrewprune.experiments.lenet5 import BLOCK_RATES, LeNet5, recipe
 from tfrewprune.experiments.runs import RunLog
 
-pytestmark = pytest.mark.slow
+
+def random_images(count, size=8):
+    random = np.random.default_rng(0)
+    images = random.random((count, size, size, 3), np.float32)
+    labels = np.arange(count)
+    empty = images[:0], labels[:0]
+    return datasets.ImageData(images, labels, *empty, *empty)
+
+
+def test_crops_without_margin_are_the_images_or_their_mirror_images():
+    data = random_images(training.BATCH_SIZE + 30)
+    batches = training.crops_and_flips(data, seed=1, margin=0)
+    seen = []
+    flipped = 0
+    for index in range(len(batches)):
+        for crop, label in zip(*batches[index], strict=True):
+            image = data.x_train[label]
+            mirrored = not np.array_equal(crop, image)
+            np.testing.assert_array_equal(crop, image[:, ::-1] if mirrored else image)
+            flipped += mirrored
+            seen.append(label)
+    assert sorted(seen) == list(range(len(data.x_train)))  # each once an epoch
+    assert 0.3 < flipped / len(seen) < 0.7
+
+
+def test_crops_move_the_image_by_at_most_the_margin():
+    data = random_images(training.BATCH_SIZE)
+    crops, labels = training.crops_and_flips(data, seed=2, margin=2)[0]
+    shifts = set()
+    for crop, label in zip(crops, labels, strict=True):
+        wide = np.pad(data.x_train[label], ((2, 2), (2, 2), (0, 0)), mode="reflect")
+        found = [
+            (top, left)
+            for top in range(5)
+            for left in range(5)
+            for image in (crop, crop[:, ::-1])
+            if np.array_equal(image, wide[top : top + 8, left : left + 8])
+        ]
+        assert found
+        shifts.update(found)
+    assert len(shifts) > 15  # of 25
+
+
+def test_the_order_of_the_crops_follows_the_seed():
+    data = random_images(40)
+    first, again, other = (
+        training.crops_and_flips(data, seed)[0] for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first[0], again[0])
+    assert first[1].tolist() != other[1].tolist()
+
+
+def test_unknown_methods_have_no_recipe():
+    with pytest.raises(ValueError, match="Expected one of .*got 'dense'"):
+        recipe("dense", LeNet5.full_plan)
+    with pytest.raises(ValueError, match="Expected one of .*got 'dense'"):
+        resnet8.recipe("dense", resnet8.QUICK, None)
+
+
+def test_resnet8_recipe_prunes_all_kernels_together_to_a_quarter():
+    try:
+        model = resnet8.pretrained()
+    except FileNotFoundError as reason:
+        pytest.skip(str(reason))
+    import tfrewprune
+
+    before = count_weights(model)
+    tfrewprune.hard_prune(
+        model, resnet8.recipe("magnitude-block", resnet8.Plan(), model)
+    )
+    after = count_weights(model)
+    assert before["weights"] == after["weights"] == 77_360
+    assert before["rate"] == 1
+    assert 4 <= after["rate"] < 4.1
+    kept = after["kept_in_layer"]
+    assert kept["conv2d"] == 432 and kept["dense"] == 640  # both left dense
 
 
 @pytest.fixture
@@ -29,6 +106,7 @@ def stripes(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_quick_run_trains_prunes_converts_and_resumes(stripes, capsys):
     try:
         import tfrewprune

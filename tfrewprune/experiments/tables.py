@@ -74,7 +74,7 @@ def build(title: str, methods: Sequence[str], summary: Summary) -> Table:
         "ms ours",
         "faster",
     ):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for method in methods:
         row = summary.get(method)
         if row is None:
@@ -102,7 +102,7 @@ def show(
     console: Console | None = None,
 ) -> None:
     """Prints the table of ``log`` and which goals the means reach."""
-    console = console or Console(width=120)
+    console = console or Console(width=132)
     summary = summarize(log)
     if not summary:
         console.print(f"{title}: no finished run in {log.path}")
