@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole models from keras.applications, pruned and timed beside LiteRT dense."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from tfrewprune.benchmark.compare import compare_models
+from tfrewprune.benchmark.profile import time_layers
+from tfrewprune.converter import convert
+from tfrewprune.inspection import LayerRecord, inspect_model
+
+MODELS = {
+    "resnet50": ("ResNet50", {"include_top": True}),
+    "vgg16": ("VGG16", {"include_top": False}),
+    "mobilenet_v2": ("MobileNetV2", {"include_top": True}),
+}
+"""Class in `keras.applications` and its arguments; VGG-16 without its dense layers."""
+
+
+def measure_model(
+    name: str,
+    *,
+    rate: float = 8,
+    threads: int = 1,
+    isa: str | None = None,
+    min_seconds: float = 6.0,
+) -> dict[str, Any]:
+    """Prunes a model with random weights, converts it and times it.
+
+    Every convolution but the first, and every pointwise one in MobileNetV2, loses
+    Block(16, 1) blocks by magnitude. Speed does not depend on what the weights mean,
+    so they are not trained.
+
+    Args:
+        name: One of `MODELS`.
+        rate: Weights / surviving weights of each pruned layer.
+        threads: Threads of both sides.
+        isa: Kernels; None is the best of this CPU.
+        min_seconds: How long to time the pair.
+
+    Returns:
+        JSON-able figures: times, ratio, how many times fewer multiplications, how many
+        seconds packing took, and where the packed model's time goes by layer.
+
+    Raises:
+        ValueError: If the name is unknown.
+        WrongResultError: If the packed model computes something else.
+    """
+    if name not in MODELS:
+        raise ValueError(
+            f"Invalid model. Expected one of {sorted(MODELS)}. Received: {name!r}"
+        )
+    dense = _pruned_model(name, rate)
+    started = time.perf_counter()
+    packed = convert(dense, verify=False)
+    packing_seconds = time.perf_counter() - started
+    with tempfile.TemporaryDirectory() as folder:
+        dense_path = _write(folder, "dense.tflite", dense)
+        packed_path = _write(folder, "packed.tflite", packed)
+        comparison = compare_models(
+            packed_path,
+            dense_path,
+            threads=threads,
+            isa=isa,
+            min_seconds=min_seconds,
+        )
+    layers = list(time_layers(packed, threads=threads, isa=isa, min_seconds=0.1))
+    in_packed = sum(x.packed.median for x in layers if x.packed_in_model)
+    in_dense = sum(x.dense.median for x in layers if not x.packed_in_model)
+    mac_rate = _mac_rate(inspect_model(packed))
+    return {
+        "model": name,
+        "rate": rate,
+        "mac_rate": mac_rate,
+        "speed_up_over_mac_rate": comparison.ratio.median / mac_rate,
+        "packing_seconds": packing_seconds,
+        "packed_layers_seconds": in_packed,
+        "dense_layers_seconds": in_dense,
+        "other_seconds": comparison.packed.median - in_packed - in_dense,
+        **comparison.to_dict(),
+        "layers": [
+            {
+                "name": layer.name,
+                "shape": list(layer.shape),
+                "packed": layer.packed_in_model,
+                "dense_seconds": layer.dense.median,
+                "packed_seconds": layer.packed.median,
+                "ratio": layer.ratio.median,
+            }
+            for layer in layers
+        ],
+    }
+
+
+def model_table(results: Iterable[Mapping[str, Any]]) -> Table:
+    """Makes the table of whole models."""
+    table = Table(title="Whole models, 224x224, one image")
+    table.add_column("model")
+    for head in (
+        "threads",
+        "fewer MACs",
+        "dense ms",
+        "ours ms",
+        "ratio",
+        "ratio / MACs",
+        "in packed layers",
+        "in dense layers",
+        "elsewhere",
+        "file",
+        "memory",
+        "load ms",
+        "packing s",
+    ):
+        table.add_column(head, justify="right", no_wrap=True)
+    for result in results:
+        dense_cost, packed_cost = result["dense_cost"], result["packed_cost"]
+        memory = load = "-"
+        if dense_cost and packed_cost:
+            memory = " -> ".join(
+                f"{cost['resident_bytes'] / 1e6:.0f}"
+                for cost in (dense_cost, packed_cost)
+            )
+            load = " -> ".join(
+                f"{cost['load_seconds'] * 1e3:.0f}"
+                for cost in (dense_cost, packed_cost)
+            )
+        table.add_row(
+            result["model"],
+            str(result["threads"]),
+            f"{result['mac_rate']:.2f}x",
+            f"{result['dense']['median'] * 1e3:.2f}",
+            f"{result['packed']['median'] * 1e3:.2f}",
+            f"{result['ratio']['median']:.2f}x",
+            f"{result['speed_up_over_mac_rate']:.2f}",
+            f"{result['packed_layers_seconds'] * 1e3:.2f}",
+            f"{result['dense_layers_seconds'] * 1e3:.2f}",
+            f"{result['other_seconds'] * 1e3:.2f}",
+            f"{result['dense_bytes'] / 1e6:.0f} -> {result['packed_bytes'] / 1e6:.0f} MB",
+            f"{memory} MB",
+            load,
+            f"{result['packing_seconds']:.1f}",
+        )
+    return table
+
+
+def _pruned_model(name: str, rate: float) -> bytes:
+    """A dense `.tflite` with pruned random weights."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras
+
+    from tfrewprune.converter.export import to_tflite
+    from tfrewprune.methods import Magnitude
+    from tfrewprune.pipeline import hard_prune, strip
+    from tfrewprune.recipe import Recipe, Rule
+
+    keras.utils.set_random_seed(0)
+    kind, arguments = MODELS[name]
+    model = getattr(keras.applications, kind)(
+        weights=None, input_shape=(224, 224, 3), **arguments
+    )
+    hard_prune(model, Recipe((Rule("*", rate=rate),), method=Magnitude()))
+    return to_tflite(strip(model))
+
+
+def _mac_rate(records: Iterable[LayerRecord]) -> float:
+    """Multiplications of all layers with weights, dense over surviving."""
+    known = [record for record in records if record.macs is not None]
+    kept = sum(record.macs * record.kept / record.weights for record in known)
+    return sum(record.macs for record in known) / kept
+
+
+def _write(folder: str, name: str, content: bytes) -> Path:
+    path = Path(folder) / name
+    path.write_bytes(content)
+    return path
