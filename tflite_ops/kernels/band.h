@@ -77,10 +77,18 @@ struct GemvKernelRow {
 
 struct PlanarKernelRow;
 
-// out[c * out_stride + p] = in[p * in_stride + c] for p < pixels, c < channels.
-using TransposeKernel = void (*)(const float* in, ptrdiff_t in_stride,
-                                 int pixels, int channels, float* out,
-                                 ptrdiff_t out_stride);
+// An image of `channels` interleaved channels to planes:
+//   out[c * plane_stride + r * out_row_stride + p] =
+//       in[r * in_row_stride + p * in_stride + c]
+// for r < rows, p < pixels, c < channels.
+struct TransposeJob {
+  const float* in;
+  ptrdiff_t in_stride, in_row_stride;
+  int rows, pixels, channels;
+  float* out;
+  ptrdiff_t plane_stride, out_row_stride;
+};
+using TransposeKernel = void (*)(const TransposeJob& job);
 
 // Everything one instruction set offers; `isa` kReference has no kernels.
 struct Kernels {

@@ -10,8 +10,7 @@ namespace tfrewprune {
 
 inline constexpr int kPlanarAvx512Count = 43;
 extern const PlanarKernelRow kPlanarAvx512[kPlanarAvx512Count];
-void TransposePlanesAvx512(const float* in, ptrdiff_t in_stride, int pixels,
-                           int channels, float* out, ptrdiff_t out_stride);
+void TransposePlanesAvx512(const TransposeJob& job);
 
 }  // namespace tfrewprune
 

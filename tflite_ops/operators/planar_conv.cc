@@ -8,6 +8,9 @@ namespace {
 // room for weights and output; without a halo a first-level cache's worth.
 constexpr int64_t kBlockBytes = 384 << 10;
 constexpr int64_t kPointwiseBlockBytes = 64 << 10;
+// A tile runs over bands of about so many bytes of weights before the next tile
+// does: more would have to come from afar again for every tile.
+constexpr uint64_t kBandBytes = 192 << 10;
 // Input rows that one task transposes when several threads share a block.
 constexpr int kRowsPerTask = 4;
 constexpr int kRegisters = 28;  // accumulators of a full tile
@@ -128,17 +131,36 @@ const char* PlanarConv::PrepareLayout() {
   block_rows_ = static_cast<int>(rows);
   block_pixels_ = static_cast<int>(pixels);
 
+  // A stored row starts with its first pixel of the image, at a cache line; the
+  // zeros left of it are those that end the row before.
+  const bool part_of_row = pixels < g.out_w;
+  int64_t border = 0;
+  for (int p = 0; p < g.stride_w; ++p) {
+    border = Max(border, DivideUp(Max(g.pad_left - p, 0), g.stride_w));
+    border = Max(border, phase_[p].reach);
+  }
+  const int64_t align = pixels > 8 ? 16 : 8;
   row_pitch_ = 0;
   for (int p = 0; p < g.stride_w; ++p) {
-    if (phase_[p].reach < 0) continue;
-    phase_[p].plane = row_pitch_;
-    row_pitch_ += pixels + phase_[p].reach;
+    Phase& phase = phase_[p];
+    if (phase.reach < 0) continue;
+    const int64_t left =
+        part_of_row ? 0 : DivideUp(Max(g.pad_left - p, 0), g.stride_w);
+    const int64_t count = pixels + phase.reach;
+    const int64_t image =
+        part_of_row
+            ? count
+            : Min(count, DivideUp(Max(g.in_w + g.pad_left - p, 0), g.stride_w)) -
+                  left;
+    phase.plane = row_pitch_ - left;
+    row_pitch_ += DivideUp(Max(image, 0) + border, align) * align;
   }
   // An odd number of cache lines from channel to channel: no two of the
   // sixteen that are stored together fall onto one set.
-  channel_stride_ = floats(rows, pixels) / g.in_c;
-  channel_stride_ = (DivideUp(channel_stride_, 16) | 1) * 16;
-  planes_floats_ = channel_stride_ * g.in_c + 64;
+  const int64_t stored_rows = (rows - 1) * row_step + halo_rows + 1;
+  channel_stride_ = (DivideUp(stored_rows * row_pitch_, 16) | 1) * 16;
+  first_ = DivideUp(border, 16) * 16;
+  planes_floats_ = first_ + channel_stride_ * g.in_c + 64 + border;
   if (planes_floats_ > INT32_MAX / int64_t{sizeof(float)}) {
     return "input too large: one row of it must stay below 2 GiB";
   }
@@ -164,7 +186,7 @@ const char* PlanarConv::PrepareOffsets() {
       while (next <= tap_y) start[next++] = static_cast<uint32_t>(i);
       offset_[i] = static_cast<int32_t>(
           (channel * channel_stride_ + tap_y * g.dilation_h * row_pitch_ +
-           phase_[tap_x % g.stride_w].plane + tap_x / g.stride_w) *
+           phase_[tap_x % g.stride_w].plane + tap_x / g.stride_w + first_) *
           int64_t{sizeof(float)});
     }
     while (next < stride) start[next++] = weights_.band_start[b + 1];
@@ -219,6 +241,13 @@ const char* PlanarConv::PrepareBlocks(const Kernels&) {
   // With enough blocks every worker takes whole ones, into planes of its own;
   // else all work on one block after the other, first on its transposition,
   // then on its tiles and bands.
+  const uint64_t bytes =
+      weights_.column_count * weights_.band_rows * sizeof(float);
+  bands_at_once_ = Max(1, weights_.band_count);
+  if (bytes > 2 * kBandBytes) {
+    bands_at_once_ = Max(
+        1, static_cast<int64_t>(weights_.band_count * kBandBytes / bytes));
+  }
   block_parallel_ = threads_ > 1 && blocks_ * int64_t{g.batch} >= 2 * threads_;
   const int copies = block_parallel_ ? threads_ : 1;
   if (!planes_.Allocate(planes_floats_ * copies)) return kOutOfMemory;
@@ -238,39 +267,50 @@ void PlanarConv::TransposeRows(const Block& block, float* planes, int begin,
                                int end) const {
   const ConvGeometry& g = geometry_;
   const bool part_of_row = block_pixels_ < g.out_w;
-  for (int r = begin; r < end; ++r) {
-    const int64_t in_y =
-        pack_rows_ ? int64_t{block.y + r} * g.stride_h - g.pad_top
-                   : int64_t{block.in_y} + r;
-    if (in_y < 0 || in_y >= g.in_h) continue;
-    const float* in = input_ + in_y * g.in_w * g.in_c;
-    for (int p = 0; p < g.stride_w; ++p) {
-      if (phase_[p].reach < 0) continue;
-      // Stored pixel i is input pixel stride * (x + i) + p - pad.
-      const int64_t first = int64_t{block.x} * g.stride_w + p - g.pad_left;
-      const int64_t count = block.x_end - block.x + phase_[p].reach;
-      int64_t from = first < 0 ? DivideUp(-first, g.stride_w) : 0;
-      from = Min(from, count);
-      int64_t to = first >= g.in_w ? 0 : DivideUp(g.in_w - first, g.stride_w);
-      to = Max(from, Min(to, count));
-      float* out = planes + r * row_pitch_ + phase_[p].plane;
-      if (to > from) {
-        transpose_(in + (first + from * g.stride_w) * g.in_c,
-                   ptrdiff_t{g.stride_w} * g.in_c, static_cast<int>(to - from),
-                   g.in_c, out + from, channel_stride_);
-      }
-      if (part_of_row) {  // the borders move: another block's data is there
-        for (int c = 0; c < g.in_c; ++c) {
-          float* plane = out + c * channel_stride_;
-          for (int64_t i = 0; i < from; ++i) plane[i] = 0.0f;
-          for (int64_t i = to; i < count; ++i) plane[i] = 0.0f;
-        }
+  const int64_t step = pack_rows_ ? g.stride_h : 1;
+  int64_t in_y = pack_rows_ ? int64_t{block.y} * step - g.pad_top : block.in_y;
+  in_y += begin * step;
+  for (; begin < end && in_y < 0; ++begin) in_y += step;
+  const int rows = static_cast<int>(Min(
+      end - begin, in_y >= g.in_h ? 0 : DivideUp(g.in_h - in_y, step)));
+  if (rows <= 0) return;
+  for (int p = 0; p < g.stride_w; ++p) {
+    if (phase_[p].reach < 0) continue;
+    // Stored pixel i is input pixel stride * (x + i) + p - pad.
+    const int64_t first = int64_t{block.x} * g.stride_w + p - g.pad_left;
+    const int64_t count = block.x_end - block.x + phase_[p].reach;
+    int64_t from = first < 0 ? DivideUp(-first, g.stride_w) : 0;
+    from = Min(from, count);
+    int64_t to = first >= g.in_w ? 0 : DivideUp(g.in_w - first, g.stride_w);
+    to = Max(from, Min(to, count));
+    float* out = planes + first_ + begin * row_pitch_ + phase_[p].plane;
+    if (to > from) {
+      TransposeJob job;
+      job.in = input_ +
+               (in_y * g.in_w + first + from * g.stride_w) * g.in_c;
+      job.in_stride = ptrdiff_t{g.stride_w} * g.in_c;
+      job.in_row_stride = step * g.in_w * g.in_c;
+      job.rows = rows;
+      job.pixels = static_cast<int>(to - from);
+      job.channels = g.in_c;
+      job.out = out + from;
+      job.plane_stride = channel_stride_;
+      job.out_row_stride = row_pitch_;
+      transpose_(job);
+    }
+    if (!part_of_row) continue;
+    // The borders move from block to block: other data may be there.
+    for (int c = 0; c < g.in_c; ++c) {
+      for (int r = 0; r < rows; ++r) {
+        float* row = out + c * channel_stride_ + r * row_pitch_;
+        for (int64_t i = 0; i < from; ++i) row[i] = 0.0f;
+        for (int64_t i = to; i < count; ++i) row[i] = 0.0f;
       }
     }
   }
 }
 
-void PlanarConv::RunTiles(float* planes, int tile_begin, int tile_end,
+void PlanarConv::RunTiles(const float* planes, int tile_begin, int tile_end,
                           uint32_t band, uint32_t band_end) const {
   for (int i = tile_begin; i < tile_end; ++i) {
     const Tile& tile = tiling_.tile(i);
@@ -279,13 +319,22 @@ void PlanarConv::RunTiles(float* planes, int tile_begin, int tile_end,
         layer_, band, band_end, static_cast<uint32_t>(tile.tap_begin),
         static_cast<uint32_t>(tile.tap_end), tile.last, planes, output_,
         segments);
-    if (band == 0) {
-      for (int s = 0; s < tile.segments; ++s) {
-        tables_->FillMissingRows(output_ + segments[s].output, tile.length,
-                                 layer_.output_stride);
-      }
+    if (band > 0) continue;
+    for (int s = 0; s < tile.segments; ++s) {
+      tables_->FillMissingRows(output_ + segments[s].output, tile.length,
+                               layer_.output_stride);
     }
   }
+}
+
+void PlanarConv::RunBands(const float* planes, int tile_begin, int tile_end,
+                          uint32_t band, uint32_t band_end) const {
+  do {  // once even without bands: rows that none carries
+    const uint32_t stop =
+        static_cast<uint32_t>(Min(band_end, band + bands_at_once_));
+    RunTiles(planes, tile_begin, tile_end, band, stop);
+    band = stop;
+  } while (band < band_end);
 }
 
 void PlanarConv::Run(int tasks, ThreadPool::Function function) {
@@ -311,7 +360,7 @@ void PlanarConv::Invoke(const float* input, float* output) {
         const int rows = self->pack_rows_ ? block.y_end - block.y
                                           : block.in_y_end - block.in_y;
         self->TransposeRows(block, planes, 0, rows);
-        self->RunTiles(planes, block.tile, block.tile_end, 0,
+        self->RunBands(planes, block.tile, block.tile_end, 0,
                        self->weights_.band_count);
       });
       continue;
@@ -337,7 +386,7 @@ void PlanarConv::Invoke(const float* input, float* output) {
         const int64_t t = task / self->band_tasks_;
         const uint64_t b = task % self->band_tasks_;
         const uint64_t bands = self->weights_.band_count;
-        self->RunTiles(
+        self->RunBands(
             self->planes_.get(),
             block.tile + static_cast<int>(tiles * t / self->tile_tasks_),
             block.tile + static_cast<int>(tiles * (t + 1) / self->tile_tasks_),

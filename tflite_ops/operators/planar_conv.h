@@ -38,7 +38,7 @@ class PlanarConv {
   };
   // Input columns whose index has one remainder by the stride.
   struct Phase {
-    int64_t plane;   // floats from a stored row to this phase
+    int64_t plane;   // floats from a stored row to this phase's first pixel
     int64_t reach;   // taps reach this many pixels past the output's
   };
 
@@ -48,7 +48,9 @@ class PlanarConv {
   bool AddTiles(Block* block);
   void TransposeRows(const Block& block, float* planes, int begin,
                      int end) const;
-  void RunTiles(float* planes, int tile, int tile_end, uint32_t band,
+  void RunTiles(const float* planes, int tile, int tile_end, uint32_t band,
+                uint32_t band_end) const;
+  void RunBands(const float* planes, int tile, int tile_end, uint32_t band,
                 uint32_t band_end) const;
   void Run(int tasks, ThreadPool::Function function);
 
@@ -64,6 +66,8 @@ class PlanarConv {
 
   int block_rows_ = 0, block_pixels_ = 0;
   int64_t row_pitch_ = 0, channel_stride_ = 0, planes_floats_ = 0;
+  int64_t first_ = 0;  // floats before the first stored pixel
+  int64_t bands_at_once_ = 1;
   bool pack_rows_ = false;  // only input rows under kernel row 0 are stored
   bool block_parallel_ = false;
   int band_tasks_ = 1, tile_tasks_ = 1;

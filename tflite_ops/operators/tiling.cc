@@ -8,6 +8,9 @@ namespace {
 // only the last units.
 constexpr int kSearchUnits = 64;
 
+// What a segment costs over its FMAs, in cycles a column.
+constexpr double kSegmentCycles = 0.25;
+
 template <class T>
 bool Grow(Buffer<T>* buffer, uint64_t used, uint64_t* capacity) {
   if (used < *capacity) return true;
@@ -39,8 +42,10 @@ void Tiling::Begin(const TileShape* shapes, int count, int unit,
     const TileShape& shape = shapes[i];
     shape_of_[shape.length] = i;
     max_segments_[shape.length] = shape.max_segments;
-    // The half cycle is for what a tile costs besides its columns.
-    cost_[shape.length] = (shape.cycles + 0.5) / shape.max_segments;
+    // Besides its columns a tile and a segment cost something; a shape that
+    // comes by many segments is seldom full.
+    cost_[shape.length] =
+        (shape.cycles + 0.5) / shape.max_segments + kSegmentCycles;
   }
 }
 

@@ -101,56 +101,79 @@ struct QuadAvx512 {
   }
 };
 
-// out[c * out_stride + p] = in[p * in_stride + c], 16 x 16 at a time.
-inline void TransposeAvx512(const float* in, ptrdiff_t in_stride, int pixels,
-                            int channels, float* out, ptrdiff_t out_stride) {
-  for (int p = 0; p < pixels; p += 16) {
-    const int np = pixels - p < 16 ? pixels - p : 16;
-    const __mmask16 stored = static_cast<__mmask16>((1u << np) - 1);
-    for (int c = 0; c < channels; c += 16) {
-      const int nc = channels - c < 16 ? channels - c : 16;
-      const __mmask16 loaded = static_cast<__mmask16>((1u << nc) - 1);
-      const float* from = in + p * in_stride + c;
-      float* to = out + c * out_stride + p;
-      __m512 a[16], b[16];
-      Unroll<16>([&](auto i) TFREWPRUNE_INLINE {
-        // Rows past the end repeat the last one: read, never stored.
-        a[i] = _mm512_maskz_loadu_ps(loaded,
-                                     from + (i < np ? i : np - 1) * in_stride);
-      });
-      Unroll<8>([&](auto i) TFREWPRUNE_INLINE {
-        b[2 * i] = _mm512_maskz_unpacklo_ps(kAllLanes, a[2 * i], a[2 * i + 1]);
-        b[2 * i + 1] =
-            _mm512_maskz_unpackhi_ps(kAllLanes, a[2 * i], a[2 * i + 1]);
-      });
-      Unroll<4>([&](auto i) TFREWPRUNE_INLINE {
-        Unroll<2>([&](auto j) TFREWPRUNE_INLINE {
-          const __m512d x = _mm512_castps_pd(b[4 * i + j]);
-          const __m512d y = _mm512_castps_pd(b[4 * i + j + 2]);
-          a[4 * i + 2 * j] =
-              _mm512_castpd_ps(_mm512_maskz_unpacklo_pd(0xff, x, y));
-          a[4 * i + 2 * j + 1] =
-              _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xff, x, y));
-        });
-      });
-      Unroll<4>([&](auto i) TFREWPRUNE_INLINE {  // a[4 q + i]: channel i, q = 4 px
-        const __m512 low02 =
-            _mm512_maskz_shuffle_f32x4(kAllLanes, a[i], a[4 + i], 0x88);
-        const __m512 low13 =
-            _mm512_maskz_shuffle_f32x4(kAllLanes, a[i], a[4 + i], 0xdd);
-        const __m512 high02 =
-            _mm512_maskz_shuffle_f32x4(kAllLanes, a[8 + i], a[12 + i], 0x88);
-        const __m512 high13 =
-            _mm512_maskz_shuffle_f32x4(kAllLanes, a[8 + i], a[12 + i], 0xdd);
-        b[i] = _mm512_maskz_shuffle_f32x4(kAllLanes, low02, high02, 0x88);
-        b[4 + i] = _mm512_maskz_shuffle_f32x4(kAllLanes, low13, high13, 0x88);
-        b[8 + i] = _mm512_maskz_shuffle_f32x4(kAllLanes, low02, high02, 0xdd);
-        b[12 + i] = _mm512_maskz_shuffle_f32x4(kAllLanes, low13, high13, 0xdd);
-      });
-      Unroll<16>([&](auto i) TFREWPRUNE_INLINE {
-        if (i < nc) _mm512_mask_storeu_ps(to + i * out_stride, stored, b[i]);
-      });
-    }
+// Transposes 16 vectors of 16: out[i][j] = in[j][i].
+TFREWPRUNE_VEC void Transpose16x16(__m512 (&a)[16]) {
+  __m512 b[16];
+  Unroll<8>([&](auto i) TFREWPRUNE_INLINE {
+    b[2 * i] = _mm512_maskz_unpacklo_ps(kAllLanes, a[2 * i], a[2 * i + 1]);
+    b[2 * i + 1] = _mm512_maskz_unpackhi_ps(kAllLanes, a[2 * i], a[2 * i + 1]);
+  });
+  Unroll<4>([&](auto i) TFREWPRUNE_INLINE {
+    Unroll<2>([&](auto j) TFREWPRUNE_INLINE {
+      const __m512d x = _mm512_castps_pd(b[4 * i + j]);
+      const __m512d y = _mm512_castps_pd(b[4 * i + j + 2]);
+      a[4 * i + 2 * j] = _mm512_castpd_ps(_mm512_maskz_unpacklo_pd(0xff, x, y));
+      a[4 * i + 2 * j + 1] =
+          _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xff, x, y));
+    });
+  });
+  // Lane l of a[4 q + i] now holds element 4 l + i of vectors 4 q .. 4 q + 3.
+  Unroll<4>([&](auto i) TFREWPRUNE_INLINE {
+    const __m512 low02 =
+        _mm512_maskz_shuffle_f32x4(kAllLanes, a[i], a[4 + i], 0x88);
+    const __m512 low13 =
+        _mm512_maskz_shuffle_f32x4(kAllLanes, a[i], a[4 + i], 0xdd);
+    const __m512 high02 =
+        _mm512_maskz_shuffle_f32x4(kAllLanes, a[8 + i], a[12 + i], 0x88);
+    const __m512 high13 =
+        _mm512_maskz_shuffle_f32x4(kAllLanes, a[8 + i], a[12 + i], 0xdd);
+    a[i] = _mm512_maskz_shuffle_f32x4(kAllLanes, low02, high02, 0x88);
+    a[4 + i] = _mm512_maskz_shuffle_f32x4(kAllLanes, low13, high13, 0x88);
+    a[8 + i] = _mm512_maskz_shuffle_f32x4(kAllLanes, low02, high02, 0xdd);
+    a[12 + i] = _mm512_maskz_shuffle_f32x4(kAllLanes, low13, high13, 0xdd);
+  });
+}
+
+// One block of TransposeAvx512: up to 16 channels of n pixels, or of n pixels
+// of this row (vectors 0 to 7) and n of the next one (8 to 15) when kTwoRows.
+template <bool kWhole, bool kTwoRows>
+TFREWPRUNE_VEC void TransposeBlock(const float* in, ptrdiff_t in_stride,
+                                   ptrdiff_t in_row_stride, int n, int channels,
+                                   float* out, ptrdiff_t out_stride,
+                                   ptrdiff_t out_row_stride) {
+  __m512 a[16];
+  if constexpr (kWhole) {
+    Unroll<16>([&](auto i) TFREWPRUNE_INLINE {
+      a[i] = _mm512_loadu_ps(in + i * in_stride);
+    });
+  } else {
+    const __mmask16 loaded =
+        channels < 16 ? static_cast<__mmask16>((1u << channels) - 1) : 0xffff;
+    constexpr int kPixels = kTwoRows ? 8 : 16;
+    Unroll<16>([&](auto i) TFREWPRUNE_INLINE {
+      // Pixels past the end repeat the last one: loaded, never stored.
+      constexpr int kPixel = i % kPixels;
+      const float* pixel = in + (kPixel < n ? kPixel : n - 1) * in_stride;
+      if (i >= kPixels) pixel += in_row_stride;
+      a[i] = _mm512_maskz_loadu_ps(loaded, pixel);
+    });
+  }
+  Transpose16x16(a);
+  if constexpr (kWhole) {
+    Unroll<16>([&](auto i) TFREWPRUNE_INLINE {
+      _mm512_storeu_ps(out + i * out_stride, a[i]);
+    });
+  } else {
+    const __mmask16 stored = static_cast<__mmask16>((1u << n) - 1);
+    Unroll<16>([&](auto i) TFREWPRUNE_INLINE {
+      if (i >= channels) return;
+      float* to = out + i * out_stride;
+      _mm512_mask_storeu_ps(to, stored, a[i]);
+      if constexpr (kTwoRows) {
+        _mm512_mask_storeu_ps(to + out_row_stride - 8,
+                              static_cast<__mmask16>(stored << 8), a[i]);
+      }
+    });
   }
 }
 

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The loop nests of kernels/irregular.h, once for every instruction set.
+#ifndef TFREWPRUNE_KERNELS_IRREGULAR_GENERIC_H_
+#define TFREWPRUNE_KERNELS_IRREGULAR_GENERIC_H_
+
+#include <cstring>
+
+#include "kernels/irregular.h"
+#include "simd/square.h"
+
+namespace tfrewprune {
+
+template <class V, int kHeight, int kWidth>
+void IrregularBlockKernel(const IrregularRun& run) {
+  constexpr int kVectors = kHeight * kWidth;
+  // Few vectors: two chains of FMAs each, or their latency is the bound.
+  constexpr int kChains = kVectors <= 5 ? 2 : 1;
+  using Reg = typename V::Reg;
+  using First = std::integral_constant<int, 0>;
+  using Second = std::integral_constant<int, kChains - 1>;
+  Reg acc[kChains][kHeight][kWidth];
+  const auto each = [](auto&& function) TFREWPRUNE_INLINE {
+    Unroll<kHeight>([&](auto y) TFREWPRUNE_INLINE {
+      Unroll<kWidth>([&](auto x) TFREWPRUNE_INLINE { function(y, x); });
+    });
+  };
+  const float* lifted = run.lifted;
+  const ptrdiff_t row_step = run.row_step;
+  const auto add = [&](auto chain, size_t offset,
+                       float weight) TFREWPRUNE_INLINE {
+    const float* from = lifted + offset * V::kLanes;
+    const Reg w = V::Set(weight);
+    Unroll<kHeight>([&](auto y) TFREWPRUNE_INLINE {
+      const float* vector = from + y * row_step;
+      Unroll<kWidth>([&](auto x) TFREWPRUNE_INLINE {
+        acc[chain][y][x] =
+            V::Fma(w, V::Load(vector + x * V::kLanes), acc[chain][y][x]);
+      });
+    });
+  };
+
+  const uint16_t* offset = run.offset;
+  const float* value = run.value;
+  for (const IrregularSegment* s = run.segment; s != run.segment_end; ++s) {
+    float* out = run.accumulator +
+                 size_t{s->row - run.row_begin} * (kVectors * V::kLanes);
+    if (s->first) {
+      each([&](auto y, auto x)
+               TFREWPRUNE_INLINE { acc[0][y][x] = V::Zero(); });
+    } else {
+      each([&](auto y, auto x) TFREWPRUNE_INLINE {
+        acc[0][y][x] = V::Load(out + (y * kWidth + x) * V::kLanes);
+      });
+    }
+    if constexpr (kChains == 2) {
+      each([&](auto y, auto x)
+               TFREWPRUNE_INLINE { acc[1][y][x] = V::Zero(); });
+    }
+    const uint32_t count = s->count;
+    for (uint32_t left = count / 4; left > 0; --left, offset += 4, value += 4) {
+      // One load for four offsets: loads are what this loop runs out of.
+      uint64_t four;
+      std::memcpy(&four, offset, sizeof(four));
+      add(First(), four & 0xffff, value[0]);
+      add(Second(), (four >> 16) & 0xffff, value[1]);
+      add(First(), (four >> 32) & 0xffff, value[2]);
+      add(Second(), four >> 48, value[3]);
+    }
+    for (uint32_t left = count % 4; left > 0; --left, ++offset, ++value) {
+      add(First(), *offset, *value);
+    }
+    each([&](auto y, auto x) TFREWPRUNE_INLINE {
+      if constexpr (kChains == 2) {
+        acc[0][y][x] = V::Add(acc[0][y][x], acc[1][y][x]);
+      }
+      V::Store(out + (y * kWidth + x) * V::kLanes, acc[0][y][x]);
+    });
+  }
+}
+
+template <class S>
+void IrregularLiftTiles(const IrregularLift& lift, const float* image,
+                        float* lifted) {
+  using V = typename S::Vec;
+  using Reg = typename V::Reg;
+  static constexpr float kOutside[V::kLanes] = {};
+  const ptrdiff_t stride = lift.channel_stride;
+  const int32_t* lane_offset = lift.lane_offset;
+  for (int p = 0; p < lift.positions; ++p, lane_offset += V::kLanes) {
+    float* to = lifted + ptrdiff_t{lift.position[p]} * V::kLanes;
+    int c = 0;
+    Reg r[V::kLanes];
+    for (; c + V::kLanes <= lift.channels; c += V::kLanes) {
+      Unroll<V::kLanes>([&](auto l) TFREWPRUNE_INLINE {
+        const int32_t at = lane_offset[l];
+        r[l] = V::Load(at < 0 ? kOutside : image + at + c);
+      });
+      S::Transpose(r);
+      Unroll<V::kLanes>([&](auto i) TFREWPRUNE_INLINE {
+        V::Store(to + (c + i) * stride, r[i]);
+      });
+    }
+    const int rest = lift.channels - c;
+    if (rest > 0) {
+      Unroll<V::kLanes>([&](auto l) TFREWPRUNE_INLINE {
+        const int32_t at = lane_offset[l];
+        r[l] = S::LoadFirst(at < 0 ? kOutside : image + at + c, rest);
+      });
+      S::Transpose(r);
+      Unroll<V::kLanes>([&](auto i) TFREWPRUNE_INLINE {
+        if (i < rest) V::Store(to + (c + i) * stride, r[i]);
+      });
+    }
+  }
+}
+
+template <class S>
+void IrregularLowerTiles(const IrregularLower& lower, const float* accumulator,
+                         float* output) {
+  using V = typename S::Vec;
+  using Reg = typename V::Reg;
+  const Reg lo = V::Set(lower.minimum);
+  const Reg hi = V::Set(lower.maximum);
+  const ptrdiff_t row_stride = ptrdiff_t{lower.pixels} * V::kLanes;
+  const int32_t* lane_output = lower.lane_output;
+  for (int p = 0; p < lower.pixels; ++p, lane_output += V::kLanes) {
+    const float* from = accumulator + p * V::kLanes;
+    int row = 0;
+    Reg r[V::kLanes];
+    for (; row + V::kLanes <= lower.rows; row += V::kLanes) {
+      Unroll<V::kLanes>([&](auto i) TFREWPRUNE_INLINE {
+        r[i] = V::Load(from + (row + i) * row_stride);
+      });
+      S::Transpose(r);
+      const Reg bias = V::Load(lower.bias + row);
+      Unroll<V::kLanes>([&](auto l) TFREWPRUNE_INLINE {
+        const int32_t at = lane_output[l];
+        if (at >= 0) {
+          V::Store(output + at + row, V::Clamp(lo, hi, V::Add(r[l], bias)));
+        }
+      });
+    }
+    const int rest = lower.rows - row;
+    if (rest > 0) {
+      Unroll<V::kLanes>([&](auto i) TFREWPRUNE_INLINE {
+        r[i] = i < rest ? V::Load(from + (row + i) * row_stride) : V::Zero();
+      });
+      S::Transpose(r);
+      const Reg bias = S::LoadFirst(lower.bias + row, rest);
+      Unroll<V::kLanes>([&](auto l) TFREWPRUNE_INLINE {
+        const int32_t at = lane_output[l];
+        if (at >= 0) {
+          S::StoreFirst(output + at + row,
+                        V::Clamp(lo, hi, V::Add(r[l], bias)), rest);
+        }
+      });
+    }
+  }
+}
+
+template <class V, int kMostVectors, int kHeight, int kWidth>
+constexpr IrregularBlock IrregularBlockOrNull() {
+  if constexpr (kHeight * kWidth <= kMostVectors) {
+    return IrregularBlockKernel<V, kHeight, kWidth>;
+  } else {
+    return nullptr;
+  }
+}
+
+// The table of an instruction set whose registers hold `kMostVectors`
+// accumulators, a weight and, where FMAs take none from memory, an input.
+template <class S, int kMostVectors, int kFirstCache, int... kIndex>
+constexpr IrregularKernels MakeIrregularKernels(
+    std::integer_sequence<int, kIndex...>) {
+  IrregularKernels kernels = {S::Vec::kLanes,
+                              kFirstCache,
+                              {},
+                              IrregularLiftTiles<S>,
+                              IrregularLowerTiles<S>};
+  ((kernels.block[kIndex / kIrregularWidth][kIndex % kIrregularWidth] =
+        IrregularBlockOrNull<typename S::Vec, kMostVectors,
+                             kIndex / kIrregularWidth + 1,
+                             kIndex % kIrregularWidth + 1>()),
+   ...);
+  return kernels;
+}
+
+template <class S, int kMostVectors, int kFirstCache>
+inline constexpr IrregularKernels kIrregularKernels =
+    MakeIrregularKernels<S, kMostVectors, kFirstCache>(
+        std::make_integer_sequence<int, kIrregularHeight * kIrregularWidth>());
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_KERNELS_IRREGULAR_GENERIC_H_

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/irregular.h"
+
+namespace tfrewprune {
+
+const IrregularKernels* SelectIrregularKernels(Isa isa) {
+  if (!IsaSupported(isa)) return nullptr;
+  switch (isa) {
+    case Isa::kPortable:
+      return PortableIrregularKernels();
+#if defined(__x86_64__)
+    case Isa::kAvx2:
+      return Avx2IrregularKernels();
+    case Isa::kAvx512:
+      return Avx512IrregularKernels();
+#elif defined(__aarch64__)
+    case Isa::kNeon:
+      return NeonIrregularKernels();
+#endif
+    default:
+      return nullptr;
+  }
+}
+
+}  // namespace tfrewprune
