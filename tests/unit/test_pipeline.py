@@ -172,6 +172,20 @@ def test_broken_weights_are_named_and_nothing_is_changed(value):
     assert not hooked_kernels(model)
 
 
+def test_broken_weights_of_a_dense_layer_do_not_stop_the_others():
+    model = conv_model()
+    model.get_layer("head").kernel.assign(np.full((160, 3), np.nan))
+    assert rows_of(model, Recipe(Rule("wide", rate=4)))["wide"].rate == 4.0
+
+
+def test_layers_without_a_single_weight_are_listed():
+    model = keras.Sequential(
+        [keras.Input((0,)), layers.Dense(16, name="empty"), layers.Dense(64)]
+    )
+    rows = rows_of(model, Recipe(Rule("*", rate=4), skip_last=False))
+    assert rows["empty"].reason == "empty: weights of shape (0, 16)"
+
+
 def test_magnitude_needs_a_rate():
     with pytest.raises(ValueError, match=r"'wide' has no rate: method Magnitude\(\)"):
         hard_prune(conv_model(), Recipe("wide", method=Magnitude()))

@@ -58,7 +58,10 @@ class CompressResult:
         }
 
     def __str__(self) -> str:
-        lines = [format_rows(self.layers), f"all kernels: {self.rate:.2f}x fewer"]
+        lines = [
+            format_rows(self.layers),
+            f"all kernels: {self.rate:.2f}x fewer weights",
+        ]
         for name, scores in self.scores.items():
             figures = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
             lines.append(f"{name}: {figures}")

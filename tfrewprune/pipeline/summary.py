@@ -77,7 +77,7 @@ def layer_row(target: Target, note: str | None = None) -> LayerRow:
     kind = type(target.layer).__name__
     if target.spec is None:
         return LayerRow(target.path, kind, None, (), reason=target.reason)
-    kernel, shape = target.kernel(), target.shape
+    kernel, shape = target.spec.layout.to_kernel(target.weights()), target.shape
     structure = target.structure if target.reason is None else None
     kept = int(np.count_nonzero(kernel))
     groups = groups_kept = 0

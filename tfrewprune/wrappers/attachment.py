@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfrewprune.recipe import Recipe
@@ -90,7 +91,7 @@ def apply_masks(model: keras.Model) -> None:
             mask = target.mask.weight_mask(target.variable.shape)
             weights = ops.convert_to_numpy(target.variable.value)
             if (weights[~mask] != 0).any():
-                target.variable.assign(weights * mask)
+                target.variable.assign(np.where(mask, weights, np.zeros_like(weights)))
 
 
 def reset_functions(model: keras.Model) -> None:

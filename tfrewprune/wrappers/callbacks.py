@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
 from keras import ops
 
 from tfrewprune.wrappers.attachment import apply_masks, variable_scope
@@ -146,6 +145,5 @@ class SparsityLogger(keras.callbacks.Callback):
         sizes = structure.group_sizes(shape)
         if target.mask is not None and target.mask.groups is not None:
             return int(sizes[target.mask.groups].sum())
-        weights = ops.convert_to_numpy(target.variable.value).astype(np.float32)
-        kernel = target.spec.layout.to_kernel(weights)
+        kernel = target.spec.layout.to_kernel(target.weights())
         return int(sizes[structure.rms(kernel, shape) >= self.threshold].sum())

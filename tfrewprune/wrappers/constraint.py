@@ -18,7 +18,9 @@ class MaskConstraint(keras.constraints.Constraint):
     """Sets the weights outside a mask to exactly 0.0 after every optimizer update.
 
     Keras optimizers apply `variable.constraint` after momentum, decoupled weight decay
-    and gradient accumulation, so nothing revives a removed weight. The mask is held one
+    and gradient accumulation, so nothing revives a removed weight. (`use_ema=True`
+    writes averages at the end of `fit`, after the last constraint: `SparsityLogger`,
+    `masked_retrain` and `strip` apply the mask once more.) The mask is held one
     bit a group and is part of the config: a model saved to `.keras` trains on under the
     same mask, without callbacks.
 

@@ -64,13 +64,17 @@ class Target:
         found = self.variable.constraint
         return found if isinstance(found, MaskConstraint) else None
 
+    def weights(self) -> np.ndarray:
+        """The weight tensor as float32 numpy, in the layer's own shape."""
+        return ops.convert_to_numpy(self.variable.value).astype(np.float32)
+
     def kernel(self) -> np.ndarray:
         """The weights as float32 numpy (positions, channels, outputs).
 
         Raises:
             ValueError: The weights hold NaN or infinity.
         """
-        weights = ops.convert_to_numpy(self.variable.value).astype(np.float32)
+        weights = self.weights()
         broken = int(weights.size - np.isfinite(weights).sum())
         if broken:
             raise ValueError(
@@ -88,7 +92,12 @@ def all_kernels(model: keras.Layer) -> list[Target]:
         specs, reason = find_kernels(layer)
         if reason is not None:
             targets.append(Target(path, layer, reason=reason))
-        targets.extend(Target(path, layer, spec) for spec in specs)
+        for spec in specs:
+            target = Target(path, layer, spec)
+            if not target.shape.weights:
+                reason = f"empty: weights of shape {tuple(target.variable.shape)}"
+                target = Target(path, layer, reason=reason)
+            targets.append(target)
     return targets
 
 
