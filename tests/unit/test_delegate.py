@@ -437,6 +437,35 @@ def test_damaged_options(rng, options, message):
     assert message in str(caught.value)
 
 
+def test_random_damage_is_refused_or_harmless(rng):
+    weights = tiny.sparse_weights(rng, (20, 3, 3, 4))
+    payload = pack_matrix(weights.reshape(20, -1))
+    options = tiny.conv2d_options((3, 3, 4))
+    x = normal(rng, 1, 5, 5, 4)
+    refused = 0
+    for _ in range(300):
+        damaged = [bytearray(payload), bytearray(options)]
+        part = damaged[rng.integers(2)]
+        for _ in range(rng.integers(1, 4)):
+            # The head of a payload decides most.
+            place = rng.integers(min(len(part), int(rng.choice([32, 300, 10**6]))))
+            part[place] = rng.integers(256)
+        graph = tiny.conv2d_model(
+            weights,
+            x.shape,
+            payload=bytes(damaged[0]),
+            custom_options=bytes(damaged[1]),
+        )
+        try:
+            y = run(start(graph.to_bytes()), x)
+        except RuntimeError as error:
+            assert "tfrewprune: TfrewpruneConv2D (node 0" in str(error)
+            refused += 1
+        else:
+            assert y.shape[0] == 1 and y.shape[-1] >= 20
+    assert 50 < refused < 300
+
+
 def test_payload_that_is_computed(rng):
     graph = tiny.conv2d_model(tiny.sparse_weights(rng, (16, 3, 3, 4)), (1, 5, 5, 4))
     uint8 = schema.TensorType.UINT8
