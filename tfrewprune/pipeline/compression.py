@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Any
 
 import keras
 
@@ -119,43 +118,31 @@ def compress(
         )
     build_from_data(model, x)
     arguments = compile_arguments(model)
-    evaluate = _evaluator(model, validation_data, fit)
+    scores = _Scores(validation_data, fit)
     phases = {
         "reweighted": recipe.reweighted_epochs if recipe.method.penalized else 0,
         "retrain": recipe.retrain_epochs,
     }
     history: dict[str, dict[str, list[float]]] = {}
-    scores: dict[str, Any] = {}
     resolve(model, recipe)  # the recipe must fit before any time is spent
     with Progress(phases, verbose) as progress:
-        evaluate(scores, "before")
         fit.update(validation_data=validation_data, verbose=progress.fit_verbose)
-        if phases["reweighted"]:
-            compile_with(model, arguments)
-            history["reweighted"] = reweighted_train(
-                model,
-                recipe,
-                x,
-                y,
-                [*(callbacks or []), *progress.phase("reweighted")],
-                **fit,
-            ).history
+
+        def train(phase: str, run) -> None:
+            if phases[phase]:
+                compile_with(model, arguments)
+                watchers = [*(callbacks or []), *progress.phase(phase)]
+                history[phase] = run(model, recipe, x, y, watchers, **fit).history
+
+        scores("before", model)
+        train("reweighted", reweighted_train)
         rows = hard_prune(model, recipe)
-        evaluate(scores, "pruned")
-        if phases["retrain"]:
-            compile_with(model, arguments)
-            history["retrain"] = masked_retrain(
-                model,
-                recipe,
-                x,
-                y,
-                [*(callbacks or []), *progress.phase("retrain")],
-                **fit,
-            ).history
+        scores("pruned", model)
+        train("retrain", masked_retrain)
         stripped = strip(model)
-        evaluate(scores, "after")
+        scores("after", stripped)
     result = CompressResult(
-        stripped, rows, history, scores, recipe, time.perf_counter() - started
+        stripped, rows, history, scores.found, recipe, time.perf_counter() - started
     )
     progress.finish(str(result))
     return result
@@ -185,22 +172,24 @@ def build_from_data(model: keras.Model, x) -> None:
     model(keras.tree.map_structure(lambda array: array[:1], inputs))
 
 
-def _evaluator(model, validation_data, fit):
-    """Function that stores the model's validation results under a name."""
+class _Scores:
+    """Validation results under a name each; stays empty without validation data."""
 
-    def evaluate(scores: dict, name: str) -> None:
-        if validation_data is None:
-            return
-        options = {
+    def __init__(self, validation_data, fit: dict):
+        self.found: dict[str, dict[str, float]] = {}
+        self._data = validation_data
+        self._options = {
             "batch_size": fit.get("validation_batch_size") or fit.get("batch_size"),
             "steps": fit.get("validation_steps"),
         }
-        if isinstance(validation_data, tuple | list):
-            x, y, weights = (*validation_data, None, None)[:3]
-            options.update(x=x, y=y, sample_weight=weights)
-        else:
-            options.update(x=validation_data)
-        results = model.evaluate(verbose=0, return_dict=True, **options)
-        scores[name] = {key: float(value) for key, value in results.items()}
 
-    return evaluate
+    def __call__(self, name: str, model: keras.Model) -> None:
+        if self._data is None:
+            return
+        if isinstance(self._data, tuple | list):
+            x, y, weights = (*self._data, None, None)[:3]
+            data = {"x": x, "y": y, "sample_weight": weights}
+        else:
+            data = {"x": self._data}
+        results = model.evaluate(verbose=0, return_dict=True, **data, **self._options)
+        self.found[name] = {key: float(value) for key, value in results.items()}

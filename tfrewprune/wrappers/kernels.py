@@ -105,12 +105,11 @@ def find_kernels(layer: keras.Layer) -> tuple[list[KernelSpec], str | None]:
 
 
 def _layer_reason(layer: keras.Layer) -> str | None:
-    name = type(layer).__name__
     if isinstance(layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D):
         return "depthwise: every output reads one channel, there is little to remove"
     if isinstance(layer, keras.layers.Embedding):
         return "embedding: a table that is looked up, not multiplied"
-    if "Cell" in name and isinstance(
+    if isinstance(
         layer,
         keras.layers.GRUCell | keras.layers.LSTMCell | keras.layers.SimpleRNNCell,
     ):
