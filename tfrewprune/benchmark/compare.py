@@ -18,6 +18,7 @@ from tfrewprune.benchmark.measure import (
     Ratio,
     Timing,
     check_results,
+    clock_for,
     interleave,
 )
 from tfrewprune.runtime import Interpreter
@@ -44,7 +45,8 @@ class Comparison:
     """Everything measured about one packed model and its dense original.
 
     Attributes:
-        threads: Threads of both.
+        threads: Threads of both. One thread is timed by processor time, more by the
+            wall clock.
         isa: Kernels that ran the packed layers.
         claimed_nodes: Packed layers.
         dense: Time of the dense model in LiteRT with XNNPACK.
@@ -121,7 +123,12 @@ def compare_models(
     if inputs is None:
         inputs = random_inputs(baseline, seed)
     measurement, error = time_pair(
-        baseline, candidate, inputs, tolerance=tolerance, min_seconds=min_seconds
+        baseline,
+        candidate,
+        inputs,
+        threads=threads,
+        tolerance=tolerance,
+        min_seconds=min_seconds,
     )
     return Comparison(
         threads=threads,
@@ -144,6 +151,7 @@ def time_pair(
     packed: LiteRtInterpreter,
     inputs: Sequence[np.ndarray],
     *,
+    threads: int = 1,
     tolerance: float = DEFAULT_TOLERANCE,
     min_seconds: float = 2.0,
     **options: Any,
@@ -154,6 +162,7 @@ def time_pair(
         dense: The baseline.
         packed: The candidate.
         inputs: Arrays in the order of the models' inputs.
+        threads: Threads of both; decides which clock is read.
         tolerance: See `compare_models`.
         min_seconds: How long to measure.
         **options: More arguments of `interleave`.
@@ -171,6 +180,7 @@ def time_pair(
     measurement = interleave(
         {"dense": dense.invoke, "packed": packed.invoke},
         min_seconds=min_seconds,
+        clock=clock_for(threads),
         **options,
     )
     return measurement, error

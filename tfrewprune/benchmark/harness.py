@@ -76,7 +76,8 @@ shapes that speed goals are stated for at all their rates."""
 
 @dataclass(frozen=True)
 class Row:
-    """One measured layer. Times in seconds, medians over alternating rounds.
+    """One measured layer. Times in seconds, medians over alternating rounds: processor
+    time on one thread, wall time on more.
 
     Attributes:
         shapes: List the layer is from.
@@ -198,6 +199,7 @@ def measure_layer(
         LiteRtInterpreter(model_content=dense_model, num_threads=threads),
         candidate,
         [inputs],
+        threads=threads,
         tolerance=LAYER_TOLERANCE,
         min_seconds=min_seconds,
     )

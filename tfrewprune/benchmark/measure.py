@@ -6,6 +6,10 @@ speed drifts by tens of percent. Here all candidates run in one process in short
 that alternate, the order turning round every time, and the figure that counts is the
 ratio within a round, of which the median is taken. Nothing is timed before its result
 was found right.
+
+One thread is timed by the processor time of the process (`time.process_time`): what
+other programs take does not count, and a helper thread would. More threads are timed by
+the wall clock.
 """
 
 import time
@@ -16,6 +20,9 @@ from typing import Any
 import numpy as np
 
 Runner = Callable[[], Any]
+
+# A clock is read in a microsecond at worst; shorter calls are timed in batches.
+_BATCH_SECONDS = 50e-6
 
 
 class WrongResultError(RuntimeError):
@@ -101,8 +108,8 @@ def interleave(
 ) -> Measurement:
     """Times candidates in alternating blocks.
 
-    A block calls one candidate again and again for `block_seconds`, at least twice. Its
-    first call brings the candidate's data back into the caches and is not counted.
+    A block calls one candidate again and again for `block_seconds`. Its first call
+    brings the candidate's data back into the caches and is not counted.
 
     Args:
         runners: Name to a call without arguments.
@@ -111,7 +118,7 @@ def interleave(
             block of every candidate.
         block_seconds: Length of a block.
         warm_up_seconds: Each candidate runs this long (at least once) before.
-        clock: Returns seconds; tests pass their own.
+        clock: Returns seconds; see `clock_for`.
 
     Returns:
         The block times.
@@ -123,7 +130,7 @@ def interleave(
         raise ValueError("Argument `runners` must hold at least one candidate.")
     if min_rounds < 1:
         raise ValueError(f"`min_rounds` must be at least 1. Received: {min_rounds}")
-    calls_in_block = {}
+    sizes = {}
     for name, run in runners.items():
         start, count, now = clock(), 0, 0.0
         while count == 0 or now - start < warm_up_seconds:
@@ -131,25 +138,33 @@ def interleave(
             count += 1
             now = clock()
         one_call = max((now - start) / count, 1e-9)
-        calls_in_block[name] = max(1, round(block_seconds / one_call))
+        batch = max(1, round(_BATCH_SECONDS / one_call))
+        sizes[name] = (max(1, round(block_seconds / (batch * one_call))), batch)
     blocks: dict[str, list[float]] = {name: [] for name in runners}
     start = clock()
     order = list(runners)
     while clock() - start < min_seconds or len(blocks[order[0]]) < min_rounds:
         for name in order:
-            blocks[name].append(_block(runners[name], calls_in_block[name], clock))
+            blocks[name].append(_block(runners[name], *sizes[name], clock))
         order.reverse()
     rounds = len(blocks[order[0]])
-    return Measurement(blocks, {n: c * rounds for n, c in calls_in_block.items()})
+    calls = {name: batches * batch * rounds for name, (batches, batch) in sizes.items()}
+    return Measurement(blocks, calls)
 
 
-def _block(run: Runner, calls: int, clock: Callable[[], float]) -> float:
+def clock_for(threads: int) -> Callable[[], float]:
+    """The clock to time work on that many threads by, see the top of this file."""
+    return time.process_time if threads == 1 else time.perf_counter
+
+
+def _block(run: Runner, batches: int, batch: int, clock: Callable[[], float]) -> float:
     run()
     times = []
-    for _ in range(calls):
+    for _ in range(batches):
         start = clock()
-        run()
-        times.append(clock() - start)
+        for _ in range(batch):
+            run()
+        times.append((clock() - start) / batch)
     return float(np.median(times))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from tfrewprune.benchmark.compare import compare_models
@@ -120,6 +121,7 @@ def model_table(results: Iterable[Mapping[str, Any]]) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     for result in results:
         dense_cost, packed_cost = result["dense_cost"], result["packed_cost"]
+        dense_bytes, packed_bytes = result["dense_bytes"], result["packed_bytes"]
         memory = load = "-"
         if dense_cost and packed_cost:
             memory = " -> ".join(
@@ -141,7 +143,7 @@ def model_table(results: Iterable[Mapping[str, Any]]) -> Table:
             f"{result['packed_layers_seconds'] * 1e3:.2f}",
             f"{result['dense_layers_seconds'] * 1e3:.2f}",
             f"{result['other_seconds'] * 1e3:.2f}",
-            f"{result['dense_bytes'] / 1e6:.0f} -> {result['packed_bytes'] / 1e6:.0f} MB",
+            f"{dense_bytes / 1e6:.0f} -> {packed_bytes / 1e6:.0f} MB",
             f"{memory} MB",
             load,
             f"{result['packing_seconds']:.1f}",
@@ -165,7 +167,25 @@ def _pruned_model(name: str, rate: float) -> bytes:
         weights=None, input_shape=(224, 224, 3), **arguments
     )
     hard_prune(model, Recipe((Rule("*", rate=rate),), method=Magnitude()))
-    return to_tflite(strip(model))
+    model = strip(model)
+    _normalise(model)
+    return to_tflite(model)
+
+
+def _normalise(model) -> None:
+    """Gives the weights of every output the norm 1.
+
+    Otherwise activations of an untrained model shrink from layer to layer, until
+    comparing outputs compares nothing.
+    """
+    for layer in model.layers:
+        if not hasattr(layer, "kernel"):
+            continue
+        weights = np.asarray(layer.kernel)
+        # A depthwise kernel is (height, width, channel, 1), others end in the output.
+        axes = (0, 1) if weights.shape[-1] == 1 else tuple(range(weights.ndim - 1))
+        norm = np.sqrt(np.sum(np.square(weights), axis=axes, keepdims=True))
+        layer.kernel.assign(weights / np.maximum(norm, 1e-6))
 
 
 def _mac_rate(records: Iterable[LayerRecord]) -> float:

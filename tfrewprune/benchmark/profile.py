@@ -88,7 +88,11 @@ def time_layers(
         baseline = LiteRtInterpreter(model_content=dense, num_threads=threads)
         candidate = Interpreter(model_content=packed, num_threads=threads, isa=isa)
         measurement, _ = time_pair(
-            baseline, candidate, random_inputs(baseline), min_seconds=min_seconds
+            baseline,
+            candidate,
+            random_inputs(baseline),
+            threads=threads,
+            min_seconds=min_seconds,
         )
         yield LayerTime(
             subgraph=layer.subgraph,
