@@ -92,7 +92,12 @@ def test_precision_policies(policy, wrapped):
     ids=["momentum", "weight decay", "accumulation", "average", "average often"],
 )
 def test_optimizers_cannot_revive_removed_weights(make):
-    model = model_for(make())
+    optimizer = make()
+    if optimizer.use_ema and keras.backend.backend() == "jax":
+        pytest.skip(
+            "Keras on JAX cannot `fit` twice with use_ema: buffers donated twice"
+        )
+    model = model_for(optimizer)
     attach(model, RECIPE)
     check_both_phases(model)
 
