@@ -1,5 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a Keras layer carries penalty and mask, and the callbacks of training."""
+"""How a Keras layer carries penalty and mask, and the callbacks of training.
+
+Three ways to the same training, all of them plain `model.fit`:
+
+- `attach(model, recipe)`: in place, any model, names and optimizer stay. The usual way.
+- `wrap(model, recipe)`: a clone with `Prunable` layers that own and save alpha too, so
+  that an interrupted phase resumes exactly. Sequential and functional models.
+- `Dense(64, kernel_regularizer=ReweightedRegularizer(Block(16, 1)))`: by hand, while
+  writing a model.
+"""
 
 from tfrewprune.wrappers.attachment import (
     apply_masks,
