@@ -5,6 +5,8 @@
 
 set(TFREWPRUNE_KERNEL_SOURCES
     kernels/convolution.cc
+    kernels/irregular_reference.cc
+    kernels/irregular_select.cc
     kernels/reference.cc
     kernels/select.cc)
 
@@ -18,11 +20,12 @@ function(tfrewprune_kernel flags)
       PARENT_SCOPE)
 endfunction()
 
-tfrewprune_kernel("" kernels/band_portable.cc)
+tfrewprune_kernel("" kernels/band_portable.cc kernels/irregular_portable.cc)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
-  tfrewprune_kernel("-mavx2;-mfma;-mprfchw" kernels/band_avx2.cc)
+  tfrewprune_kernel("-mavx2;-mfma;-mprfchw" kernels/band_avx2.cc kernels/irregular_avx2.cc)
   tfrewprune_kernel("-mavx512f;-mavx512vl;-mavx512dq;-mavx512bw;-mfma;-mprfchw;-mprefer-vector-width=512"
-                    kernels/band_avx512.cc kernels/planar_avx512.cc)
+                    kernels/band_avx512.cc kernels/planar_avx512.cc
+                    kernels/irregular_avx512.cc)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
-  tfrewprune_kernel("" kernels/band_neon.cc)
+  tfrewprune_kernel("" kernels/band_neon.cc kernels/irregular_neon.cc)
 endif()

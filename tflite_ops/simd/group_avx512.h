@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstring>
+#include <utility>
 
 #include "simd/vec_avx512.h"
 
@@ -101,12 +102,15 @@ struct QuadAvx512 {
   }
 };
 
-// Transposes 16 vectors of 16: out[i][j] = in[j][i].
-TFREWPRUNE_VEC void Transpose16x16(__m512 (&a)[16]) {
-  __m512 b[16];
+// Transposes 16 vectors of 16: store(i, v) gets element i of load(0 .. 15).
+template <class Load, class Store>
+TFREWPRUNE_VEC void Transpose16x16(Load&& load, Store&& store) {
+  __m512 a[16], b[16];
   Unroll<8>([&](auto i) TFREWPRUNE_INLINE {
-    b[2 * i] = _mm512_maskz_unpacklo_ps(kAllLanes, a[2 * i], a[2 * i + 1]);
-    b[2 * i + 1] = _mm512_maskz_unpackhi_ps(kAllLanes, a[2 * i], a[2 * i + 1]);
+    const __m512 x = load(std::integral_constant<int, 2 * i>());
+    const __m512 y = load(std::integral_constant<int, 2 * i + 1>());
+    b[2 * i] = _mm512_maskz_unpacklo_ps(kAllLanes, x, y);
+    b[2 * i + 1] = _mm512_maskz_unpackhi_ps(kAllLanes, x, y);
   });
   Unroll<4>([&](auto i) TFREWPRUNE_INLINE {
     Unroll<2>([&](auto j) TFREWPRUNE_INLINE {
@@ -119,6 +123,7 @@ TFREWPRUNE_VEC void Transpose16x16(__m512 (&a)[16]) {
   });
   // Lane l of a[4 q + i] now holds element 4 l + i of vectors 4 q .. 4 q + 3.
   Unroll<4>([&](auto i) TFREWPRUNE_INLINE {
+    constexpr int kElement = i;
     const __m512 low02 =
         _mm512_maskz_shuffle_f32x4(kAllLanes, a[i], a[4 + i], 0x88);
     const __m512 low13 =
@@ -127,54 +132,49 @@ TFREWPRUNE_VEC void Transpose16x16(__m512 (&a)[16]) {
         _mm512_maskz_shuffle_f32x4(kAllLanes, a[8 + i], a[12 + i], 0x88);
     const __m512 high13 =
         _mm512_maskz_shuffle_f32x4(kAllLanes, a[8 + i], a[12 + i], 0xdd);
-    a[i] = _mm512_maskz_shuffle_f32x4(kAllLanes, low02, high02, 0x88);
-    a[4 + i] = _mm512_maskz_shuffle_f32x4(kAllLanes, low13, high13, 0x88);
-    a[8 + i] = _mm512_maskz_shuffle_f32x4(kAllLanes, low02, high02, 0xdd);
-    a[12 + i] = _mm512_maskz_shuffle_f32x4(kAllLanes, low13, high13, 0xdd);
+    store(kElement,
+          _mm512_maskz_shuffle_f32x4(kAllLanes, low02, high02, 0x88));
+    store(kElement + 4,
+          _mm512_maskz_shuffle_f32x4(kAllLanes, low13, high13, 0x88));
+    store(kElement + 8,
+          _mm512_maskz_shuffle_f32x4(kAllLanes, low02, high02, 0xdd));
+    store(kElement + 12,
+          _mm512_maskz_shuffle_f32x4(kAllLanes, low13, high13, 0xdd));
   });
 }
 
-// One block of TransposeAvx512: up to 16 channels of n pixels, or of n pixels
-// of this row (vectors 0 to 7) and n of the next one (8 to 15) when kTwoRows.
-template <bool kWhole, bool kTwoRows>
-TFREWPRUNE_VEC void TransposeBlock(const float* in, ptrdiff_t in_stride,
-                                   ptrdiff_t in_row_stride, int n, int channels,
-                                   float* out, ptrdiff_t out_stride,
-                                   ptrdiff_t out_row_stride) {
-  __m512 a[16];
-  if constexpr (kWhole) {
-    Unroll<16>([&](auto i) TFREWPRUNE_INLINE {
-      a[i] = _mm512_loadu_ps(in + i * in_stride);
-    });
-  } else {
-    const __mmask16 loaded =
-        channels < 16 ? static_cast<__mmask16>((1u << channels) - 1) : 0xffff;
-    constexpr int kPixels = kTwoRows ? 8 : 16;
-    Unroll<16>([&](auto i) TFREWPRUNE_INLINE {
-      // Pixels past the end repeat the last one: loaded, never stored.
-      constexpr int kPixel = i % kPixels;
-      const float* pixel = in + (kPixel < n ? kPixel : n - 1) * in_stride;
-      if (i >= kPixels) pixel += in_row_stride;
-      a[i] = _mm512_maskz_loadu_ps(loaded, pixel);
-    });
-  }
-  Transpose16x16(a);
-  if constexpr (kWhole) {
-    Unroll<16>([&](auto i) TFREWPRUNE_INLINE {
-      _mm512_storeu_ps(out + i * out_stride, a[i]);
-    });
-  } else {
-    const __mmask16 stored = static_cast<__mmask16>((1u << n) - 1);
-    Unroll<16>([&](auto i) TFREWPRUNE_INLINE {
-      if (i >= channels) return;
-      float* to = out + i * out_stride;
-      _mm512_mask_storeu_ps(to, stored, a[i]);
-      if constexpr (kTwoRows) {
-        _mm512_mask_storeu_ps(to + out_row_stride - 8,
-                              static_cast<__mmask16>(stored << 8), a[i]);
-      }
-    });
-  }
+// One block of a TransposeJob: n <= 16 pixels of 16 channels or, with kWide,
+// n <= 8 pixels of 32. (Masks also where nothing is cut off: GCC 12 would fold
+// plain loads into two shuffles each, which takes half as long again.)
+template <bool kWide>
+TFREWPRUNE_VEC void TransposeBlock(const float* in, ptrdiff_t in_stride, int n,
+                                   int channels, float* out,
+                                   ptrdiff_t out_stride) {
+  const auto mask = [](int count) TFREWPRUNE_INLINE {
+    return static_cast<__mmask16>(count >= 16  ? 0xffff
+                                  : count <= 0 ? 0
+                                               : (1u << count) - 1);
+  };
+  const __mmask16 low = mask(channels);
+  const __mmask16 high = mask(channels - 16);
+  const __mmask16 stored = mask(n);
+  constexpr int kPixels = kWide ? 8 : 16;
+  Transpose16x16(
+      [&](auto i) TFREWPRUNE_INLINE {
+        // Pixels past the end repeat the last one: loaded, never stored.
+        constexpr int kPixel = i % kPixels;
+        const float* pixel = in + (kPixel < n ? kPixel : n - 1) * in_stride;
+        return i < kPixels ? _mm512_maskz_loadu_ps(low, pixel)
+                           : _mm512_maskz_loadu_ps(high, pixel + 16);
+      },
+      [&](int i, __m512 v) TFREWPRUNE_INLINE {
+        float* to = out + i * out_stride;
+        if (i < channels) _mm512_mask_storeu_ps(to, stored, v);
+        if (kWide && i + 16 < channels) {
+          _mm512_mask_storeu_ps(to + 16 * out_stride - 8,
+                                static_cast<__mmask16>(stored << 8), v);
+        }
+      });
 }
 
 }  // namespace tfrewprune

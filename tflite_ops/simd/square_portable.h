@@ -16,7 +16,8 @@ struct SquarePortable : SquareTail<F32x4Portable> {
   TFREWPRUNE_VEC void Transpose(Reg* r) {
     Reg t[4];
     Unroll<4>([&](auto i) TFREWPRUNE_INLINE {
-      t[i] = Reg{r[0][i], r[1][i], r[2][i], r[3][i]};
+      constexpr int kLane = i;
+      t[i] = Reg{r[0][kLane], r[1][kLane], r[2][kLane], r[3][kLane]};
     });
     Unroll<4>([&](auto i) TFREWPRUNE_INLINE { r[i] = t[i]; });
   }

@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "operators/irregular_conv2d.h"
+
+#include "kernels/irregular_reference.h"
+
+namespace tfrewprune {
+namespace {
+
+constexpr double kMaxImage = (1u << 31) / sizeof(float);
+
+const char* CheckGeometry(const IrregularView& weights,
+                          const ConvGeometry& g) {
+  if (g.batch < 0 || g.in_h < 1 || g.in_w < 1 || g.in_c < 1 || g.out_h < 0 ||
+      g.out_w < 0 || g.kernel_h < 1 || g.kernel_w < 1 || g.stride_h < 1 ||
+      g.stride_w < 1 || g.dilation_h < 1 || g.dilation_w < 1 ||
+      g.pad_top < 0 || g.pad_left < 0) {
+    return "invalid convolution geometry: sizes, strides and dilations must "
+           "be positive";
+  }
+  if (uint64_t(g.kernel_h) * g.kernel_w != weights.taps ||
+      uint64_t(g.in_c) * weights.taps != weights.columns) {
+    return "payload does not fit the convolution: its taps must be kernel "
+           "height x kernel width, its columns taps x input channels";
+  }
+  // Lane offsets are 32-bit.
+  if (double(g.in_h) * g.in_w * g.in_c > kMaxImage ||
+      double(g.out_h) * g.out_w * weights.rows > kMaxImage) {
+    return "image too large: input and output of one image must stay below "
+           "2 GiB each";
+  }
+  return nullptr;
+}
+
+// Marks the input pixels that some tap of some output pixel reads.
+void MarkRead(int pixels, int stride, int kernel, int dilation,
+              uint8_t* read) {
+  for (int p = 0; p < pixels; ++p) {
+    for (int t = 0; t < kernel; ++t) read[p * stride + t * dilation] = 1;
+  }
+}
+
+}  // namespace
+
+const char* IrregularConv2D::Prepare(const IrregularView& weights,
+                                     const ConvGeometry& geometry,
+                                     Activation activation, Isa isa,
+                                     ThreadPool* pool) {
+  weights_ = weights;
+  geometry_ = geometry;
+  activation_ = activation;
+  pool_ = pool;
+  const ConvGeometry& g = geometry_;
+  if (const char* error = CheckGeometry(weights, g)) return error;
+  kernels_ = SelectIrregularKernels(isa);
+  if (kernels_ == nullptr || g.batch == 0 || g.out_h == 0 || g.out_w == 0 ||
+      !PlanIrregular(weights_, g, *kernels_, &plan_)) {
+    kernels_ = nullptr;
+    return nullptr;
+  }
+  ActivationRange(activation, &minimum_, &maximum_);
+  if (!bias_.Allocate(weights.rows)) return kOutOfMemory;
+  const int threads = pool == nullptr ? 1 : pool->threads();
+  if (const char* error = PrepareWeights()) return error;
+  if (const char* error = PrepareParts(threads)) return error;
+  if (const char* error = PreparePositions()) return error;
+  if (const char* error = PrepareLanes()) return error;
+
+  const uint64_t lanes = kernels_->lanes;
+  uint32_t most_rows = 0;
+  for (int p = 0; p < parts_; ++p) {
+    const uint32_t rows = part_row_[p + 1] - part_row_[p];
+    if (rows > most_rows) most_rows = rows;
+  }
+  lifted_floats_ = uint64_t{weights.chunk_channels} * plan_.channel_stride *
+                   lanes;
+  accumulator_floats_ = uint64_t{most_rows} * plan_.panel_vectors() * lanes;
+  if (!lifted_.Allocate(lifted_floats_ * threads) ||
+      !accumulator_.Allocate(accumulator_floats_ * threads)) {
+    return kOutOfMemory;
+  }
+  return nullptr;
+}
+
+// Columns become offsets into the lifted inputs of their chunk.
+const char* IrregularConv2D::PrepareWeights() {
+  const IrregularView& w = weights_;
+  const ConvGeometry& g = geometry_;
+  if (!offset_.Allocate(w.weight_count) ||
+      !segment_.Allocate(w.segment_count) || !idle_row_.Allocate(w.rows)) {
+    return kOutOfMemory;
+  }
+  for (uint32_t r = 0; r < w.rows; ++r) idle_row_[r] = 1;
+  for (uint32_t s = 0; s < w.segment_count; ++s) {
+    const uint32_t row = w.RowId(s);
+    const uint32_t begin = w.segment_start[s];
+    const uint32_t end = w.segment_start[s + 1];
+    segment_[s].row = row;
+    segment_[s].first = idle_row_[row];
+    segment_[s].count = end - begin;
+    idle_row_[row] = 0;
+    const uint32_t channel0 = w.Chunk(s) * w.chunk_channels;
+    for (uint32_t i = begin; i < end; ++i) {
+      const uint32_t column = w.Column(i);
+      const uint32_t channel = column / w.taps - channel0;
+      const int tap = static_cast<int>(column % w.taps);
+      const int y = tap / g.kernel_w * g.dilation_h;
+      const int x = tap % g.kernel_w * g.dilation_w;
+      offset_[i] = static_cast<uint16_t>(channel * plan_.channel_stride +
+                                         y * plan_.row_stride +
+                                         plan_.Column(x));
+    }
+  }
+  return nullptr;
+}
+
+// A panel's rows are split among workers only when there are too few panels:
+// every worker then lifts the inputs for itself.
+const char* IrregularConv2D::PrepareParts(int threads) {
+  const IrregularView& w = weights_;
+  const int64_t items = int64_t{geometry_.batch} * panels();
+  const uint32_t units = (w.rows - 1) / kernels_->lanes + 1;
+  parts_ = threads == 1 || items % threads == 0 ? 1 : threads;
+  if (static_cast<uint32_t>(parts_) > units) parts_ = units;
+  Buffer<uint64_t> kept;
+  if (!kept.Allocate(units) || !part_row_.Allocate(parts_ + 1)) {
+    return kOutOfMemory;
+  }
+  for (uint32_t s = 0; s < w.segment_count; ++s) {
+    kept[segment_[s].row / kernels_->lanes] += segment_[s].count;
+  }
+  uint64_t sum = 0;
+  uint32_t unit = 0;
+  for (int p = 0; p < parts_; ++p) {
+    part_row_[p] = unit * kernels_->lanes;
+    const uint64_t target = w.weight_count * (p + 1) / parts_;
+    // At least one unit for this part and each of the later ones.
+    do {
+      sum += kept[unit++];
+    } while (sum < target &&
+             unit + static_cast<uint32_t>(parts_ - 1 - p) < units);
+  }
+  part_row_[parts_] = w.rows;
+
+  const uint32_t chunks = w.chunk_count();
+  if (!chunk_part_.Allocate(uint64_t{chunks} * (parts_ + 1))) {
+    return kOutOfMemory;
+  }
+  uint32_t s = 0;
+  for (uint32_t chunk = 0; chunk < chunks; ++chunk) {
+    uint32_t* first = chunk_part_.get() + uint64_t{chunk} * (parts_ + 1);
+    for (int p = 0; p < parts_; ++p) {
+      while (s < w.segment_count && w.Chunk(s) == chunk &&
+             segment_[s].row < part_row_[p]) {
+        ++s;
+      }
+      first[p] = s;
+    }
+    while (s < w.segment_count && w.Chunk(s) == chunk) ++s;
+    first[parts_] = s;
+  }
+  return nullptr;
+}
+
+// Strided and dilated kernels leave some input pixels unread: not lifted.
+const char* IrregularConv2D::PreparePositions() {
+  const ConvGeometry& g = geometry_;
+  const IrregularAxis& y = plan_.y;
+  const IrregularAxis& x = plan_.x;
+  Buffer<uint8_t> read_y, read_x;
+  if (!read_y.Allocate(y.reach) || !read_x.Allocate(x.reach) ||
+      !position_.Allocate(uint64_t(y.reach) * x.reach)) {
+    return kOutOfMemory;
+  }
+  MarkRead(y.panel, g.stride_h, g.kernel_h, g.dilation_h, read_y.get());
+  MarkRead(x.panel, g.stride_w, g.kernel_w, g.dilation_w, read_x.get());
+  const uint64_t panel_count = panels();
+  const int lanes = kernels_->lanes;
+  positions_ = 0;
+  for (int i = 0; i < y.reach; ++i) {
+    for (int j = 0; j < x.reach; ++j) {
+      if (!read_y[i] || !read_x[j]) continue;
+      position_[positions_++] = i * plan_.row_stride + plan_.Column(j);
+    }
+  }
+  if (!lane_input_.Allocate(panel_count * positions_ * lanes)) {
+    return kOutOfMemory;
+  }
+  int32_t* to = lane_input_.get();
+  for (uint64_t panel = 0; panel < panel_count; ++panel) {
+    const int panel_y = y.PanelBegin(static_cast<int>(panel / x.panels));
+    const int panel_x = x.PanelBegin(static_cast<int>(panel % x.panels));
+    for (int i = 0; i < y.reach; ++i) {
+      for (int j = 0; j < x.reach; ++j) {
+        if (!read_y[i] || !read_x[j]) continue;
+        for (int l = 0; l < lanes; ++l) {
+          const int64_t in_y =
+              (int64_t{l / x.lanes} * y.tile + panel_y) * g.stride_h -
+              g.pad_top + i;
+          const int64_t in_x =
+              (int64_t{l % x.lanes} * x.tile + panel_x) * g.stride_w -
+              g.pad_left + j;
+          const bool inside =
+              in_y >= 0 && in_y < g.in_h && in_x >= 0 && in_x < g.in_w;
+          *to++ = inside
+                      ? static_cast<int32_t>((in_y * g.in_w + in_x) * g.in_c)
+                      : -1;
+        }
+      }
+    }
+  }
+  return nullptr;
+}
+
+const char* IrregularConv2D::PrepareLanes() {
+  const ConvGeometry& g = geometry_;
+  const IrregularAxis& y = plan_.y;
+  const IrregularAxis& x = plan_.x;
+  const int lanes = kernels_->lanes;
+  if (!lane_output_.Allocate(uint64_t(y.tile) * x.tile * lanes) ||
+      !panel_output_.Allocate(panels())) {
+    return kOutOfMemory;
+  }
+  int32_t* to = lane_output_.get();
+  for (int panel = 0; panel < panels(); ++panel) {
+    panel_output_[panel] = (to - lane_output_.get()) / lanes;
+    const int panel_y = y.PanelBegin(panel / x.panels);
+    const int panel_x = x.PanelBegin(panel % x.panels);
+    EachBlock(panel, [&](int block_y, int block_x, int h, int w, int64_t) {
+      for (int i = 0; i < h * w; ++i) {
+        for (int l = 0; l < lanes; ++l) {
+          const int64_t out_y = int64_t{l / x.lanes} * y.tile + panel_y +
+                                block_y + i / w;
+          const int64_t out_x = int64_t{l % x.lanes} * x.tile + panel_x +
+                                block_x + i % w;
+          *to++ = out_y < g.out_h && out_x < g.out_w
+                      ? static_cast<int32_t>((out_y * g.out_w + out_x) *
+                                             weights_.rows)
+                      : -1;
+        }
+      }
+    });
+  }
+  return nullptr;
+}
+
+template <class Function>
+void IrregularConv2D::EachBlock(int panel, Function function) const {
+  const int height = plan_.y.PanelSize(panel / plan_.x.panels);
+  const int width = plan_.x.PanelSize(panel % plan_.x.panels);
+  const int rows = (height + plan_.y.block - 1) / plan_.y.block;
+  const int columns = (width + plan_.x.block - 1) / plan_.x.block;
+  int64_t vectors = 0;
+  for (int i = 0; i < rows; ++i) {
+    const int y = height * i / rows;
+    const int h = height * (i + 1) / rows - y;
+    for (int j = 0; j < columns; ++j) {
+      const int x = width * j / columns;
+      const int w = width * (j + 1) / columns - x;
+      function(y, x, h, w, vectors);
+      vectors += int64_t{h} * w;
+    }
+  }
+}
+
+void IrregularConv2D::RunBlocks(int panel, uint32_t segment,
+                                uint32_t segment_end, uint32_t row,
+                                uint32_t rows, const Scratch& scratch) const {
+  const int lanes = kernels_->lanes;
+  IrregularRun run;
+  run.row_step = ptrdiff_t{plan_.row_stride} * geometry_.stride_h * lanes;
+  run.offset = offset_.get() + weights_.segment_start[segment];
+  run.value = weights_.value + weights_.segment_start[segment];
+  run.segment = segment_.get() + segment;
+  run.segment_end = segment_.get() + segment_end;
+  run.row_begin = row;
+  EachBlock(panel, [&](int y, int x, int h, int w, int64_t vectors) {
+    run.lifted = scratch.lifted + y * run.row_step + ptrdiff_t{x} * lanes;
+    run.accumulator = scratch.accumulator + vectors * rows * lanes;
+    kernels_->block[h - 1][w - 1](run);
+  });
+}
+
+void IrregularConv2D::ClearIdleRows(int panel, uint32_t row, uint32_t rows,
+                                    const Scratch& scratch) const {
+  const int lanes = kernels_->lanes;
+  for (uint32_t r = 0; r < rows; ++r) {
+    if (!idle_row_[row + r]) continue;
+    EachBlock(panel, [&](int, int, int h, int w, int64_t vectors) {
+      const int64_t row_floats = int64_t{h} * w * lanes;
+      memset(scratch.accumulator + vectors * rows * lanes + r * row_floats, 0,
+             row_floats * sizeof(float));
+    });
+  }
+}
+
+void IrregularConv2D::Lower(int panel, uint32_t row, uint32_t rows,
+                            const Scratch& scratch, float* image) const {
+  const int lanes = kernels_->lanes;
+  IrregularLower lower;
+  lower.rows = static_cast<int>(rows);
+  lower.bias = bias_.get() + row;
+  lower.minimum = minimum_;
+  lower.maximum = maximum_;
+  EachBlock(panel, [&](int, int, int h, int w, int64_t vectors) {
+    lower.lane_output =
+        lane_output_.get() + (panel_output_[panel] + vectors) * lanes;
+    lower.pixels = h * w;
+    kernels_->lower(lower, scratch.accumulator + vectors * rows * lanes,
+                    image + row);
+  });
+}
+
+void IrregularConv2D::RunTask(int task, int worker) {
+  const ConvGeometry& g = geometry_;
+  const int part = task % parts_;
+  const int panel = task / parts_ % panels();
+  const int64_t n = task / parts_ / panels();
+  const uint32_t row = part_row_[part];
+  const uint32_t rows = part_row_[part + 1] - row;
+  const float* image = input_ + n * g.in_h * g.in_w * g.in_c;
+  const Scratch scratch = {lifted_.get() + worker * lifted_floats_,
+                           accumulator_.get() + worker * accumulator_floats_};
+  const int lanes = kernels_->lanes;
+  IrregularLift lift;
+  lift.position = position_.get();
+  lift.positions = positions_;
+  lift.lane_offset = lane_input_.get() + int64_t{panel} * positions_ * lanes;
+  lift.channel_stride = plan_.channel_stride * lanes;
+  ClearIdleRows(panel, row, rows, scratch);
+  for (uint32_t chunk = 0; chunk < weights_.chunk_count(); ++chunk) {
+    const uint32_t* first =
+        chunk_part_.get() + uint64_t{chunk} * (parts_ + 1) + part;
+    if (first[0] == first[1]) continue;
+    const uint32_t channel = chunk * weights_.chunk_channels;
+    const uint32_t left = weights_.channels() - channel;
+    lift.channels = static_cast<int>(
+        left < weights_.chunk_channels ? left : weights_.chunk_channels);
+    kernels_->lift(lift, image + channel, scratch.lifted);
+    RunBlocks(panel, first[0], first[1], row, rows, scratch);
+  }
+  Lower(panel, row, rows, scratch,
+        output_ + n * g.out_h * g.out_w * weights_.rows);
+}
+
+void IrregularConv2D::Invoke(const float* input, const float* bias,
+                             float* output) {
+  if (kernels_ == nullptr) {
+    ReferenceIrregularConv2D(weights_, geometry_, activation_, input, bias,
+                             output);
+    return;
+  }
+  if (bias == nullptr) {
+    memset(bias_.get(), 0, weights_.rows * sizeof(float));
+  } else {
+    memcpy(bias_.get(), bias, weights_.rows * sizeof(float));
+  }
+  input_ = input;
+  output_ = output;
+  const int tasks = geometry_.batch * panels() * parts_;
+  if (pool_ != nullptr && pool_->threads() > 1 && tasks > 1) {
+    pool_->Run(
+        tasks,
+        [](void* self, int task, int worker) {
+          static_cast<IrregularConv2D*>(self)->RunTask(task, worker);
+        },
+        this);
+  } else {
+    for (int task = 0; task < tasks; ++task) RunTask(task, 0);
+  }
+  if (NeedsPostPass(activation_)) {
+    Activate(activation_, output,
+             int64_t{geometry_.batch} * geometry_.out_h * geometry_.out_w *
+                 weights_.rows);
+  }
+}
+
+}  // namespace tfrewprune

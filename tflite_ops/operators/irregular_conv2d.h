@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Convolution with irregular weights (payload layout 1, kernels/irregular.h).
+#ifndef TFREWPRUNE_OPERATORS_IRREGULAR_CONV2D_H_
+#define TFREWPRUNE_OPERATORS_IRREGULAR_CONV2D_H_
+
+#include "format/irregular.h"
+#include "kernels/convolution.h"
+#include "kernels/irregular.h"
+#include "operators/buffer.h"
+#include "operators/irregular_plan.h"
+#include "operators/thread_pool.h"
+
+namespace tfrewprune {
+
+class IrregularConv2D {
+ public:
+  // As Conv2D::Prepare, for weights of layout 1.
+  const char* Prepare(const IrregularView& weights,
+                      const ConvGeometry& geometry, Activation activation,
+                      Isa isa, ThreadPool* pool);
+
+  // NHWC in, NHWC out; bias [rows] or nullptr. Allocates nothing.
+  void Invoke(const float* input, const float* bias, float* output);
+
+ private:
+  // What one worker keeps to itself.
+  struct Scratch {
+    float* lifted;
+    float* accumulator;
+  };
+
+  const char* PrepareWeights();
+  const char* PrepareParts(int threads);
+  const char* PreparePositions();
+  const char* PrepareLanes();
+  // Output rows [part_row_[part], part_row_[part + 1]) of one panel.
+  void RunTask(int task, int worker);
+  void RunBlocks(int panel, uint32_t segment, uint32_t segment_end,
+                 uint32_t row, uint32_t rows, const Scratch& scratch) const;
+  void ClearIdleRows(int panel, uint32_t row, uint32_t rows,
+                     const Scratch& scratch) const;
+  void Lower(int panel, uint32_t row, uint32_t rows, const Scratch& scratch,
+             float* image) const;
+  int panels() const { return plan_.y.panels * plan_.x.panels; }
+
+  // function(block's y, x in the panel, height, width, vectors before it).
+  template <class Function>
+  void EachBlock(int panel, Function function) const;
+
+  IrregularView weights_ = {};
+  ConvGeometry geometry_ = {};
+  Activation activation_ = Activation::kNone;
+  float minimum_ = 0, maximum_ = 0;
+  ThreadPool* pool_ = nullptr;
+  const IrregularKernels* kernels_ = nullptr;  // nullptr: the reference loops
+  IrregularPlan plan_ = {};
+
+  Buffer<uint16_t> offset_;           // one for each weight
+  Buffer<IrregularSegment> segment_;  // in payload order
+  Buffer<uint8_t> idle_row_;          // rows: 1 = keeps no weight
+  Buffer<uint32_t> part_row_;         // parts + 1
+  Buffer<uint32_t> chunk_part_;       // chunks x (parts + 1): first segment
+  int parts_ = 1;
+  Buffer<int32_t> position_;  // vectors that some tap reads
+  int positions_ = 0;
+  Buffer<int32_t> lane_input_;   // panels x positions x lanes
+  Buffer<int32_t> lane_output_;  // vectors of all panels x lanes
+  Buffer<int64_t> panel_output_;  // first vector of every panel
+  Buffer<float> lifted_, accumulator_;  // one for every worker
+  uint64_t lifted_floats_ = 0, accumulator_floats_ = 0;
+  Buffer<float> bias_;
+
+  // Of the Invoke at work.
+  const float* input_ = nullptr;
+  float* output_ = nullptr;
+};
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_OPERATORS_IRREGULAR_CONV2D_H_
