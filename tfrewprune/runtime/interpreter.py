@@ -8,14 +8,9 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-try:
-    from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_litert.interpreter import Interpreter as _LiteRtInterpreter
-    from ai_edge_litert.interpreter import load_delegate
-except ModuleNotFoundError:  # TensorFlow carries the same interpreter
-    from tensorflow.lite.python import schema_py_generated as schema
-    from tensorflow.lite.python.interpreter import Interpreter as _LiteRtInterpreter
-    from tensorflow.lite.python.interpreter import load_delegate
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter as _LiteRtInterpreter
+from ai_edge_litert.interpreter import load_delegate
 
 from tfrewprune.runtime.library import delegate_path
 
