@@ -10,6 +10,7 @@
 #include "operators/thread_pool.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -43,10 +44,12 @@ int64_t Nanoseconds() {
   return int64_t{now.tv_sec} * 1000000000 + now.tv_nsec;
 }
 
-// Polls `done()` for at most kSpinNanoseconds; returns its last value.
+// Polls `done()` for at most kSpinNanoseconds; returns its last value. After the
+// quick cases it yields between polls: where threads outnumber free processors,
+// the thread it waits for may need this very one.
 template <class Predicate>
 bool SpinUntil(Predicate done) {
-  for (int i = 0; i < 64; ++i) {  // no clock for the quick cases
+  for (int i = 0; i < 64; ++i) {
     if (done()) return true;
     Pause();
   }
@@ -56,6 +59,7 @@ bool SpinUntil(Predicate done) {
       if (done()) return true;
       Pause();
     }
+    sched_yield();
   }
   return done();
 }
