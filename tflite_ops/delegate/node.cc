@@ -11,8 +11,7 @@
 #include "delegate/shapes.h"
 #include "format/op_options.h"
 #include "format/payload.h"
-#include "operators/conv2d.h"
-#include "operators/fully_connected.h"
+#include "operators/packed_operator.h"
 
 namespace tfrewprune {
 namespace {
@@ -59,14 +58,12 @@ class PackedNode {
   // Indices, not pointers: TFLite may move its tensors.
   int input_ = -1, payload_ = -1, bias_ = -1, output_ = -1;
   OpOptions options_ = {};
-  BandedView weights_ = {};
   void* payload_copy_ = nullptr;  // only when the model's is misaligned
   // What the operator was prepared for.
   ThreadPool* pool_ = nullptr;
   ConvGeometry geometry_ = {};
   size_t input_bytes_ = 0, output_bytes_ = 0;
-  Conv2D conv2d_;
-  FullyConnected fully_connected_;
+  PackedOperator operator_;
 };
 
 Status PackedNode::Fail(Context* context, const char* format, ...) const {
@@ -175,28 +172,28 @@ Status PackedNode::ReadPayload(Context* context) {
                    "in memory, so %zu bytes were copied",
                    node_index_, kPayloadAlignment, tensor.bytes);
   }
-  if (const char* error = ParsePayload(data, tensor.bytes, &weights_)) {
+  if (const char* error = operator_.ReadPayload(data, tensor.bytes)) {
     char header[256];
     DescribePayload(data, tensor.bytes, header, sizeof(header));
     return Fail(context, "the payload is damaged: %s. Received: %s.", error,
                 header);
   }
-  if (weights_.rows > INT32_MAX || weights_.columns > INT32_MAX) {
+  if (operator_.rows() > INT32_MAX || operator_.columns() > INT32_MAX) {
     return Fail(context,
                 "the payload must have less than 2^31 rows and columns. "
                 "Received: %u x %u.",
-                weights_.rows, weights_.columns);
+                operator_.rows(), operator_.columns());
   }
   if (options_.kind == OpKind::kConv2D) {
     const int64_t taps = int64_t{options_.kernel_h} * options_.kernel_w;
     // `taps` is at most 2^40: the division keeps the product out of reach.
     if (taps > INT32_MAX / options_.in_channels ||
-        taps * options_.in_channels != weights_.columns) {
+        taps * options_.in_channels != operator_.columns()) {
       return Fail(context,
                   "the payload must have kernel height x kernel width x input "
                   "channels = %d x %d x %d columns. Received: %u columns.",
                   options_.kernel_h, options_.kernel_w, options_.in_channels,
-                  weights_.columns);
+                  operator_.columns());
     }
   }
   return tflite::kOk;
@@ -206,12 +203,13 @@ Status PackedNode::CheckBias(Context* context) {
   const Tensor* bias = tensor(context, bias_);
   if (bias == nullptr) return tflite::kOk;
   const Shape shape = ShapeOf(*bias);
-  if (bias->type != tflite::kFloat32 || shape.elements() != weights_.rows) {
+  if (bias->type != tflite::kFloat32 || shape.elements() != operator_.rows()) {
     char text[kShapeText];
     return Fail(context,
                 "the bias must be float32 (type %d) with %u values. Received: "
                 "type %d, shape %s.",
-                tflite::kFloat32, weights_.rows, bias->type, shape.Print(text));
+                tflite::kFloat32, operator_.rows(), bias->type,
+                shape.Print(text));
   }
   return tflite::kOk;
 }
@@ -248,7 +246,7 @@ Status PackedNode::PrepareConv2D(Context* context, ThreadPool* pool,
   const Shape input = ShapeOf(context->tensors[input_]);
   ConvGeometry geometry;
   char error[256];
-  if (!Conv2DShape(options_, weights_.rows, input, &geometry, output, error,
+  if (!Conv2DShape(options_, operator_.rows(), input, &geometry, output, error,
                    sizeof(error))) {
     return Fail(context, "%s", error);
   }
@@ -257,24 +255,23 @@ Status PackedNode::PrepareConv2D(Context* context, ThreadPool* pool,
     return tflite::kOk;
   }
   pool_ = nullptr;
-  const char* message = conv2d_.Prepare(
-      weights_, geometry, static_cast<Activation>(options_.activation),
+  const char* message = operator_.PrepareConv2D(
+      geometry, static_cast<Activation>(options_.activation),
       delegate_->kernels(), pool);
   if (message != nullptr) {
     char text[kShapeText];
     return Fail(context, "%s. Received: input %s, %u output channels.", message,
-                input.Print(text), weights_.rows);
+                input.Print(text), operator_.rows());
   }
   geometry_ = geometry;
   pool_ = pool;
+  char text[128];
+  operator_.Describe(text, sizeof(text));
   delegate_->Log(LogLevel::kDebug,
-                 "node %d: Conv2D %dx%dx%dx%d -> %dx%dx%u, kernel %dx%d, "
-                 "%u bands of %u rows, %llu columns kept",
+                 "node %d: Conv2D %dx%dx%dx%d -> %dx%dx%u, kernel %dx%d, %s",
                  node_index_, geometry.batch, geometry.in_h, geometry.in_w,
-                 geometry.in_c, geometry.out_h, geometry.out_w, weights_.rows,
-                 geometry.kernel_h, geometry.kernel_w, weights_.band_count,
-                 weights_.band_rows,
-                 static_cast<unsigned long long>(weights_.column_count));
+                 geometry.in_c, geometry.out_h, geometry.out_w,
+                 operator_.rows(), geometry.kernel_h, geometry.kernel_w, text);
   return tflite::kOk;
 }
 
@@ -283,29 +280,29 @@ Status PackedNode::PrepareFullyConnected(Context* context, ThreadPool* pool,
   const Shape input = ShapeOf(context->tensors[input_]);
   ConvGeometry geometry = {};
   char error[256];
-  if (!FullyConnectedShape(options_, weights_.rows, weights_.columns, input,
-                           &geometry.batch, output, error, sizeof(error))) {
+  if (!FullyConnectedShape(options_, operator_.rows(), operator_.columns(),
+                           input, &geometry.batch, output, error,
+                           sizeof(error))) {
     return Fail(context, "%s", error);
   }
   if (output->elements() == 0) return tflite::kOk;
   if (pool == pool_ && geometry.batch == geometry_.batch) return tflite::kOk;
   pool_ = nullptr;
-  const char* message = fully_connected_.Prepare(
-      weights_, geometry.batch, static_cast<Activation>(options_.activation),
+  const char* message = operator_.PrepareFullyConnected(
+      geometry.batch, static_cast<Activation>(options_.activation),
       delegate_->kernels(), pool);
   if (message != nullptr) {
     char text[kShapeText];
     return Fail(context, "%s. Received: input %s, %u outputs.", message,
-                input.Print(text), weights_.rows);
+                input.Print(text), operator_.rows());
   }
   geometry_ = geometry;
   pool_ = pool;
+  char text[128];
+  operator_.Describe(text, sizeof(text));
   delegate_->Log(LogLevel::kDebug,
-                 "node %d: FullyConnected %d x %u -> %u, %u bands of %u rows, "
-                 "%llu columns kept",
-                 node_index_, geometry.batch, weights_.columns, weights_.rows,
-                 weights_.band_count, weights_.band_rows,
-                 static_cast<unsigned long long>(weights_.column_count));
+                 "node %d: FullyConnected %d x %u -> %u, %s", node_index_,
+                 geometry.batch, operator_.columns(), operator_.rows(), text);
   return tflite::kOk;
 }
 
@@ -326,7 +323,7 @@ Status PackedNode::Invoke(Context* context) {
   // A tensor of another size than Prepare saw would be read past its end.
   if (!prepared_ || input.bytes != input_bytes_ ||
       output.bytes != output_bytes_ ||
-      (bias != nullptr && bias->bytes != weights_.rows * sizeof(float))) {
+      (bias != nullptr && bias->bytes != operator_.rows() * sizeof(float))) {
     return Fail(context,
                 "tensors changed since they were allocated: expected %zu input "
                 "and %zu output bytes. Received: %zu and %zu.",
@@ -338,11 +335,7 @@ Status PackedNode::Invoke(Context* context) {
       (bias != nullptr && bias_values == nullptr)) {
     return Fail(context, "a tensor has no memory; allocate tensors first.");
   }
-  if (options_.kind == OpKind::kConv2D) {
-    conv2d_.Invoke(input.data.f, bias_values, output.data.f);
-  } else {
-    fully_connected_.Invoke(input.data.f, bias_values, output.data.f);
-  }
+  operator_.Invoke(input.data.f, bias_values, output.data.f);
   return tflite::kOk;
 }
 

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "operators/packed_operator.h"
+
+#include <cinttypes>
+#include <cstdio>
+
+namespace tfrewprune {
+
+const char* PackedOperator::ReadPayload(const void* data, size_t bytes) {
+  irregular_ = PayloadLayout(data, bytes) == kIrregularLayout;
+  return irregular_ ? ParseIrregular(data, bytes, &segments_)
+                    : ParsePayload(data, bytes, &bands_);
+}
+
+void PackedOperator::Describe(char* text, size_t text_size) const {
+  if (irregular_) {
+    snprintf(text, text_size,
+             "%" PRIu64 " weights kept in %u segments of %u channels",
+             segments_.weight_count, segments_.segment_count,
+             segments_.chunk_channels);
+  } else {
+    snprintf(text, text_size, "%u bands of %u rows, %" PRIu64 " columns kept",
+             bands_.band_count, bands_.band_rows, bands_.column_count);
+  }
+}
+
+const char* PackedOperator::PrepareConv2D(const ConvGeometry& geometry,
+                                          Activation activation,
+                                          const Kernels* kernels,
+                                          ThreadPool* pool) {
+  fully_connected_ = false;
+  return irregular_
+             ? irregular_conv2d_.Prepare(segments_, geometry, activation,
+                                         kernels->isa, pool)
+             : banded_conv2d_.Prepare(bands_, geometry, activation, kernels,
+                                      pool);
+}
+
+const char* PackedOperator::PrepareFullyConnected(int batch,
+                                                  Activation activation,
+                                                  const Kernels* kernels,
+                                                  ThreadPool* pool) {
+  fully_connected_ = true;
+  return irregular_
+             ? irregular_fully_connected_.Prepare(segments_, batch, activation,
+                                                  kernels->isa, pool)
+             : banded_fully_connected_.Prepare(bands_, batch, activation,
+                                               kernels, pool);
+}
+
+void PackedOperator::Invoke(const float* input, const float* bias,
+                            float* output) {
+  if (irregular_) {
+    if (fully_connected_) {
+      irregular_fully_connected_.Invoke(input, bias, output);
+    } else {
+      irregular_conv2d_.Invoke(input, bias, output);
+    }
+  } else if (fully_connected_) {
+    banded_fully_connected_.Invoke(input, bias, output);
+  } else {
+    banded_conv2d_.Invoke(input, bias, output);
+  }
+}
+
+}  // namespace tfrewprune
