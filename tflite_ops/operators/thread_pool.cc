@@ -44,9 +44,9 @@ int64_t Nanoseconds() {
   return int64_t{now.tv_sec} * 1000000000 + now.tv_nsec;
 }
 
-// Polls `done()` for at most kSpinNanoseconds; returns its last value. After the
-// quick cases it yields between polls: where threads outnumber free processors,
-// the thread it waits for may need this very one.
+// Polls `done()` for at most kSpinNanoseconds; returns its last value. After
+// the quick cases it yields between polls: where threads outnumber free
+// processors, the thread it waits for may need this very one.
 template <class Predicate>
 bool SpinUntil(Predicate done) {
   for (int i = 0; i < 64; ++i) {
