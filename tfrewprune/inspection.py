@@ -18,7 +18,8 @@ from tfrewprune.converter.options import FULLY_CONNECTED
 from tfrewprune.converter.plan import Cache, Settings, decide, layer_shape
 from tfrewprune.converter.unpack import dense_shape, read_payload
 from tfrewprune.payload.cost import LayerShape, default_cost_model
-from tfrewprune.payload.format import read_header
+from tfrewprune.payload.format import decode
+from tfrewprune.payload.grouping import scattered_bands
 from tfrewprune.structures import (
     Block,
     Channel,
@@ -156,8 +157,9 @@ def _packed_record(model: Model, layer: Layer) -> LayerRecord:
     except ConversionError as error:
         return _with(start, reason=str(error))
     shape = layer_shape(model, layer, stored)
-    header = read_header(payload)
-    counts = (header.band_rows, header.band_count, header.column_count, 0)
+    bands = decode(payload)
+    scattered = scattered_bands(bands.row_id, bands.rows)
+    counts = (bands.band_rows, bands.band_count, bands.column_count, scattered)
     return _with(
         start,
         shape=stored,

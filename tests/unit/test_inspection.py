@@ -49,11 +49,12 @@ def test_figures_of_dense_and_packed_layers():
         assert (second.packed, second.reason) == (False, "no weight is 0")
 
 
-def test_the_payload_has_the_bytes_that_were_announced():
+def test_the_payload_has_the_bytes_and_the_time_that_were_announced():
     content = sample()
-    announced = trp.inspect_model(content)[0].bytes_packed
-    packed = trp.inspect_model(trp.convert(content, verify=False))[0].bytes_packed
-    assert packed == announced
+    announced = trp.inspect_model(content)[0]
+    packed = trp.inspect_model(trp.convert(content, verify=False))[0]
+    assert packed.bytes_packed == announced.bytes_packed
+    assert packed.predicted_packed_us == announced.predicted_packed_us
 
 
 def test_records_are_json(tmp_path):

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfrewprune.payload import PayloadError, decode, pack_matrix, unpack_matrix
-from tfrewprune.payload.cost import CostModel, LayerShape, default_cost_model
+from tfrewprune.payload.cost import (
+    CostModel,
+    DenseCost,
+    LayerShape,
+    PackedCost,
+    default_cost_model,
+)
 from tfrewprune.payload.packer import pack_layer
 
 
@@ -121,20 +127,19 @@ def test_the_cost_model_decides():
     weights = block_matrix(64, 200, 4, 0.2)
     shape = LayerShape(64, 200, 100)
     heights = (4, 8, 16, 32)
-    by_columns = CostModel(
-        *(0, 1, 0),
-        band=dict.fromkeys(heights, 0),
-        column={rows: rows for rows in heights},
-        scatter=0,
-    )
-    assert pack_layer(weights, shape, cost_model=by_columns).band_rows == 4
-    by_bands = CostModel(
-        *(0, 1, 0),
-        band=dict.fromkeys(heights, 1),
-        column=dict.fromkeys(heights, 0),
-        scatter=0,
-    )
-    assert pack_layer(weights, shape, cost_model=by_bands).band_rows == 32
+
+    def best(band, column):
+        cost = PackedCost(
+            dict.fromkeys(heights, band),
+            {rows: column * rows for rows in heights},
+            scatter=0,
+            uncached_byte=0,
+        )
+        model = CostModel(0, 0, DenseCost(0, 1, 0), cost, cost)
+        return pack_layer(weights, shape, cost_model=model).band_rows
+
+    assert best(band=0, column=1) == 4
+    assert best(band=1, column=0) == 32
 
 
 def test_predicted_time_follows_the_work():

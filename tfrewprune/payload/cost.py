@@ -33,33 +33,66 @@ class LayerShape:
 
 
 @dataclass(frozen=True)
-class CostModel:
-    """Coefficients of the prediction, in microseconds.
-
-    packed = call + pixels * (band[R] * bands + column[R] * N + scatter * scattered)
-             + weight_byte * bytes
-    dense = call + mac * O * K * pixels + weight_byte * 4 * O * K
+class DenseCost:
+    """Microseconds of a dense layer.
 
     Attributes:
-        call: A call of either operator.
-        mac: One multiply-add of a dense layer.
-        weight_byte: Streaming a byte of weights, once per call.
-        band: One output pixel of a band of R rows, by R.
-        column: One column of such a band at one pixel, by R.
-        scatter: One output pixel of a band whose rows are not neighbours.
+        weight: Touching a weight once in a call.
+        mac: A multiply-add, with more than one output position.
+        uncached_byte: A byte of weights beyond the cache.
     """
 
-    call: float
+    weight: float
     mac: float
-    weight_byte: float
+    uncached_byte: float
+
+
+@dataclass(frozen=True)
+class PackedCost:
+    """Microseconds of a packed layer.
+
+    Attributes:
+        band: A band of R rows at one output position, by R.
+        column: A column of such a band at one output position, by R.
+        scatter: A band whose rows are not neighbours, at one output position.
+        uncached_byte: A byte of weights beyond the cache.
+    """
+
     band: dict[int, float]
     column: dict[int, float]
     scatter: float
+    uncached_byte: float
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Predicts microseconds; linear, so that it can be fitted by least squares.
+
+    dense = call + O * K * (weight + mac * pixels) + uncached_byte * uncached bytes
+    packed = call + pixels * (band[R] * B + column[R] * N + scatter * scattered bands)
+             + uncached_byte * uncached bytes
+
+    Attributes:
+        call: A call of either operator.
+        cache_bytes: Weights up to this size stay in the cache from call to call.
+        dense: Coefficients of dense layers.
+        many: Coefficients of packed layers with several output positions.
+        single: The same with one: a matrix times a vector has kernels of its own.
+    """
+
+    call: float
+    cache_bytes: float
+    dense_cost: DenseCost
+    many: PackedCost
+    single: PackedCost
 
     def dense(self, shape: LayerShape) -> float:
         """Returns the predicted microseconds of the dense layer."""
         weights = shape.rows * shape.columns
-        return self.call + weights * (self.mac * shape.pixels + self.weight_byte * 4)
+        cost = self.dense_cost
+        work = cost.weight + (cost.mac * shape.pixels if shape.pixels > 1 else 0)
+        uncached = max(0, 4 * weights - self.cache_bytes)
+        return self.call + weights * work + cost.uncached_byte * uncached
 
     def packed(
         self,
@@ -78,19 +111,28 @@ class CostModel:
             columns: Columns of all bands together.
             scattered: Bands whose rows are not neighbours.
         """
-        per_pixel = self.band[band_rows] * bands + self.column[band_rows] * columns
-        per_pixel += self.scatter * scattered
-        stored = columns * (band_rows * 4 + 2)
-        return self.call + shape.pixels * per_pixel + self.weight_byte * stored
+        cost = self.many if shape.pixels > 1 else self.single
+        per_pixel = cost.band[band_rows] * bands + cost.column[band_rows] * columns
+        per_pixel += cost.scatter * scattered
+        uncached = max(0, columns * (band_rows * 4 + 2) - self.cache_bytes)
+        return self.call + shape.pixels * per_pixel + cost.uncached_byte * uncached
 
 
 @cache
 def default_cost_model() -> CostModel:
     """Returns the cost model of ``cost.json``."""
     fields = json.loads(Path(__file__).with_name("cost.json").read_text())
-    by_rows = {
-        name: {int(rows): value for rows, value in fields[name].items()}
-        for name in ("band", "column")
-    }
-    scalars = {name: fields[name] for name in ("call", "mac", "weight_byte", "scatter")}
-    return CostModel(**scalars, **by_rows)
+
+    def packed_cost(name: str) -> PackedCost:
+        given = dict(fields[name])
+        for key in ("band", "column"):
+            given[key] = {int(rows): cost for rows, cost in given[key].items()}
+        return PackedCost(**given)
+
+    return CostModel(
+        fields["call"],
+        fields["cache_bytes"],
+        DenseCost(**fields["dense"]),
+        packed_cost("many"),
+        packed_cost("single"),
+    )

@@ -57,6 +57,17 @@ def popcount(bits: np.ndarray) -> np.ndarray:
     return _POPCOUNT[bits].sum(axis=1, dtype=np.int64)
 
 
+def scattered_bands(grouping: np.ndarray, idle: int) -> int:
+    """Returns how many bands hold rows that are not neighbours.
+
+    Args:
+        grouping: Rows of every band, ``[B, R]``.
+        idle: What stands for a lane without row.
+    """
+    steps = np.diff(grouping.astype(np.int64), axis=1)
+    return int(np.count_nonzero(((steps != 1) & (grouping[:, 1:] != idle)).any(axis=1)))
+
+
 def neighbours(support: RowSupport, band_rows: int) -> np.ndarray:
     """Groups rows 0 .. R-1, R .. 2R-1, and so on: what block pruning makes."""
     bands = -(-support.rows // band_rows)

@@ -25,6 +25,7 @@ from tfrewprune.payload.grouping import (
     RowSupport,
     neighbours,
     popcount,
+    scattered_bands,
     similar_for,
     survivors,
 )
@@ -62,14 +63,6 @@ class Packing:
         return self.grouping.shape[0]
 
     @property
-    def scattered_bands(self) -> int:
-        """Bands whose rows are not neighbours, so that stores are scattered."""
-        grouping = self.grouping
-        steps = np.diff(grouping, axis=1)
-        idle = grouping[:, 1:] == self.weights.shape[0]
-        return int(np.count_nonzero(((steps != 1) & ~idle).any(axis=1)))
-
-    @property
     def payload_bytes(self) -> int:
         rows, columns = self.weights.shape
         counts = (self.band_rows, self.band_count, self.column_count)
@@ -83,7 +76,7 @@ class Packing:
             self.band_rows,
             self.band_count,
             self.column_count,
-            self.scattered_bands,
+            scattered_bands(self.grouping, self.weights.shape[0]),
         )
 
     def to_matrix(self) -> BandedMatrix:
