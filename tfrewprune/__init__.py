@@ -24,15 +24,18 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "structures": ("Structure", "Unstructured", "Filter", "Channel", "Column", "Block"),
+    "methods": ("GroupLasso", "Magnitude", "Method", "Reweighted"),
     "recipe": ("Recipe", "Rule"),
     "wrappers": (
         "GroupLassoRegularizer",
+        "KernelSpec",
         "MaskConstraint",
         "Prunable",
         "Reweight",
         "ReweightedRegularizer",
         "SparsityLogger",
         "attach",
+        "register_prunable",
         "wrap",
     ),
     "pipeline": (
