@@ -44,12 +44,18 @@ def _finite(value: Any) -> Any:
     return value
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # rich would leave with exit code 1; our `main` knows better.
+        raise BrokenPipeError
+
+
 def console(file: IO[str]) -> Console:
     """A console that draws for a terminal and writes plain lines otherwise."""
-    probe = Console(file=file)
-    if probe.is_terminal:
-        return probe
-    return Console(file=file, width=PLAIN_WIDTH, no_color=True)
+    drawing = _Console(file=file)
+    if drawing.is_terminal:
+        return drawing
+    return _Console(file=file, width=PLAIN_WIDTH, no_color=True)
 
 
 def table(title: str | None, *columns: str, caption: str | None = None) -> Table:

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as a script sees it: output, messages, exit codes."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tfrewprune.benchmark.layers import Layer, build_model
+from tfrewprune.benchmark.weights import pruned_weights
+from tfrewprune.cli import SUBCOMMANDS, main, output
+
+LAYER = Layer("layer", 14, 14, 64, 64, kernel=(3, 3))
+
+
+@pytest.fixture
+def dense(tmp_path):
+    """A pruned but dense model that is worth packing."""
+    path = tmp_path / "dense.tflite"
+    weights = pruned_weights(LAYER, "block16x1", 16)
+    path.write_bytes(build_model(LAYER, weights, np.zeros(64, np.float32)))
+    return path
+
+
+@pytest.fixture
+def packed(dense, tmp_path, capsys):
+    path = tmp_path / "packed.tflite"
+    assert main(["convert", str(dense), str(path), "--no-verify"]) == 0
+    capsys.readouterr()
+    return path
+
+
+def call(capsys, *words) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    streams = capsys.readouterr()
+    return code, streams.out, streams.err
+
+
+def test_convert_packs_verifies_and_tells(dense, tmp_path, capsys):
+    target = tmp_path / "out.tflite"
+    code, out, _ = call(capsys, "convert", dense, target)
+    assert code == 0
+    assert "1 packed" in out and "x smaller" in out
+    assert target.stat().st_size < dense.stat().st_size / 5
+
+
+def test_convert_json(dense, tmp_path, capsys):
+    target = tmp_path / "out.tflite"
+    code, out, _ = call(capsys, "convert", dense, target, "--json")
+    document = json.loads(out)
+    assert code == 0 and document["verified"]
+    assert document["packed_bytes"] == target.stat().st_size
+    assert document["dense_bytes"] == dense.stat().st_size
+    assert [layer["packed"] for layer in document["layers"]] == [True]
+
+
+def test_convert_leaves_dense_what_has_no_zeros(tmp_path, capsys):
+    source, target = tmp_path / "full.tflite", tmp_path / "out.tflite"
+    weights = np.ones((64, LAYER.columns), np.float32)
+    source.write_bytes(build_model(LAYER, weights, np.zeros(64, np.float32)))
+    code, out, _ = call(capsys, "convert", source, target)
+    assert code == 0 and "no weight is 0" in out
+    code, out, _ = call(capsys, "convert", source, target, "--pack-all", "--json")
+    assert json.loads(out)["layers"][0]["packed"]
+
+
+def test_unpack_gives_the_dense_weights_back(dense, packed, tmp_path, capsys):
+    target = tmp_path / "back.tflite"
+    code, out, _ = call(capsys, "unpack", packed, target, "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["dense_bytes"] == target.stat().st_size
+    assert document["packed_bytes"] == packed.stat().st_size
+    weights = pruned_weights(LAYER, "block16x1", 16)
+    assert weights.tobytes() in target.read_bytes()
+
+
+def test_inspect_table(packed, capsys):
+    code, out, _ = call(capsys, "inspect", packed)
+    assert code == 0
+    assert "64x3x3x64" in out and "93.8%" in out and "packed" in out
+    assert "\x1b" not in out, "no colours outside a terminal"
+
+
+def test_inspect_json_with_measured_times(packed, capsys):
+    code, out, _ = call(capsys, "inspect", packed, "--json", "--measure")
+    (layer,) = json.loads(out)["layers"]
+    assert code == 0
+    assert layer["measured_ratio"] == pytest.approx(
+        layer["measured_dense_us"] / layer["measured_packed_us"], rel=0.5
+    )
+
+
+def test_inspect_of_a_model_without_layers(tmp_path, capsys):
+    from ai_edge_litert import schema_py_generated as schema
+    from flatbuffers import Builder
+
+    model = schema.ModelT()
+    model.version, model.operatorCodes, model.buffers = 3, [], [schema.BufferT()]
+    graph = schema.SubGraphT()
+    graph.tensors = graph.inputs = graph.outputs = graph.operators = []
+    model.subgraphs = [graph]
+    builder = Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path = tmp_path / "empty.tflite"
+    path.write_bytes(builder.Output())
+    code, out, _ = call(capsys, "inspect", path)
+    assert code == 0 and "no layer" in out
+
+
+def test_bench_table_and_json(packed, dense, capsys):
+    words = ["--seconds", "0.05", "--isa", "portable"]
+    code, out, _ = call(capsys, "bench", packed, *words)
+    assert code == 0
+    assert "dense" in out and "faster" in out and "portable" in out
+    code, out, _ = call(capsys, "bench", packed, "--against", dense, "--json", *words)
+    document = json.loads(out)
+    assert code == 0
+    assert document["claimed_nodes"] == 1 and document["isa"] == "portable"
+    assert document["ratio"]["p10"] <= document["ratio"]["median"]
+    assert document["against"] == str(dense)
+
+
+def test_bench_refuses_a_model_that_computes_something_else(packed, tmp_path, capsys):
+    other = tmp_path / "other.tflite"
+    weights = pruned_weights(LAYER, "block16x1", 16, seed=9)
+    other.write_bytes(build_model(LAYER, weights, np.zeros(64, np.float32)))
+    code, out, err = call(capsys, "bench", packed, "--against", other, "--json")
+    assert code == 1 and out == ""
+    assert "computes something else" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("convert", "{gone}", "{out}"),
+        ("unpack", "{gone}", "{out}"),
+        ("inspect", "{gone}"),
+        ("bench", "{gone}"),
+        ("convert", "{garbage}", "{out}"),
+        ("unpack", "{garbage}", "{out}"),
+        ("inspect", "{garbage}"),
+        ("bench", "{garbage}"),
+    ],
+    ids=" ".join,
+)
+def test_failures_are_one_line_and_exit_1(words, tmp_path, capsys):
+    garbage = tmp_path / "garbage.tflite"
+    garbage.write_bytes(b"this is no model at all, but long enough to be read" * 4)
+    names = {
+        "gone": tmp_path / "gone.tflite",
+        "garbage": garbage,
+        "out": tmp_path / "out.tflite",
+    }
+    code, out, err = call(capsys, *(word.format(**names) for word in words))
+    assert code == 1 and out == ""
+    lines = [line for line in err.splitlines() if line]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"tfrewprune {words[0]}: error: ")
+    assert not names["out"].exists()
+
+
+def test_traceback_on_demand(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFREWPRUNE_TRACEBACK", "1")
+    with pytest.raises(OSError):
+        main(["inspect", str(tmp_path / "gone.tflite")])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["fly"],
+        ["convert", "only-one"],
+        ["bench", "model", "--threads", "0"],
+        ["bench", "model", "--threads", "two"],
+        ["bench", "model", "--isa", "sse9"],
+        ["bench", "model", "--seconds", "-1"],
+        ["bench", "model", "--tolerance", "nan"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_2(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert "usage: tfrewprune" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [None, *SUBCOMMANDS])
+def test_help_documents_the_exit_codes(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"] if command else ["--help"])
+    assert stop.value.code == 0
+    assert "exit codes:" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy():
+    program = (
+        "import sys\n"
+        "from tfrewprune.cli import build_parser\n"
+        "build_parser().format_help()\n"
+        "heavy = {'tensorflow', 'keras', 'numpy', 'rich', 'ai_edge_litert'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_inspect_and_bench_do_without_tensorflow(packed):
+    program = (
+        "import sys\n"
+        "from tfrewprune.cli import main\n"
+        f"main(['inspect', {str(packed)!r}])\n"
+        f"main(['bench', {str(packed)!r}, '--seconds', '0.02'])\n"
+        "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_failure(packed):
+    done = subprocess.run(
+        f"{sys.executable} -m tfrewprune.cli inspect {packed} | head -n 0; "
+        "exit ${PIPESTATUS[0]}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr and "error" not in done.stderr
+
+
+def test_json_has_no_nan():
+    file = io.StringIO()
+    output.print_json({"a": [float("nan"), 1.5], "b": float("inf")}, file)
+    assert json.loads(file.getvalue()) == {"a": [None, 1.5], "b": None}
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (9_999, "9999 B"), (20_600, "20.6 kB"), (102_400_000, "102.4 MB")],
+)
+def test_readable_bytes(count, text):
+    assert output.readable_bytes(count) == text
