@@ -12,7 +12,8 @@ from tfrewprune.converter import options
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model
 from tfrewprune.converter.plan import Decision
-from tfrewprune.payload.format import VALUE_ALIGNMENT, unpack_matrix
+from tfrewprune.payload.format import VALUE_ALIGNMENT
+from tfrewprune.payload.reading import unpack_matrix
 
 _UINT8 = schema.TensorType.UINT8
 

@@ -15,10 +15,11 @@ from tfrewprune.converter.flatbuffer import Model, tensor_shape
 from tfrewprune.converter.options import ConvOptions
 from tfrewprune.payload.cost import LayerShape, default_cost_model
 from tfrewprune.payload.format import PayloadError
+from tfrewprune.payload.irregular import IrregularPacking
 from tfrewprune.payload.packer import Packing, pack_layer
 
 # Packings by where their weights are.
-Cache: TypeAlias = dict[tuple, Packing]
+Cache: TypeAlias = dict[tuple, Packing | IrregularPacking]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Decision:
     layer: Layer
     shape: LayerShape | None = None
     kept: int | None = None
-    packing: Packing | None = None
+    packing: Packing | IrregularPacking | None = None
     reason: str | None = None
 
     @property

@@ -12,7 +12,8 @@ from tfrewprune.converter import options
 from tfrewprune.converter.detect import Layer, find_layers
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model
-from tfrewprune.payload.format import PayloadError, unpack_matrix
+from tfrewprune.payload.format import PayloadError
+from tfrewprune.payload.reading import unpack_matrix
 
 _BUILTIN = schema.BuiltinOperator
 
