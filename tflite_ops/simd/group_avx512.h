@@ -143,6 +143,16 @@ TFREWPRUNE_VEC void Transpose16x16(Load&& load, Store&& store) {
   });
 }
 
+// to[i] = from[i]
+TFREWPRUNE_VEC void CopyAvx512(const float* from, int count, float* to) {
+  int i = 0;
+  for (; i + 16 <= count; i += 16) {
+    _mm512_storeu_ps(to + i, _mm512_loadu_ps(from + i));
+  }
+  const __mmask16 rest = static_cast<__mmask16>((1u << (count - i)) - 1);
+  _mm512_mask_storeu_ps(to + i, rest, _mm512_maskz_loadu_ps(rest, from + i));
+}
+
 // One block of a TransposeJob: n <= 16 pixels of 16 channels or, with kWide,
 // n <= 8 pixels of 32. (Masks also where nothing is cut off: GCC 12 would fold
 // plain loads into two shuffles each, which takes half as long again.)
