@@ -159,6 +159,17 @@ def test_decoders_that_something_else_reads_stay():
         np.testing.assert_allclose(after, before, atol=1e-5)
 
 
+def test_operators_that_are_numbered_elsewhere_are_not_removed():
+    dense, _ = densified_conv()
+    model = read_model(dense)
+    model.tree.buffers.append(schema.BufferT(data=np.zeros(8, np.uint8)))
+    model.tree.metadata = [
+        schema.MetadataT("model_control_dependencies", len(model.tree.buffers) - 1)
+    ]
+    (record,) = trp.inspect_model(write_model(model))
+    assert "control dependencies number its operators" in record.reason
+
+
 def test_two_layers_behind_one_decoder_are_both_packed():
     weights = block_sparse((8, 1, 1, 8)).astype(np.float16)
     half = schema.TensorType.FLOAT16

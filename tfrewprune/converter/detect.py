@@ -34,6 +34,7 @@ _ACTIVATION_NAMES = {
 }
 _BUILTIN = schema.BuiltinOperator
 _FLOAT32 = schema.TensorType.FLOAT32
+_CONTROL_DEPENDENCIES = "model_control_dependencies"
 # What LiteRT's float kernels apply; they ignore or refuse TANH and SIGN_BIT.
 ACTIVATIONS = (0, 1, 2, 3)
 
@@ -199,6 +200,12 @@ class _Finder:
                 raise _Skip("weights are computed, not constant")
         if stored.isVariable:
             raise _Skip("weights are a variable, not constant")
+        names = {text(entry.name) for entry in self.model.tree.metadata or ()}
+        if decoders and _CONTROL_DEPENDENCIES in names:
+            raise _Skip(
+                "weights are decoded by operators that cannot be removed: the model's "
+                "control dependencies number its operators"
+            )
         if self.model.data(stored) is None:
             if stored.externalBuffer:
                 raise _Skip("weights are in an external file")
