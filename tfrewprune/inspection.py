@@ -18,8 +18,7 @@ from tfrewprune.converter.options import FULLY_CONNECTED
 from tfrewprune.converter.plan import Cache, Settings, decide, layer_shape
 from tfrewprune.converter.unpack import dense_shape, read_payload
 from tfrewprune.payload.cost import LayerShape, default_cost_model
-from tfrewprune.payload.format import decode
-from tfrewprune.payload.grouping import scattered_bands
+from tfrewprune.payload.reading import predict_payload
 from tfrewprune.structures import (
     Block,
     Channel,
@@ -157,16 +156,13 @@ def _packed_record(model: Model, layer: Layer) -> LayerRecord:
     except ConversionError as error:
         return _with(start, reason=str(error))
     shape = layer_shape(model, layer, stored)
-    bands = decode(payload)
-    scattered = scattered_bands(bands.row_id, bands.rows)
-    counts = (bands.band_rows, bands.band_count, bands.column_count, scattered)
     return _with(
         start,
         shape=stored,
         weights=matrix.size,
         bytes_dense=matrix.nbytes,
         bytes_packed=len(payload),
-        predicted_packed_us=default_cost_model().packed(shape, *counts),
+        predicted_packed_us=predict_payload(payload, shape),
         **_figures(model, layer, shape, matrix),
     )
 

@@ -8,16 +8,24 @@ from tfrewprune.payload.format import (
     decode,
     encode,
     read_header,
-    unpack_matrix,
+)
+from tfrewprune.payload.irregular import (
+    IrregularMatrix,
+    decode_irregular,
+    encode_irregular,
 )
 from tfrewprune.payload.packer import pack_matrix
+from tfrewprune.payload.reading import unpack_matrix
 
 __all__ = [
     "BandedMatrix",
     "Header",
+    "IrregularMatrix",
     "PayloadError",
     "decode",
+    "decode_irregular",
     "encode",
+    "encode_irregular",
     "pack_matrix",
     "read_header",
     "unpack_matrix",

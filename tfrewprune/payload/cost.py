@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+# Fully connected layers run from this batch on like convolutions.
+VECTOR_BATCH = 4
+
 
 @dataclass(frozen=True)
 class LayerShape:
@@ -65,12 +68,35 @@ class PackedCost:
 
 
 @dataclass(frozen=True)
+class IrregularCost:
+    """Microseconds of a layer packed without bands, which runs 16 pixels at a time.
+
+    Attributes:
+        weight: A kept weight at 16 output positions.
+        segment: A run of them in one row and one chunk of channels, likewise.
+        channel: Rearranging an input or output channel, likewise.
+        single_weight: A kept weight at one position of a fully connected layer.
+        single_segment: A segment at one position of a fully connected layer.
+        uncached_byte: A byte of weights beyond the cache.
+    """
+
+    weight: float
+    segment: float
+    channel: float
+    single_weight: float
+    single_segment: float
+    uncached_byte: float
+
+
+@dataclass(frozen=True)
 class CostModel:
     """Predicts microseconds; linear, so that it can be fitted by least squares.
 
     dense = call + O * K * (weight + mac * pixels) + uncached_byte * uncached bytes
     packed = call + pixels * (band[R] * B + column[R] * N + scatter * scattered bands)
              + uncached_byte * uncached bytes
+    irregular = call + vectors of 16 pixels * (weight * kept + segment * segments
+                + channel * (I + O)) + uncached_byte * uncached bytes
 
     Attributes:
         call: A call of either operator.
@@ -78,6 +104,8 @@ class CostModel:
         dense: Coefficients of dense layers.
         many: Coefficients of packed layers with several output positions.
         single: The same with one: a matrix times a vector has kernels of its own.
+        irregular_cost: Coefficients of layers packed without bands; None leaves that
+            way out.
     """
 
     call: float
@@ -85,6 +113,7 @@ class CostModel:
     dense_cost: DenseCost
     many: PackedCost
     single: PackedCost
+    irregular_cost: IrregularCost | None = None
 
     def dense(self, shape: LayerShape) -> float:
         """Returns the predicted microseconds of the dense layer."""
@@ -117,6 +146,26 @@ class CostModel:
         uncached = max(0, columns * (band_rows * 4 + 2) - self.cache_bytes)
         return self.call + shape.pixels * per_pixel + cost.uncached_byte * uncached
 
+    def irregular(self, shape: LayerShape, weights: int, segments: int) -> float:
+        """Returns the predicted microseconds of a layer packed without bands.
+
+        Args:
+            shape: Size of the layer.
+            weights: Kept weights.
+            segments: Runs of them in one row and one chunk of channels.
+        """
+        cost = self.irregular_cost
+        stored = weights * 6 + segments * 6
+        memory = self.call + cost.uncached_byte * max(0, stored - self.cache_bytes)
+        if shape.taps == 1 and shape.pixels < VECTOR_BATCH:
+            return memory + shape.pixels * (
+                cost.single_weight * weights + cost.single_segment * segments
+            )
+        vectors = -(-shape.pixels // 16)
+        channels = shape.columns // shape.taps + shape.rows
+        per_vector = cost.weight * weights + cost.segment * segments
+        return memory + vectors * (per_vector + cost.channel * channels)
+
 
 @cache
 def default_cost_model() -> CostModel:
@@ -135,4 +184,5 @@ def default_cost_model() -> CostModel:
         DenseCost(**fields["dense"]),
         packed_cost("many"),
         packed_cost("single"),
+        IrregularCost(**fields["irregular"]),
     )

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The payload: bytes of one packed weight matrix, checked on the way in and out.
 
-The layout is specified in ``tflite_ops/format/PAYLOAD.md``; the C++ half reads the
-same bytes. This file turns them into arrays and back and decides nothing: how rows
-are cut into bands is the business of ``tfrewprune.payload.packer``.
+The bytes are specified in ``tflite_ops/format/PAYLOAD.md``; the C++ half reads the
+same ones. This file holds what both layouts share, and turns layout 0, banded, into
+arrays and back. It decides nothing: how rows are cut into bands is the business of
+``tfrewprune.payload.packer``. Layout 1 is in ``tfrewprune.payload.irregular``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ MAGIC = b"TFRP"
 VERSION = 1
 HEADER_BYTES = 128
 LAYOUT_BANDED = 0
+LAYOUT_IRREGULAR = 1
 VALUE_FLOAT32 = 0
 BAND_ROWS = (4, 8, 16, 32)
 VALUE_ALIGNMENT = 64
@@ -116,12 +118,7 @@ class BandedMatrix:
         Raises:
             PayloadError: If the dense matrix is larger than ``MAX_DENSE_BYTES``.
         """
-        if self.rows * self.columns * 4 > MAX_DENSE_BYTES:
-            raise PayloadError(
-                f"a dense matrix of {self.rows} x {self.columns} float32 weights is "
-                f"larger than {MAX_DENSE_BYTES} bytes"
-            )
-        dense = np.zeros((self.rows, self.columns), np.float32)
+        dense = zeros(self.rows, self.columns)
         for band, row in enumerate(self.row_id):
             lanes = np.flatnonzero(row < self.rows)
             owned = slice(self.band_start[band], self.band_start[band + 1])
@@ -135,16 +132,31 @@ def index_bytes_for(rows: int, columns: int) -> int:
     return 2 if rows <= 65535 and columns <= 65536 else 4
 
 
-def _align(offset: int, alignment: int) -> int:
+def zeros(rows: int, columns: int) -> np.ndarray:
+    """Returns a dense matrix of zeros, float32 ``[O, K]``.
+
+    Raises:
+        PayloadError: If it is larger than ``MAX_DENSE_BYTES``.
+    """
+    if rows * columns * 4 > MAX_DENSE_BYTES:
+        raise PayloadError(
+            f"a dense matrix of {rows} x {columns} float32 weights is "
+            f"larger than {MAX_DENSE_BYTES} bytes"
+        )
+    return np.zeros((rows, columns), np.float32)
+
+
+def align(offset: int, alignment: int) -> int:
+    """Returns the first multiple of ``alignment`` from ``offset`` on."""
     return -(-offset // alignment) * alignment
 
 
 def payload_size(rows: int, columns: int, band_rows: int, bands: int, n: int) -> int:
     """Returns the bytes of a payload with ``bands`` bands of ``n`` columns in all."""
     index_bytes = index_bytes_for(rows, columns)
-    end = _align(HEADER_BYTES + bands * band_rows * index_bytes, 4)
-    end = _align(end + (bands + 1) * 4, 4) + n * index_bytes
-    return _align(end, VALUE_ALIGNMENT) + n * band_rows * 4
+    end = align(HEADER_BYTES + bands * band_rows * index_bytes, 4)
+    end = align(end + (bands + 1) * 4, 4) + n * index_bytes
+    return align(end, VALUE_ALIGNMENT) + n * band_rows * 4
 
 
 def encode(matrix: BandedMatrix) -> bytes:
@@ -173,31 +185,30 @@ def encode(matrix: BandedMatrix) -> bytes:
         (matrix.column.astype(index_type), 4),
         (np.ascontiguousarray(matrix.value, "<f4"), VALUE_ALIGNMENT),
     )
+    counts = (matrix.band_rows, matrix.band_count, matrix.column_count)
+    return write_payload(
+        (LAYOUT_BANDED, matrix.rows, matrix.columns, *counts, index_bytes, 0), parts
+    )
+
+
+def write_payload(
+    fields: tuple[int, ...], parts: tuple[tuple[np.ndarray, int], ...]
+) -> bytes:
+    """Puts a header and four sections together.
+
+    Args:
+        fields: layout, rows, columns, and the five header fields from offset 24 on.
+        parts: Each section with its alignment in bytes.
+    """
     sections, end = [], HEADER_BYTES
     for array, alignment in parts:
-        offset = _align(end, alignment)
+        offset = align(end, alignment)
         sections += [offset, array.nbytes]
         end = offset + array.nbytes
     payload = bytearray(end)
-    _HEADER.pack_into(
-        payload,
-        0,
-        MAGIC,
-        VERSION,
-        HEADER_BYTES,
-        LAYOUT_BANDED,
-        VALUE_FLOAT32,
-        matrix.rows,
-        matrix.columns,
-        matrix.band_rows,
-        matrix.band_count,
-        matrix.column_count,
-        index_bytes,
-        0,
-        *sections,
-        end,
-        0,
-    )
+    layout, *counts = fields
+    start = (MAGIC, VERSION, HEADER_BYTES, layout, VALUE_FLOAT32)
+    _HEADER.pack_into(payload, 0, *start, *counts, *sections, end, 0)
     view = memoryview(payload)
     for i, (array, _) in enumerate(parts):
         if array.nbytes:
@@ -219,57 +230,112 @@ def read_header(payload: bytes | memoryview | np.ndarray) -> Header:
     Raises:
         PayloadError: If the header is damaged, or of a kind this reader does not know.
     """
-    data = _as_bytes_view(payload)
-    if len(data) < HEADER_BYTES:
-        raise PayloadError(
-            f"payload too short: expected at least {HEADER_BYTES} bytes, "
-            f"received {len(data)}"
-        )
-    fields = _HEADER.unpack_from(data, 0)
-    magic, version, header_bytes, layout, value_type = fields[:5]
-    rows, columns, band_rows, bands, n, index_bytes, flags = fields[5:12]
-    payload_bytes, reserved = fields[20:22]
-    _expect("magic", magic, MAGIC)
-    _expect("version", version, VERSION)
-    _expect("header_bytes", header_bytes, HEADER_BYTES)
-    _expect("layout", layout, LAYOUT_BANDED)
-    _expect("value_type", value_type, VALUE_FLOAT32)
+    data, counts, places = read_fields(payload, LAYOUT_BANDED)
+    rows, columns, band_rows, bands, n, index_bytes, flags = counts
     _check_shape(rows, columns, band_rows)
-    _expect("index_bytes", index_bytes, index_bytes_for(rows, columns))
-    _expect("flags", flags, 0)
-    _expect("reserved", reserved, 0)
-    _expect("payload_bytes (the bytes given)", payload_bytes, len(data))
+    expect("flags", flags, 0)
     if n > _MAX_U32:
         raise PayloadError(f"column_count must be below 2**32, received {n}")
-
-    lengths = (
-        ("row_id", bands * band_rows * index_bytes, 4),
-        ("band_start", (bands + 1) * 4, 4),
-        ("column", n * index_bytes, 4),
-        ("value", n * band_rows * 4, VALUE_ALIGNMENT),
+    sections = read_sections(
+        data,
+        places,
+        ("row_id", bands * band_rows * index_bytes),
+        ("band_start", (bands + 1) * 4),
+        ("column", n * index_bytes),
+        ("value", n * band_rows * 4),
     )
+    return Header(rows, columns, band_rows, bands, n, index_bytes, *sections, len(data))
+
+
+def payload_layout(payload: bytes | memoryview | np.ndarray) -> int:
+    """Returns the layout that a payload claims to have.
+
+    Raises:
+        PayloadError: If it is too short to say, or claims an unknown one.
+    """
+    layout = _fields(as_bytes_view(payload))[3]
+    if layout not in (LAYOUT_BANDED, LAYOUT_IRREGULAR):
+        raise PayloadError(
+            f"payload layout: expected {LAYOUT_BANDED} or {LAYOUT_IRREGULAR}, "
+            f"received {layout}"
+        )
+    return layout
+
+
+def read_fields(
+    payload: bytes | memoryview | np.ndarray, layout: int
+) -> tuple[memoryview, tuple[int, ...], tuple[int, ...]]:
+    """Reads a header and checks what all layouts share.
+
+    Args:
+        payload: The whole payload.
+        layout: The layout it must have.
+
+    Returns:
+        The bytes; the seven fields from offset 16 on; offset and length of the four
+        sections.
+
+    Raises:
+        PayloadError: If the header is damaged or of another layout.
+    """
+    data = as_bytes_view(payload)
+    fields = _fields(data)
+    magic, version, header_bytes, found, value_type = fields[:5]
+    payload_bytes, reserved = fields[20:22]
+    expect("magic", magic, MAGIC)
+    expect("version", version, VERSION)
+    expect("header_bytes", header_bytes, HEADER_BYTES)
+    expect("layout", found, layout)
+    expect("value_type", value_type, VALUE_FLOAT32)
+    rows, columns, index_bytes = fields[5], fields[6], fields[10]
+    check_size(rows, columns)
+    expect("index_bytes", index_bytes, index_bytes_for(rows, columns))
+    expect("reserved", reserved, 0)
+    expect("payload_bytes (the bytes given)", payload_bytes, len(data))
+    return data, fields[5:12], fields[12:20]
+
+
+def read_sections(
+    data: memoryview, places: tuple[int, ...], *lengths: tuple[str, int]
+) -> list[Section]:
+    """Checks the four sections: in order, aligned, inside, with zeros between them.
+
+    Args:
+        data: The whole payload.
+        places: Offset and length of every section, from the header.
+        lengths: Name and expected bytes of every section; the last holds the values.
+
+    Raises:
+        PayloadError: If a section is not where or as long as it must be.
+    """
     sections, end = [], HEADER_BYTES
-    for i, (name, length, alignment) in enumerate(lengths):
-        section = Section(fields[12 + 2 * i], fields[13 + 2 * i])
-        _expect(f"length of section {name}", section.length, length)
+    for i, (name, length) in enumerate(lengths):
+        alignment = VALUE_ALIGNMENT if i == len(lengths) - 1 else 4
+        section = Section(places[2 * i], places[2 * i + 1])
+        expect(f"length of section {name}", section.length, length)
         if section.offset % alignment:
             raise PayloadError(
                 f"section {name} must start at a multiple of {alignment} bytes, "
                 f"received offset {section.offset}"
             )
-        if section.offset < end or section.end > payload_bytes:
+        if section.offset < end or section.end > len(data):
             raise PayloadError(
-                f"section {name} must lie in bytes {end} to {payload_bytes}, "
+                f"section {name} must lie in bytes {end} to {len(data)}, "
                 f"received {section.offset} to {section.end}"
             )
         if any(data[end : section.offset]):
             raise PayloadError(f"the gap before section {name} must be zero bytes")
         sections.append(section)
         end = section.end
-    _expect("end of section value", end, payload_bytes)
-    return Header(
-        rows, columns, band_rows, bands, n, index_bytes, *sections, payload_bytes
-    )
+    expect(f"end of section {lengths[-1][0]}", end, len(data))
+    return sections
+
+
+def section_view(data: memoryview, section: Section, dtype: str) -> np.ndarray:
+    """Returns a section as a read-only array."""
+    array = np.frombuffer(data, np.uint8, section.length, section.offset).view(dtype)
+    array.flags.writeable = False
+    return array
 
 
 def decode(payload: bytes | memoryview | np.ndarray) -> BandedMatrix:
@@ -284,40 +350,38 @@ def decode(payload: bytes | memoryview | np.ndarray) -> BandedMatrix:
     Raises:
         PayloadError: If anything in the payload breaks a rule of the format.
     """
-    data = _as_bytes_view(payload)
+    data = as_bytes_view(payload)
     header = read_header(data)
-
-    def view(section: Section, dtype: str) -> np.ndarray:
-        raw = np.frombuffer(data, np.uint8, section.length, section.offset)
-        array = raw.view(dtype)
-        array.flags.writeable = False
-        return array
-
     index_type = f"<u{header.index_bytes}"
+    row_id = section_view(data, header.row_id, index_type)
+    value = section_view(data, header.value, "<f4")
     matrix = BandedMatrix(
         header.rows,
         header.columns,
-        view(header.row_id, index_type).reshape(header.band_count, header.band_rows),
-        view(header.band_start, "<u4"),
-        view(header.column, index_type),
-        view(header.value, "<f4").reshape(header.column_count, header.band_rows),
+        row_id.reshape(header.band_count, header.band_rows),
+        section_view(data, header.band_start, "<u4"),
+        section_view(data, header.column, index_type),
+        value.reshape(header.column_count, header.band_rows),
     )
     _check_matrix(matrix)
     return matrix
 
 
-def unpack_matrix(payload: bytes | memoryview | np.ndarray) -> np.ndarray:
-    """Returns the weight matrix of a payload, float32 ``[O, K]``.
+def _fields(data: memoryview) -> tuple:
+    if len(data) < HEADER_BYTES:
+        raise PayloadError(
+            f"payload too short: expected at least {HEADER_BYTES} bytes, "
+            f"received {len(data)}"
+        )
+    return _HEADER.unpack_from(data, 0)
 
-    Weights that the payload stores come back bit for bit, all others as +0.0.
+
+def as_bytes_view(payload: bytes | memoryview | np.ndarray) -> memoryview:
+    """Returns a payload as a flat view of bytes.
 
     Raises:
-        PayloadError: If the payload breaks a rule of the format.
+        PayloadError: If it has no bytes.
     """
-    return decode(payload).to_dense()
-
-
-def _as_bytes_view(payload: bytes | memoryview | np.ndarray) -> memoryview:
     try:
         view = memoryview(payload)
         return view if view.format == "B" and view.ndim == 1 else view.cast("B")
@@ -327,18 +391,24 @@ def _as_bytes_view(payload: bytes | memoryview | np.ndarray) -> memoryview:
         ) from None
 
 
-def _expect(name: str, received: object, expected: object) -> None:
+def expect(name: str, received: object, expected: object) -> None:
+    """Raises PayloadError unless a field has its one allowed value."""
     if received != expected:
         raise PayloadError(
             f"payload {name}: expected {expected!r}, received {received!r}"
         )
 
 
-def _check_shape(rows: int, columns: int, band_rows: int) -> None:
+def check_size(rows: int, columns: int) -> None:
+    """Raises PayloadError unless there is at least one row and one column."""
     if not 1 <= rows < _MAX_U32 or not 1 <= columns <= _MAX_U32:
         raise PayloadError(
             f"rows and columns must be at least 1, received {rows} x {columns}"
         )
+
+
+def _check_shape(rows: int, columns: int, band_rows: int) -> None:
+    check_size(rows, columns)
     if band_rows not in BAND_ROWS:
         raise PayloadError(
             f"band_rows must be one of {BAND_ROWS}, received {band_rows}"
@@ -350,8 +420,8 @@ def _check_matrix(matrix: BandedMatrix) -> None:
     rows, columns = matrix.rows, matrix.columns
     _check_shape(rows, columns, matrix.band_rows)
     bands, n, lanes = matrix.band_count, matrix.column_count, matrix.band_rows
-    _expect("shape of values", matrix.value.shape, (n, lanes))
-    _expect("shape of band_start", matrix.band_start.shape, (bands + 1,))
+    expect("shape of values", matrix.value.shape, (n, lanes))
+    expect("shape of band_start", matrix.band_start.shape, (bands + 1,))
 
     start = np.asarray(matrix.band_start, np.int64)
     if start[0] != 0 or start[-1] != n or np.any(np.diff(start) < 0):

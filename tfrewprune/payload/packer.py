@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chooses how a weight matrix is packed: candidates -> cost -> choice.
 
-A candidate is a grouping of rows into bands (``grouping``) of 4, 8, 16 or 32 rows.
-For a layer whose size is known the candidate with the least predicted time
-(``cost``) is taken, otherwise the one with the fewest bytes.
+A candidate is a grouping of rows into bands (``grouping``) of 4, 8, 16 or 32 rows, or
+no bands at all (``irregular``). For a layer whose size is known the candidate with the
+least predicted time (``cost``) is taken, otherwise the bands with the fewest bytes.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tfrewprune.payload.grouping import (
     similar_for,
     survivors,
 )
+from tfrewprune.payload.irregular import IrregularPacking
 
 # Rows leave their order only for a gain above this: stores of neighbouring rows are
 # contiguous, and the search costs time.
@@ -129,13 +130,13 @@ def pack_layer(
     shape: LayerShape,
     band_rows: int | None = None,
     cost_model: CostModel | None = None,
-) -> Packing:
+) -> Packing | IrregularPacking:
     """Finds the way to pack a layer that is predicted to run fastest.
 
     Args:
         weights: float32 ``[O, K]``, finite.
         shape: Size of the layer.
-        band_rows: 4, 8, 16 or 32 rows in a band; None tries all.
+        band_rows: 4, 8, 16 or 32 rows in a band; None tries all, and no bands at all.
         cost_model: Predicts times; None is the fitted one of this package.
 
     Returns:
@@ -145,7 +146,14 @@ def pack_layer(
         PayloadError: As for ``pack_matrix``.
     """
     model = cost_model or default_cost_model()
-    return _choose(weights, band_rows, lambda packing: packing.predict(shape, model))
+
+    def cost(packing: Packing | IrregularPacking) -> float:
+        return packing.predict(shape, model)
+
+    banded = _choose(weights, band_rows, cost)
+    if band_rows is not None or model.irregular_cost is None:
+        return banded
+    return min(banded, IrregularPacking.of(banded.weights, shape), key=cost)
 
 
 def _choose(

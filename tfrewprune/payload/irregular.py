@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layout 1 of the payload: weights whose rows share no columns.
+
+Specified in ``tflite_ops/format/PAYLOAD.md``. The kernels that run it work on several
+output pixels at once, so that rows need not agree (``tflite_ops/kernels/irregular.h``).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfrewprune.payload.cost import (
+    VECTOR_BATCH,
+    CostModel,
+    LayerShape,
+    default_cost_model,
+)
+from tfrewprune.payload.format import (
+    HEADER_BYTES,
+    LAYOUT_IRREGULAR,
+    VALUE_ALIGNMENT,
+    PayloadError,
+    align,
+    as_bytes_view,
+    check_size,
+    expect,
+    index_bytes_for,
+    read_fields,
+    read_sections,
+    section_view,
+    write_payload,
+    zeros,
+)
+
+_MAX_U32 = 0xFFFFFFFF
+# Chunks of a fully connected layer: 8 KiB of inputs stay in the first cache.
+_VECTOR_CHUNK = 2048
+# Lifted inputs of a chunk under one block of outputs, in vectors of 64 bytes:
+# three quarters of a first cache of 48 KiB.
+_CHUNK_VECTORS = 576
+_BLOCK_PIXELS = 7
+
+
+@dataclass(frozen=True, eq=False)
+class IrregularMatrix:
+    """A row-compressed weight matrix, cut into segments.
+
+    Attributes:
+        rows: Output channels O.
+        columns: Columns K.
+        taps: Kernel height x kernel width; divides ``columns``.
+        chunk_channels: Input channels of a chunk.
+        row_id: Integers ``[S]``: the output row of every segment.
+        segment_start: Integers ``[S + 1]``: segment s owns weights
+            ``segment_start[s]:segment_start[s + 1]``.
+        column: Integers ``[N]``, channel x taps + tap.
+        value: float32 ``[N]``.
+    """
+
+    rows: int
+    columns: int
+    taps: int
+    chunk_channels: int
+    row_id: np.ndarray
+    segment_start: np.ndarray
+    column: np.ndarray
+    value: np.ndarray
+
+    @property
+    def segment_count(self) -> int:
+        return self.row_id.shape[0]
+
+    @property
+    def weight_count(self) -> int:
+        return self.column.shape[0]
+
+    def to_dense(self) -> np.ndarray:
+        """Returns the weight matrix, float32 ``[O, K]`` with columns (tap, channel),
+        +0.0 where pruned.
+
+        Raises:
+            PayloadError: If the dense matrix is larger than ``MAX_DENSE_BYTES``.
+        """
+        dense = zeros(self.rows, self.columns)
+        column = np.asarray(self.column, np.int64)
+        channels = self.columns // self.taps
+        at = column % self.taps * channels + column // self.taps
+        dense[np.repeat(self.row_id, np.diff(self.segment_start)), at] = self.value
+        return dense
+
+    @classmethod
+    def from_dense(
+        cls, weights: np.ndarray, taps: int, chunk_channels: int
+    ) -> IrregularMatrix:
+        """Keeps the weights other than 0.
+
+        Args:
+            weights: float32 ``[O, K]``, columns (tap, channel).
+            taps: Kernel height x kernel width.
+            chunk_channels: Input channels of a chunk.
+        """
+        rows, columns = weights.shape
+        by_channel = weights.reshape(rows, taps, -1).swapaxes(1, 2).reshape(rows, -1)
+        row, column = np.nonzero(by_channel)
+        chunk = column // (taps * chunk_channels)
+        order = np.argsort(chunk, kind="stable")
+        row, column, chunk = row[order], column[order], chunk[order]
+        # A segment begins where row or chunk change.
+        begins = np.ones(row.size, bool)
+        begins[1:] = (np.diff(row) != 0) | (np.diff(chunk) != 0)
+        start = np.append(np.flatnonzero(begins), row.size)
+        value = by_channel[row, column]
+        return cls(
+            *(rows, columns, taps, chunk_channels),
+            *(row[begins], start, column, value),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class IrregularPacking:
+    """A weight matrix packed as layout 1; offers what ``packer.Packing`` offers.
+
+    Attributes:
+        weights: The matrix, float32 ``[O, K]``.
+        taps: Kernel height x kernel width.
+        chunk_channels: Input channels of a chunk.
+        kept: Weights other than 0.
+        segment_count: Segments they make.
+    """
+
+    weights: np.ndarray
+    taps: int
+    chunk_channels: int
+    kept: int
+    segment_count: int
+
+    @classmethod
+    def of(cls, weights: np.ndarray, shape: LayerShape) -> IrregularPacking:
+        """Packs the weights of a layer of this shape.
+
+        Raises:
+            PayloadError: If its taps do not divide the columns.
+        """
+        rows, columns = weights.shape
+        _check_taps(columns, shape.taps)
+        channels = columns // shape.taps
+        chunk = chunk_channels_for(shape)
+        survives = (weights != 0).reshape(rows, shape.taps, channels)
+        per_channel = np.count_nonzero(survives, axis=1)
+        edges = np.arange(0, channels, chunk)
+        per_segment = np.add.reduceat(per_channel, edges, axis=1)
+        counts = (int(per_channel.sum()), int(np.count_nonzero(per_segment)))
+        return cls(weights, shape.taps, chunk, *counts)
+
+    @property
+    def payload_bytes(self) -> int:
+        rows, columns = self.weights.shape
+        index_bytes = index_bytes_for(rows, columns)
+        end = align(HEADER_BYTES + self.segment_count * index_bytes, 4)
+        end += (self.segment_count + 1) * 4 + self.kept * index_bytes
+        return align(end, VALUE_ALIGNMENT) + self.kept * 4
+
+    def predict(self, shape: LayerShape, cost_model: CostModel | None = None) -> float:
+        """Returns the predicted microseconds of a packed layer of this shape."""
+        model = cost_model or default_cost_model()
+        return model.irregular(shape, self.kept, self.segment_count)
+
+    def encode(self) -> bytes:
+        """Returns the payload."""
+        return encode_irregular(
+            IrregularMatrix.from_dense(self.weights, self.taps, self.chunk_channels)
+        )
+
+
+def chunk_channels_for(shape: LayerShape) -> int:
+    """Returns how many input channels make a chunk.
+
+    As many as keep the inputs of a block of outputs in the first cache: more weights
+    of a row are then added up before its accumulators change.
+    """
+    channels = shape.columns // shape.taps
+    if shape.taps == 1 and shape.pixels < VECTOR_BATCH:
+        return min(channels, _VECTOR_CHUNK)
+    kernel = max(1, round(math.sqrt(shape.taps)))
+    block = min(_BLOCK_PIXELS, -(-shape.pixels // 16))
+    chunk = _CHUNK_VECTORS // (kernel * (block + kernel - 1))
+    if chunk >= 16:
+        chunk -= chunk % 16
+    return max(1, min(channels, chunk))
+
+
+def encode_irregular(matrix: IrregularMatrix) -> bytes:
+    """Writes an irregular matrix as a payload.
+
+    Args:
+        matrix: The matrix; it is checked like bytes from outside.
+
+    Returns:
+        The payload. Equal matrices give equal bytes.
+
+    Raises:
+        PayloadError: If the matrix breaks a rule of the format.
+
+    Example:
+        >>> matrix = IrregularMatrix.from_dense(np.eye(4, 9, dtype="f4"), 9, 1)
+        >>> decode_irregular(encode_irregular(matrix)).weight_count
+        4
+    """
+    _check_matrix(matrix)
+    index_bytes = index_bytes_for(matrix.rows, matrix.columns)
+    index_type = np.dtype(f"<u{index_bytes}")
+    parts = (
+        (matrix.row_id.astype(index_type), 4),
+        (matrix.segment_start.astype("<u4"), 4),
+        (matrix.column.astype(index_type), 4),
+        (np.ascontiguousarray(matrix.value, "<f4"), VALUE_ALIGNMENT),
+    )
+    counts = (matrix.taps, matrix.segment_count, matrix.weight_count)
+    fields = (LAYOUT_IRREGULAR, matrix.rows, matrix.columns, *counts, index_bytes)
+    return write_payload((*fields, matrix.chunk_channels), parts)
+
+
+def decode_irregular(payload: bytes | memoryview | np.ndarray) -> IrregularMatrix:
+    """Reads and checks a payload of layout 1.
+
+    Args:
+        payload: The whole payload.
+
+    Returns:
+        The matrix; its arrays are read-only views of ``payload``.
+
+    Raises:
+        PayloadError: If anything in the payload breaks a rule of the format.
+    """
+    data = as_bytes_view(payload)
+    data, counts, places = read_fields(data, LAYOUT_IRREGULAR)
+    rows, columns, taps, segments, n, index_bytes, chunk_channels = counts
+    _check_counts(columns, taps, chunk_channels, n)
+    row_id, start, column, value = read_sections(
+        data,
+        places,
+        ("row_id", segments * index_bytes),
+        ("segment_start", (segments + 1) * 4),
+        ("column", n * index_bytes),
+        ("value", n * 4),
+    )
+    matrix = IrregularMatrix(
+        *(rows, columns, taps, chunk_channels),
+        section_view(data, row_id, f"<u{index_bytes}"),
+        section_view(data, start, "<u4"),
+        section_view(data, column, f"<u{index_bytes}"),
+        section_view(data, value, "<f4"),
+    )
+    _check_matrix(matrix)
+    return matrix
+
+
+def _check_taps(columns: int, taps: int) -> None:
+    if taps < 1 or columns % taps:
+        raise PayloadError(
+            f"taps must divide the {columns} columns, received {taps} taps"
+        )
+
+
+def _check_counts(columns: int, taps: int, chunk_channels: int, n: int) -> None:
+    _check_taps(columns, taps)
+    if not 1 <= chunk_channels <= columns // taps:
+        raise PayloadError(
+            f"chunk_channels must be from 1 to {columns // taps}, "
+            f"received {chunk_channels}"
+        )
+    if n > _MAX_U32:
+        raise PayloadError(f"weight_count must be below 2**32, received {n}")
+
+
+def _check_matrix(matrix: IrregularMatrix) -> None:
+    """Raises PayloadError unless every rule on the sections' contents holds."""
+    check_size(matrix.rows, matrix.columns)
+    segments, n = matrix.segment_count, matrix.weight_count
+    _check_counts(matrix.columns, matrix.taps, matrix.chunk_channels, n)
+    expect("shape of values", matrix.value.shape, (n,))
+    expect("shape of segment_start", matrix.segment_start.shape, (segments + 1,))
+    start = np.asarray(matrix.segment_start, np.int64)
+    if start[0] != 0 or start[-1] != n or np.any(np.diff(start) <= 0):
+        raise PayloadError(
+            f"segment_start must ascend strictly from 0 to weight_count = {n}, "
+            f"received {start[0]} .. {start[-1]}"
+        )
+    if segments == 0:
+        return
+    row = np.asarray(matrix.row_id, np.int64)
+    if row.max() >= matrix.rows or row.min() < 0:
+        raise PayloadError(
+            f"row_id must be below rows = {matrix.rows}, received {row.max()}"
+        )
+    column = np.asarray(matrix.column, np.int64)
+    if column.max() >= matrix.columns or column.min() < 0:
+        raise PayloadError(
+            f"columns must be below {matrix.columns}, received {column.max()}"
+        )
+    rises = np.diff(column) > 0
+    rises[start[1:-1] - 1] = True  # a new segment may begin anywhere
+    if not rises.all():
+        at = int(np.flatnonzero(~rises)[0])
+        raise PayloadError(
+            "columns must ascend strictly inside a segment, received "
+            f"{column[at]} before {column[at + 1]}"
+        )
+    size = matrix.taps * matrix.chunk_channels
+    chunk = column[start[:-1]] // size
+    split = np.flatnonzero(column[start[1:] - 1] // size != chunk)
+    if split.size:
+        raise PayloadError(f"the columns of segment {split[0]} lie in two chunks")
+    if np.any(np.diff(chunk * matrix.rows + row) <= 0):
+        raise PayloadError("segments must ascend strictly by chunk and row")
