@@ -240,6 +240,9 @@ def test_the_table_shows_every_method_and_says_which_goal_is_missed(finished):
     assert "reached  dense: rate >= 1x, test accuracy >= 99.1%" in text
     assert "MISSED   reweighted-block: rate >= 30x" in text
     assert "tfmot" not in text  # nothing of it has run
+    written = json.loads(finished.path.with_suffix(".json").read_text())
+    assert written["methods"] == tables.summarize(finished)
+    assert sorted(written["goals"].values()) == [False, True]
 
 
 def test_an_experiment_without_runs_says_so(tmp_path):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -101,14 +102,21 @@ def show(
     goals: Callable[[Summary], list[tuple[str, bool]]],
     console: Console | None = None,
 ) -> None:
-    """Prints the table of ``log`` and which goals the means reach."""
+    """Prints the table of ``log`` and which goals the means reach.
+
+    The same figures are written to a ``.json`` beside the log.
+    """
     console = console or Console(width=132)
     summary = summarize(log)
     if not summary:
         console.print(f"{title}: no finished run in {log.path}")
         return
     console.print(build(title, methods, summary))
-    for goal, reached in goals(summary):
+    reached_goals = goals(summary)
+    document = {"title": title, "methods": summary, "goals": dict(reached_goals)}
+    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+    log.path.with_suffix(".json").write_text(text, encoding="utf-8")
+    for goal, reached in reached_goals:
         console.print(f"{'reached' if reached else 'MISSED '}  {goal}", highlight=False)
 
 
