@@ -51,7 +51,14 @@ def main(words: list[str] | None = None) -> int:
         if arguments.peers:
             from tfrewprune.benchmark.peers import measure_peers, peer_table
 
-            peers = list(measure_peers(console.print))
+            peers = list(
+                measure_peers(
+                    arguments.peers,
+                    skipped=lambda reason: console.print(
+                        f"skipped {reason}", markup=False
+                    ),
+                )
+            )
             for peer in peers:
                 _write(file, "peer", peer)
             console.print(peer_table(peers))
@@ -96,7 +103,12 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
         help=f"whole models; all of {', '.join(MODELS)} without --shapes",
     )
     parser.add_argument(
-        "--peers", action="store_true", help="other engines that are installed, too"
+        "--peers",
+        nargs="?",
+        const=sys.executable,
+        metavar="PYTHON",
+        help="other engines, too: onnxruntime and deepsparse, where PYTHON (default: "
+        "this interpreter) has them",
     )
     arguments = parser.parse_args(words)
     if arguments.models is None:
