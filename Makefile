@@ -92,8 +92,11 @@ bench: $(VENV)/installed  ## our kernels beside LiteRT's XNNPACK, under ten minu
 	$(BIN)/python -m tfrewprune.benchmark --output bench-output
 
 bench-peers: $(VENV)/installed  ## bench with the other engines that install from PyPI
-	$(BIN)/python -m pip install --quiet --editable '.[report,peers]'
-	$(BIN)/python -m tfrewprune.benchmark --peers --output bench-output
+	$(BIN)/python -m pip install --quiet --editable '.[report]'
+	$(BIN)/python -m venv $(VENV)/peers  # their dependencies rarely agree with ours
+	$(VENV)/peers/bin/python -m pip install --quiet onnx onnxruntime 'numpy<2'
+	$(VENV)/peers/bin/python -m pip install --quiet 'deepsparse==1.8.0' 'numpy<2' || echo 'DeepSparse has no build for this Python: left out'
+	$(BIN)/python -m tfrewprune.benchmark --peers $(VENV)/peers/bin/python --output bench-output
 
 clean:
 	rm -rf $(BUILD) $(VENV) demo-output bench-output *.egg-info tfrewprune/runtime/*.so

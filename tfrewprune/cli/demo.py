@@ -33,8 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from tfrewprune.cli.output import print_json, reserved_stdout
-    from tfrewprune.demo import run_demo
+    from tfrewprune.cli.output import print_json, quiet_start_up, reserved_stdout
+
+    with quiet_start_up():
+        import tensorflow
+
+        # Looking for a GPU is what it has most to say about.
+        tensorflow.config.list_physical_devices()
+        from tfrewprune.demo import run_demo
 
     with reserved_stdout() as out:
         if arguments.json:

@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from typing import IO, Any
@@ -26,6 +27,23 @@ def reserved_stdout() -> Iterator[IO[str]]:
     out = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):
         yield out
+
+
+@contextlib.contextmanager
+def quiet_start_up() -> Iterator[None]:
+    """Silences what TensorFlow's C++ side prints before it obeys any log level.
+
+    Only for imports: an error inside still comes out as an exception.
+    """
+    sys.stderr.flush()
+    saved, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(devnull)
 
 
 def print_json(document: Any, file: IO[str]) -> None:
