@@ -42,18 +42,6 @@ void PlanarTile(const PlanarLayer& layer, uint32_t band_begin,
         });
       });
     }
-    // Where the next band will store: the lines arrive while this one is
-    // multiplied, a large output would wait for each of them otherwise.
-    if (band + 1 < band_end && layer.full_run[band + 1]) {
-      const int32_t row = layer.row[(size_t{band} + 1) * kRows];
-      Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
-        const float* y = output + segment[g].output + row;
-        Unroll<kLength * kUnit>([&](auto) TFREWPRUNE_INLINE {
-          __builtin_prefetch(y, 1);
-          y += layer.output_stride;
-        });
-      });
-    }
     const float* w = layer.value + size_t{begin} * kRows;
     for (const int32_t *o = layer.offset + begin, *o_end = layer.offset + end;
          o != o_end; ++o, w += kRows) {

@@ -11,6 +11,10 @@ constexpr int64_t kPointwiseBlockBytes = 64 << 10;
 // A tile runs over bands of about so many bytes of weights before the next tile
 // does: more would have to come from afar again for every tile.
 constexpr uint64_t kBandBytes = 192 << 10;
+// Stores to pixels that lie multiples of so many floats apart fight for a few
+// sets of the first-level cache; they are collected for this many rows first.
+constexpr uint32_t kStageStride = 1024;
+constexpr int64_t kStageRows = 128;
 // Input rows that one task transposes when several threads share a block.
 constexpr int kRowsPerTask = 4;
 constexpr int kRegisters = 28;  // accumulators of a full tile
@@ -77,7 +81,15 @@ const char* PlanarConv::Prepare(const BandedView& weights,
   layer_.output_stride = static_cast<ptrdiff_t>(weights.rows);
   layer_.minimum = tables.minimum();
   layer_.maximum = tables.maximum();
-  return nullptr;
+
+  staged_ = weights.rows % kStageStride == 0;
+  if (!staged_) return nullptr;
+  stage_layer_ = layer_;
+  stage_bands_ = static_cast<uint32_t>(Max(1, kStageRows / weights.band_rows));
+  const int64_t pitch = int64_t{stage_bands_} * weights.band_rows + 16;
+  stage_layer_.output_stride = static_cast<ptrdiff_t>(pitch);
+  stage_floats_ = pitch * kRegisters * 16 / weights.band_rows;
+  return stage_.Allocate(stage_floats_ * threads_) ? nullptr : kOutOfMemory;
 }
 
 // Chooses the block, and where a stored row and its phases lie.
@@ -310,31 +322,86 @@ void PlanarConv::TransposeRows(const Block& block, float* planes, int begin,
   }
 }
 
-void PlanarConv::RunTiles(const float* planes, int tile_begin, int tile_end,
-                          uint32_t band, uint32_t band_end) const {
+void PlanarConv::RunKernel(const PlanarLayer& layer, const Tile& tile,
+                           uint32_t band, uint32_t band_end,
+                           const float* planes, float* output,
+                           const Segment* segments) const {
+  kernel_[tile.shape]->kernel[tile.segments - 1](
+      layer, band, band_end, static_cast<uint32_t>(tile.tap_begin),
+      static_cast<uint32_t>(tile.tap_end), tile.last, planes, output, segments);
+}
+
+// The end of the bands that follow `band` with one run of output rows.
+uint32_t PlanarConv::RunEnd(uint32_t band, uint32_t band_end) const {
+  const uint32_t height = weights_.band_rows;
+  uint32_t end = band;
+  while (end < band_end && layer_.full_run[end] &&
+         layer_.row[uint64_t{end} * height] ==
+             layer_.row[uint64_t{band} * height] +
+                 static_cast<int32_t>((end - band) * height)) {
+    ++end;
+  }
+  return end;
+}
+
+void PlanarConv::RunTile(const Tile& tile, const float* planes, uint32_t band,
+                         uint32_t band_end, float* stage) const {
+  const Segment* segments = tiling_.segments(tile);
+  if (!staged_) {
+    RunKernel(layer_, tile, band, band_end, planes, output_, segments);
+    return;
+  }
+  while (band < band_end) {
+    uint32_t stop =
+        static_cast<uint32_t>(Min(band_end, int64_t{band} + stage_bands_));
+    stop = RunEnd(band, stop);
+    if (stop == band) {  // scattered rows
+      RunKernel(layer_, tile, band, band + 1, planes, output_, segments);
+      ++band;
+      continue;
+    }
+    const int64_t row = layer_.row[uint64_t{band} * weights_.band_rows];
+    const int64_t pitch = stage_layer_.output_stride;
+    Segment staged[Tiling::kMaxSegments];
+    for (int s = 0; s < tile.segments; ++s) {
+      staged[s] = {segments[s].input, s * tile.length * pitch - row};
+    }
+    RunKernel(stage_layer_, tile, band, stop, planes, stage, staged);
+    const size_t bytes =
+        size_t{stop - band} * weights_.band_rows * sizeof(float);
+    for (int s = 0; s < tile.segments; ++s) {
+      float* to = output_ + segments[s].output + row;
+      const float* from = stage + s * tile.length * pitch;
+      for (int p = 0; p < tile.length; ++p) {
+        memcpy(to, from, bytes);
+        to += layer_.output_stride;
+        from += pitch;
+      }
+    }
+    band = stop;
+  }
+}
+
+void PlanarConv::RunBands(const float* planes, int tile_begin, int tile_end,
+                          uint32_t band, uint32_t band_end, int worker) {
+  float* stage = staged_ ? stage_.get() + worker * stage_floats_ : nullptr;
+  const bool first = band == 0;
+  for (; band < band_end; band += bands_at_once_) {
+    const uint32_t stop = static_cast<uint32_t>(
+        Min(band_end, int64_t{band} + bands_at_once_));
+    for (int i = tile_begin; i < tile_end; ++i) {
+      RunTile(tiling_.tile(i), planes, band, stop, stage);
+    }
+  }
+  if (!first) return;
   for (int i = tile_begin; i < tile_end; ++i) {
     const Tile& tile = tiling_.tile(i);
     const Segment* segments = tiling_.segments(tile);
-    kernel_[tile.shape]->kernel[tile.segments - 1](
-        layer_, band, band_end, static_cast<uint32_t>(tile.tap_begin),
-        static_cast<uint32_t>(tile.tap_end), tile.last, planes, output_,
-        segments);
-    if (band > 0) continue;
     for (int s = 0; s < tile.segments; ++s) {
       tables_->FillMissingRows(output_ + segments[s].output, tile.length,
                                layer_.output_stride);
     }
   }
-}
-
-void PlanarConv::RunBands(const float* planes, int tile_begin, int tile_end,
-                          uint32_t band, uint32_t band_end) const {
-  do {  // once even without bands: rows that none carries
-    const uint32_t stop =
-        static_cast<uint32_t>(Min(band_end, band + bands_at_once_));
-    RunTiles(planes, tile_begin, tile_end, band, stop);
-    band = stop;
-  } while (band < band_end);
 }
 
 void PlanarConv::Run(int tasks, ThreadPool::Function function) {
@@ -361,7 +428,7 @@ void PlanarConv::Invoke(const float* input, float* output) {
                                           : block.in_y_end - block.in_y;
         self->TransposeRows(block, planes, 0, rows);
         self->RunBands(planes, block.tile, block.tile_end, 0,
-                       self->weights_.band_count);
+                       self->weights_.band_count, worker);
       });
       continue;
     }
@@ -379,7 +446,7 @@ void PlanarConv::Invoke(const float* input, float* output) {
                 block, self->planes_.get(), task * kRowsPerTask,
                 static_cast<int>(Min(rows, (task + 1) * kRowsPerTask)));
           });
-      Run(tile_tasks_ * band_tasks_, [](void* context, int task, int) {
+      Run(tile_tasks_ * band_tasks_, [](void* context, int task, int worker) {
         PlanarConv* self = static_cast<PlanarConv*>(context);
         const Block& block = *self->shared_;
         const int64_t tiles = block.tile_end - block.tile;
@@ -391,7 +458,7 @@ void PlanarConv::Invoke(const float* input, float* output) {
             block.tile + static_cast<int>(tiles * t / self->tile_tasks_),
             block.tile + static_cast<int>(tiles * (t + 1) / self->tile_tasks_),
             static_cast<uint32_t>(bands * b / self->band_tasks_),
-            static_cast<uint32_t>(bands * (b + 1) / self->band_tasks_));
+            static_cast<uint32_t>(bands * (b + 1) / self->band_tasks_), worker);
       });
     }
   }

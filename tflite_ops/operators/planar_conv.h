@@ -48,10 +48,15 @@ class PlanarConv {
   bool AddTiles(Block* block);
   void TransposeRows(const Block& block, float* planes, int begin,
                      int end) const;
-  void RunTiles(const float* planes, int tile, int tile_end, uint32_t band,
-                uint32_t band_end) const;
+  // Of all bands and tiles in the ranges; `worker` picks the stage.
   void RunBands(const float* planes, int tile, int tile_end, uint32_t band,
-                uint32_t band_end) const;
+                uint32_t band_end, int worker);
+  void RunTile(const Tile& tile, const float* planes, uint32_t band,
+               uint32_t band_end, float* stage) const;
+  void RunKernel(const PlanarLayer& layer, const Tile& tile, uint32_t band,
+                 uint32_t band_end, const float* planes, float* output,
+                 const Segment* segments) const;
+  uint32_t RunEnd(uint32_t band, uint32_t band_end) const;
   void Run(int tasks, ThreadPool::Function function);
 
   BandedView weights_ = {};
@@ -78,6 +83,12 @@ class PlanarConv {
   int blocks_ = 0;
   Tiling tiling_;
   PlanarLayer layer_ = {};
+  // Output that would fall onto a few cache sets goes through a stage.
+  bool staged_ = false;
+  uint32_t stage_bands_ = 1;
+  int64_t stage_floats_ = 0;
+  PlanarLayer stage_layer_ = {};
+  Buffer<float> stage_;    // one for every worker
   Buffer<float> planes_;  // one for every worker, or one for all
 
   // Of the Invoke at work.
