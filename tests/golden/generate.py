@@ -8,7 +8,9 @@ Run ``python tests/golden/generate.py`` only when PAYLOAD.md changes. Files:
 - ``NAME.payload``: the bytes; ``NAME.weights``: its weights other than 0 in row-major
   order, 12 bytes each: u32 row, u32 column, float32 value;
 - ``refused.txt``: one line a damaged payload, ``name what-is-wrong``;
-- ``NAME.refused``: the bytes every reader must refuse.
+- ``NAME.refused``: the bytes every reader must refuse;
+- ``irregular.txt``, ``irregular_refused.txt``: the same for layout 1, a line being
+  ``name rows columns taps chunk_channels segment_count weight_count``.
 
 The bytes are put together here by hand, not by ``tfrewprune.payload``.
 """
@@ -53,18 +55,49 @@ def build(rows, columns, lanes, bands):
         (struct.pack(f"<{len(column)}{letter}", *column), 4),
         (struct.pack(f"<{len(value)}f", *value), 64),
     ]
+    counts = (rows, columns, lanes, len(bands), len(column), width, 0)
+    return assemble(0, counts, parts), records(weights)
+
+
+def assemble(layout, counts, parts):
     body, sections = bytearray(128), []
     for data, to in parts:
         body += bytes(align(len(body), to) - len(body))
         sections += [len(body), len(data)]
         body += data
-    counts = (rows, columns, lanes, len(bands), len(column), width, 0)
     body[:128] = struct.pack(
         "<4sHHIIIIIIQIIQQQQQQQQQQ",
-        *(b"TFRP", 1, 128, 0, 0, *counts, *sections, len(body), 0),
+        *(b"TFRP", 1, 128, layout, 0, *counts, *sections, len(body), 0),
     )
-    records = (struct.pack("<IIf", *at, weights[at]) for at in sorted(weights))
-    return bytes(body), b"".join(records)
+    return bytes(body)
+
+
+def records(weights):
+    return b"".join(struct.pack("<IIf", *at, weights[at]) for at in sorted(weights))
+
+
+def build_irregular(rows, columns, taps, chunk_channels, segments):
+    """Returns (payload, weights) of ``segments``: a list of (row, columns)."""
+    width = 2 if rows <= 65535 and columns <= 65536 else 4
+    letter = {2: "H", 4: "I"}[width]
+    start, column, value = [0], [], []
+    weights = {}
+    for row, owned in segments:
+        column += owned
+        start.append(len(column))
+        for k in owned:
+            channel, tap = divmod(k, taps)
+            weights[row, tap * (columns // taps) + channel] = weight(row, k)
+            value.append(weight(row, k))
+    rows_of = [row for row, _ in segments]
+    parts = [
+        (struct.pack(f"<{len(rows_of)}{letter}", *rows_of), 4),
+        (struct.pack(f"<{len(start)}I", *start), 4),
+        (struct.pack(f"<{len(column)}{letter}", *column), 4),
+        (struct.pack(f"<{len(value)}f", *value), 64),
+    ]
+    counts = (rows, columns, taps, len(segments), len(column), width, chunk_channels)
+    return assemble(1, counts, parts), records(weights)
 
 
 PAYLOADS = {
@@ -82,6 +115,18 @@ PAYLOADS = {
     "wide_band": (40, 64, 32, [(range(1, 33), [0, 63]), ([0, 39], [1, 62])]),
     "wide_index": (5, 65537, 4, [([4, 0], [0, 65535, 65536])]),
     "widest_short_index": (3, 65536, 4, [([2], [0, 65535])]),
+}
+
+
+IRREGULAR = {
+    "irregular_empty": (3, 18, 9, 2, []),
+    "irregular_one": (1, 1, 1, 1, [(0, [0])]),
+    "irregular_conv": (
+        *(5, 45, 9, 2),
+        [(0, [0, 8, 9]), (3, [17]), (1, [18, 35]), (3, [20, 21, 34]), (4, [36, 44])],
+    ),
+    "irregular_dense_layer": (4, 7, 1, 7, [(1, [0, 3, 6]), (3, [2])]),
+    "irregular_wide": (2, 65538, 9, 7282, [(1, [0, 65536, 65537])]),
 }
 
 
@@ -146,6 +191,42 @@ def refused(payload):
     yield "idle_band", "a band with neither rows nor columns", idle
 
 
+def refused_irregular(payload):
+    """Yields (name, what is wrong, bytes) from the payload "irregular_conv"."""
+    row_id, start, column, value = (
+        struct.unpack_from("<Q", payload, 48 + 16 * i)[0] for i in range(4)
+    )
+    fields = {
+        "layout": (8, "I", 2),
+        "rows_small": (16, "I", 4),
+        "columns_not_of_taps": (20, "I", 46),
+        "taps_zero": (24, "I", 0),
+        "taps": (24, "I", 7),
+        "segment_count": (28, "I", 4),
+        "weight_count_huge": (32, "Q", 1 << 62),
+        "chunk_zero": (44, "I", 0),
+        "chunk_too_large": (44, "I", 6),
+        "chunk_splits_a_segment": (44, "I", 1),
+        "row_id_length": (56, "Q", 8),
+        "column_length": (88, "Q", 20),
+        "value_offset": (96, "Q", value - 64),
+        "row_out_of_range": (row_id + 8, "H", 5),
+        "row_repeated_in_chunk": (row_id + 2, "H", 0),
+        "start_first": (start, "I", 1),
+        "start_repeated": (start + 8, "I", 3),
+        "start_last": (start + 20, "I", 10),
+        "column_out_of_range": (column + 20, "H", 45),
+        "column_repeated": (column + 2, "H", 0),
+        "column_falls": (column + 14, "H", 19),
+        "chunks_fall": (column + 6, "H", 44),
+    }
+    for name, (offset, letter, new) in fields.items():
+        what = f"{letter} at byte {offset} is {new}"
+        yield f"irregular_{name}", what, put(payload, offset, letter, new)
+    yield "irregular_truncated", "last byte missing", payload[:-1]
+    yield "irregular_trailing", "four bytes too many", payload + bytes(4)
+
+
 def main() -> None:
     lines = []
     for name, arguments in PAYLOADS.items():
@@ -161,6 +242,22 @@ def main() -> None:
         (FOLDER / f"{name}.refused").write_bytes(payload)
         lines.append(f"{name} {what}\n")
     (FOLDER / "refused.txt").write_text("".join(lines))
+    lines = []
+    for name, arguments in IRREGULAR.items():
+        payload, weights = build_irregular(*arguments)
+        (FOLDER / f"{name}.payload").write_bytes(payload)
+        (FOLDER / f"{name}.weights").write_bytes(weights)
+        *size, segments = arguments
+        count = sum(len(owned) for _, owned in segments)
+        lines.append(" ".join(map(str, (name, *size, len(segments), count))) + "\n")
+    (FOLDER / "irregular.txt").write_text("".join(lines))
+    lines = []
+    for name, what, payload in refused_irregular(
+        build_irregular(*IRREGULAR["irregular_conv"])[0]
+    ):
+        (FOLDER / f"{name}.refused").write_bytes(payload)
+        lines.append(f"{name} {what}\n")
+    (FOLDER / "irregular_refused.txt").write_text("".join(lines))
 
 
 if __name__ == "__main__":

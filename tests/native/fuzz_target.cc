@@ -7,8 +7,8 @@
 #include "delegate/delegate.h"
 #include "fake_interpreter.h"
 #include "format/op_options.h"
-#include "format/payload.h"
 #include "golden.h"
+#include "operators/packed_operator.h"
 
 namespace {
 
@@ -31,10 +31,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
   // Shapes that fit come from the input's own claims; control bytes bend them.
   const bool conv = control[0] % 2 == 0;
-  BandedView view = {};
+  PackedOperator view;
   const bool valid =
-      ParsePayload(payload.data(), payload.size(), &view) == nullptr;
-  const int rows = valid && view.rows < 4096 ? static_cast<int>(view.rows) : 7;
+      view.ReadPayload(payload.data(), payload.size()) == nullptr;
+  const int rows =
+      valid && view.rows() < 4096 ? static_cast<int>(view.rows()) : 7;
   int channels = 3;
   if (options.size() == kFuzzOptionBytes) {
     memcpy(&channels, options.data() + 6 * 4, 4);
@@ -45,7 +46,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     shape = {control[1] % 3, control[2] % 9, control[3] % 9, channels};
   } else {
     const int columns =
-        valid && view.columns < 100000 ? static_cast<int>(view.columns) : 5;
+        valid && view.columns() < 100000 ? static_cast<int>(view.columns()) : 5;
     shape = {control[1] % 4, columns};
     if (control[2] % 8 == 0) shape = {2, control[3] % 3, columns};
   }

@@ -25,9 +25,16 @@ std::string Options(const int32_t (&values)[16]) {
 // Well-formed inputs: every golden payload as both operators.
 std::vector<std::string> Corpus() {
   std::vector<std::string> corpus;
+  std::vector<std::pair<std::string, uint32_t>> payloads;
   for (const GoldenPayload& golden : GoldenPayloads()) {
-    const std::string payload = ReadGolden(golden.name + ".payload");
-    const int32_t columns = static_cast<int32_t>(golden.columns);
+    payloads.push_back({golden.name, golden.columns});
+  }
+  for (const GoldenIrregular& golden : GoldenIrregulars()) {
+    payloads.push_back({golden.name, golden.columns});
+  }
+  for (const auto& golden : payloads) {
+    const std::string payload = ReadGolden(golden.first + ".payload");
+    const int32_t columns = static_cast<int32_t>(golden.second);
     std::vector<std::pair<int, int>> kernels = {{1, 1}};
     if (columns % 9 == 0) kernels.push_back({3, 3});
     if (columns % 4 == 0) kernels.push_back({2, 2});
@@ -46,10 +53,12 @@ std::vector<std::string> Corpus() {
                        payload);
     }
   }
-  for (const std::string& name : GoldenNames("refused.txt")) {
-    corpus.push_back(std::string("\x01\x01\x01\x01\x01\x00\x00\x00", 8) +
-                     Options({0x4F504654, 1, 1}) +
-                     ReadGolden(name + ".refused"));
+  for (const char* list : {"refused.txt", "irregular_refused.txt"}) {
+    for (const std::string& name : GoldenNames(list)) {
+      corpus.push_back(std::string("\x01\x01\x01\x01\x01\x00\x00\x00", 8) +
+                       Options({0x4F504654, 1, 1}) +
+                       ReadGolden(name + ".refused"));
+    }
   }
   return corpus;
 }

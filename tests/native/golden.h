@@ -72,6 +72,23 @@ inline std::vector<GoldenPayload> GoldenPayloads() {
   return payloads;
 }
 
+struct GoldenIrregular {
+  std::string name;
+  uint32_t rows, columns, taps, chunk_channels, segment_count;
+  uint64_t weight_count;
+};
+
+inline std::vector<GoldenIrregular> GoldenIrregulars() {
+  std::vector<GoldenIrregular> payloads;
+  std::istringstream lines(ReadGolden("irregular.txt"));
+  GoldenIrregular p;
+  while (lines >> p.name >> p.rows >> p.columns >> p.taps >>
+         p.chunk_channels >> p.segment_count >> p.weight_count) {
+    payloads.push_back(p);
+  }
+  return payloads;
+}
+
 }  // namespace tfrewprune
 
 #endif  // TFREWPRUNE_TESTS_NATIVE_GOLDEN_H_
