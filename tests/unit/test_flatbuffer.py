@@ -283,6 +283,16 @@ def test_every_index_must_point_at_something(change, message):
         read_model(write_model(model))
 
 
+@pytest.mark.parametrize("name", ["inputs", "outputs"])
+def test_absent_vectors_mean_empty_ones(name):
+    model = read_model(DENSE)
+    setattr(model.subgraphs[0], name, None)
+    content = write_model(model)
+    packed = trp.convert(content, minimum_gain=0, verify=False)
+    assert operators(packed) == ["TfrewpruneConv2D"] * 2
+    assert len(getattr(read_model(packed).subgraphs[0], name)) == 0
+
+
 @pytest.mark.slow
 def test_a_model_above_256_mib_is_converted():
     """Weights are never copied more often than the file needs."""

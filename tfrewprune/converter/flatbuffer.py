@@ -112,10 +112,24 @@ def read_model(content: bytes | bytearray | memoryview) -> Model:
         tree = schema.ModelT.InitFromPackedBuf(content, 0)
     except _READ_ERRORS as error:
         raise ConversionError(f"not a valid .tflite file: {error}") from error
+    _fill_absent_vectors(tree)
     model = Model(tree, _archive(content))
     _pull_in_outside_data(model, content)
     _check_indices(tree)
     return model
+
+
+def _fill_absent_vectors(tree: schema.ModelT) -> None:
+    """An absent vector means an empty one; nobody after this has to know both."""
+    none = np.zeros(0, np.int32)
+    for name in ("operatorCodes", "subgraphs", "buffers"):
+        setattr(tree, name, getattr(tree, name) or [])
+    for subgraph in tree.subgraphs:
+        subgraph.tensors = subgraph.tensors or []
+        subgraph.operators = subgraph.operators or []
+        for holder in (subgraph, *subgraph.operators):
+            holder.inputs = none if holder.inputs is None else holder.inputs
+            holder.outputs = none if holder.outputs is None else holder.outputs
 
 
 def _pull_in_outside_data(model: Model, content: memoryview) -> None:
