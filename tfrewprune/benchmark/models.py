@@ -17,11 +17,12 @@ from tfrewprune.converter import convert
 from tfrewprune.inspection import LayerRecord, inspect_model
 
 MODELS = {
-    "resnet50": ("ResNet50", {"include_top": True}),
+    "resnet50": ("ResNet50", {"classifier_activation": None}),
     "vgg16": ("VGG16", {"include_top": False}),
-    "mobilenet_v2": ("MobileNetV2", {"include_top": True}),
+    "mobilenet_v2": ("MobileNetV2", {"classifier_activation": None}),
 }
-"""Class in `keras.applications` and its arguments; VGG-16 without its dense layers."""
+"""Class in `keras.applications` and its arguments. VGG-16 comes without its dense
+layers; the softmax is left out, because it makes all outputs look alike."""
 
 
 def measure_model(
@@ -173,17 +174,20 @@ def _pruned_model(name: str, rate: float) -> bytes:
 
 
 def _normalise(model) -> None:
-    """Gives the weights of every output the norm 1.
+    """Gives the surviving weights of every output the mean 0 and the norm 1.
 
-    Otherwise activations of an untrained model shrink from layer to layer, until
-    comparing outputs compares nothing.
+    Otherwise activations of an untrained model shrink from layer to layer, or all
+    images give the same output, until comparing outputs compares nothing.
     """
     for layer in model.layers:
         if not hasattr(layer, "kernel"):
             continue
         weights = np.asarray(layer.kernel)
+        alive = weights != 0
         # A depthwise kernel is (height, width, channel, 1), others end in the output.
         axes = (0, 1) if weights.shape[-1] == 1 else tuple(range(weights.ndim - 1))
+        count = np.maximum(alive.sum(axis=axes, keepdims=True), 1)
+        weights = weights - alive * weights.sum(axis=axes, keepdims=True) / count
         norm = np.sqrt(np.sum(np.square(weights), axis=axes, keepdims=True))
         layer.kernel.assign(weights / np.maximum(norm, 1e-6))
 

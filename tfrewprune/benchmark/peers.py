@@ -78,9 +78,8 @@ class Peer:
 
     def close(self) -> None:
         """Ends the child process."""
-        self._child.stdin.close()
-        self._child.stdout.close()
-        self._child.wait()
+        self._child.terminate()
+        self._child.communicate()
 
     def _ask(self, **order: Any) -> dict[str, Any]:
         try:

@@ -121,8 +121,8 @@ def _print_table(arguments: argparse.Namespace, result, out: IO[str]) -> None:
         soft_wrap=True,
     )
     console.print(
-        "load ms and memory: a fresh process, from opening the file to the end of its "
-        "first inference.",
+        "ms: processor time on one thread, wall time on more. load ms and memory: a "
+        "fresh process, from opening the file to the end of its first inference.",
         style="dim",
         highlight=False,
         soft_wrap=True,

@@ -194,7 +194,9 @@ class DemoResult:
             f"{comparison.rounds} rounds, one image at a time, after their outputs "
             f"were compared (largest difference {comparison.error:.1e} of the largest "
             "output between the packed model and the same weights run dense). The "
-            "dense side is LiteRT's own XNNPACK. Memory is what a fresh process grows "
+            "dense side is LiteRT's own XNNPACK. One thread is timed by the processor "
+            "time it takes, so that other programs do not count; more threads by the "
+            "wall clock. Memory is what a fresh process grows "
             "by until the end of its first inference.",
             "Each layer's own time is measured with the layer cut out into a model of "
             "its own.",
