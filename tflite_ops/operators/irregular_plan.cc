@@ -11,6 +11,7 @@ constexpr int64_t kMostOffset = 65535;
 // Cycles, measured on 16-lane vectors (Zen 5); only their ratios matter.
 constexpr double kVectorWeight = 0.6;   // FMA with a memory operand
 constexpr double kBlockWeight = 0.75;   // broadcast and offset of a weight
+constexpr double kRowWeight = 0.1;      // address of each further block row
 constexpr double kLeastWeight = 2.2;    // latency of the FMA chains
 constexpr double kVectorSegment = 1.5;  // load and store of an accumulator
 constexpr double kBlockSegment = 8.0;   // loop overhead of a segment
@@ -109,7 +110,8 @@ class Planner {
     const bool misses = in_h * in_w * w_.chunk_channels * k_.lanes *
                             int64_t{sizeof(float)} >
                         k_.first_cache;
-    double weight = kVectorWeight * vectors / blocks + kBlockWeight;
+    double weight = kVectorWeight * vectors / blocks + kBlockWeight +
+                    kRowWeight * (p.y.block - 1);
     if (weight < kLeastWeight) weight = kLeastWeight;
     if (misses) weight *= kMissFactor;
     const double compute =
