@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Guards against slow regressions: the share of the FMA peak that whole layers
+// reach. Both sides run alternately on this thread's own clock and the best of
+// many short runs counts, so that a busy machine does not matter. The bounds
+// leave a third of what was measured when they were set.
+#include <gtest/gtest.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "kernels/select.h"
+#include "operators/conv2d.h"
+#include "operators/fully_connected.h"
+#include "random_layer.h"
+
+extern "C" double tfrewprune_fma_peak(const char* isa, double seconds);
+
+namespace tfrewprune {
+namespace {
+
+double Now() {
+  timespec now;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return now.tv_sec + 1e-9 * now.tv_nsec;
+}
+
+// FLOP per second of `run` over the FMA peak.
+template <class Function>
+double ShareOfPeak(Isa isa, double flops, Function run) {
+  double best = 1e30, peak = 0;
+  run();
+  for (int round = 0; round < 12; ++round) {
+    peak = std::max(peak, tfrewprune_fma_peak(IsaName(isa), 0.005));
+    for (int i = 0; i < 10; ++i) {
+      const double begin = Now();
+      run();
+      best = std::min(best, Now() - begin);
+    }
+  }
+  return flops / best / peak;
+}
+
+double ConvShare(Isa isa, int size, int channels, int outputs, int kernel,
+                 int rate, int height) {
+  ConvGeometry g = {1, size, size, channels, 0, 0, kernel, kernel, 1, 1, 1, 1,
+                    0, 0};
+  ResolvePadding(true, &g);
+  RandomLayerOptions options;
+  options.rows = outputs;
+  options.columns = kernel * kernel * channels;
+  options.band_rows = height;
+  options.kept = options.columns / rate;
+  RandomLayer layer(options);
+  const std::vector<float> x = layer.Values(size_t(size) * size * channels);
+  std::vector<float> y(size_t(size) * size * outputs);
+  Conv2D conv;
+  EXPECT_EQ(conv.Prepare(layer.view, g, Activation::kRelu, SelectKernels(isa),
+                         nullptr),
+            nullptr);
+  return ShareOfPeak(
+      isa, 2.0 * size * size * layer.view.column_count * height,
+      [&] { conv.Invoke(x.data(), nullptr, y.data()); });
+}
+
+struct Bound {
+  const char* name;
+  int size, channels, outputs, kernel, rate, height;
+  double avx512, avx2;
+};
+constexpr Bound kBounds[] = {
+    {"3x3 at 4x", 28, 128, 128, 3, 4, 16, 0.62, 0.58},
+    {"3x3 at 16x", 14, 256, 256, 3, 16, 16, 0.60, 0.45},
+    {"1x1 at 4x", 14, 256, 256, 1, 4, 16, 0.45, 0.40},
+    {"bands of 8", 28, 128, 128, 3, 8, 8, 0.45, 0.45},
+    {"bands of 4", 28, 128, 128, 3, 8, 4, 0.30, 0.22},
+    {"bands of 32", 28, 128, 128, 3, 8, 32, 0.55, 0.50},
+};
+
+TEST(SpeedTest, LayersReachTheirShareOfTheFmaPeak) {
+  int measured = 0;
+  for (Isa isa : {Isa::kAvx512, Isa::kAvx2}) {
+    if (!IsaSupported(isa)) continue;
+    ++measured;
+    for (const Bound& b : kBounds) {
+      const double share = ConvShare(isa, b.size, b.channels, b.outputs,
+                                     b.kernel, b.rate, b.height);
+      const double bound = isa == Isa::kAvx512 ? b.avx512 : b.avx2;
+      std::printf("%s %s: %.2f of the FMA peak, at least %.2f\n", IsaName(isa),
+                  b.name, share, bound);
+      EXPECT_GE(share, bound) << IsaName(isa) << " " << b.name;
+    }
+  }
+  if (measured == 0) GTEST_SKIP() << "bounds exist for AVX2 and AVX-512 only";
+}
+
+}  // namespace
+}  // namespace tfrewprune
