@@ -43,10 +43,10 @@ def test_row_holds_together():
     weights = 64 * 9 * 32
     assert row.kept == pytest.approx(1 / 8)
     assert row.isa == "portable"
-    assert row.flops_done == pytest.approx(
-        2 * 100 * weights / 8 / row.packed_seconds, rel=1e-6
-    )
-    assert row.flops_dense == pytest.approx(8 * row.flops_done, rel=1e-6)
+    # Of 100 pixels a corner tap meets 81, an edge tap 90, the centre all.
+    work = 2 * (4 * 81 + 4 * 90 + 100) * 32 * 64
+    assert row.flops_dense == pytest.approx(work / row.packed_seconds, rel=1e-6)
+    assert row.flops_dense == pytest.approx(8 * row.flops_done, rel=0.05)
     assert row.ratio_p10 <= row.ratio <= row.ratio_p90
     # Input, output, and at least the surviving weights.
     assert row.bytes_moved > 4 * (100 * 32 + 100 * 64 + weights / 8)

@@ -51,8 +51,31 @@ def test_known_sizes():
     # He et al. 2015, table 1: ResNet-50 has 3.8e9 multiply-adds; VGG-16 15.3e9.
     vgg = {layer.name: layer for layer in load_layers("vgg16")}
     repeats = {"conv3_2": 2, "conv4_2": 2, "conv5_1": 3}
-    total = sum(layer.macs * repeats.get(name, 1) for name, layer in vgg.items())
+    # The papers count padding as work.
+    total = sum(
+        layer.pixels * layer.columns * layer.outputs * repeats.get(name, 1)
+        for name, layer in vgg.items()
+    )
     assert total == pytest.approx(15.3e9, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Layer("a", 5, 4, 1, 1, (3, 3)),
+        Layer("b", 8, 7, 1, 1, (3, 5), stride=2),
+        Layer("c", 6, 6, 1, 1, (3, 3), dilation=2),
+        Layer("d", 4, 4, 1, 1, (1, 1)),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_work_is_what_meets_the_image(layer):
+    # A convolution of ones counts, at each pixel, the taps inside the image.
+    taps = layer.kernel[0] * layer.kernel[1]
+    image = np.ones(layer.input_shape, np.float32)
+    model = build_model(layer, np.ones((1, taps), np.float32), np.zeros(1, np.float32))
+    assert layer.macs == _run(model, image).sum()
+    assert Layer("fc", 1, 3, 5, 7).macs == 105
 
 
 def test_a_file_of_one_s_own(tmp_path):

@@ -93,7 +93,8 @@ class Row:
         ratio_p10: 10th percentile.
         ratio_p90: 90th percentile.
         rounds: How many rounds.
-        flops_done: FLOP/s on surviving weights (2 per weight and output pixel).
+        flops_done: FLOP/s on surviving weights: 2 for each output pixel that a weight
+            meets inside the image. Multiplying padding is no work.
         flops_dense: FLOP/s if the removed weights counted as work.
         dense_flops: FLOP/s of LiteRT's dense layer.
         share_of_peak: `flops_done` over the FMA peak measured in this run, or None.
@@ -211,7 +212,9 @@ def measure_layer(
     written = 4 * layer.pixels * layer.outputs
     read = inputs.nbytes + payload_bytes
     least = machine.least_seconds(read, written)
-    flops_done = 2 * layer.pixels * kept / seconds
+    by_tap = weights.reshape(layer.outputs, -1, layer.inputs)
+    kept_by_tap = np.count_nonzero(by_tap, axis=(0, 2))
+    flops_done = 2 * int(kept_by_tap @ layer.tap_pixels.ravel()) / seconds
     return Row(
         shapes=where,
         layer=layer.name,

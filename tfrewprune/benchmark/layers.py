@@ -69,8 +69,27 @@ class Layer:
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of the dense layer (padding counted as work)."""
-        return self.pixels * self.outputs * self.columns
+        """Multiply-adds of the dense layer; those with padding are no work."""
+        return int(self.tap_pixels.sum()) * self.inputs * self.outputs
+
+    @property
+    def tap_pixels(self) -> np.ndarray:
+        """For each kernel position how many output pixels it meets inside the image.
+
+        int64 `[kernel height, kernel width]`; `[[batch]]` for fully connected.
+        """
+        if self.is_dense:
+            return np.array([[self.width]])
+        rows = self._tap_counts(self.height, self.kernel[0])
+        return np.outer(rows, self._tap_counts(self.width, self.kernel[1]))
+
+    def _tap_counts(self, size: int, taps: int) -> np.ndarray:
+        count = -(-size // self.stride)
+        reach = (taps - 1) * self.dilation + 1
+        before = max((count - 1) * self.stride + reach - size, 0) // 2
+        starts = np.arange(count)[:, None] * self.stride - before
+        places = starts + np.arange(taps) * self.dilation
+        return ((places >= 0) & (places < size)).sum(axis=0)
 
 
 _CONV = re.compile(
