@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fits the converter's cost model to measurements of this machine.
+
+The converter decides with ``payload/cost.py`` whether a layer is packed and how; its
+coefficients in ``payload/cost.json`` come from here:
+
+    python -m tfrewprune.benchmark.cost_fit measure   # writes cost_data.jsonl, minutes
+    python -m tfrewprune.benchmark.cost_fit fit       # writes payload/cost.json
+
+``measure`` forces every way to pack on layers of many sizes and rates and times each
+beside LiteRT's dense layer. ``fit`` solves non-negative least squares on relative
+errors, one system for each of the model's formulas.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter as LiteRtInterpreter
+from rich.progress import track
+
+from tfrewprune import payload
+from tfrewprune.benchmark.compare import time_pair
+from tfrewprune.benchmark.layers import Layer, build_model, parse_layers
+from tfrewprune.benchmark.weights import pruned_weights
+from tfrewprune.converter.flatbuffer import read_model, write_model
+from tfrewprune.converter.perform import perform
+from tfrewprune.converter.plan import Decision, Settings, make_plan
+from tfrewprune.payload.cost import VECTOR_BATCH, LayerShape
+from tfrewprune.payload.format import BAND_ROWS
+from tfrewprune.payload.grouping import (
+    RowSupport,
+    neighbours,
+    popcount,
+    scattered_bands,
+)
+from tfrewprune.payload.irregular import IrregularPacking
+from tfrewprune.payload.packer import Packing
+from tfrewprune.runtime import Interpreter
+
+DATA = Path(__file__).with_name("cost_data.jsonl")
+COEFFICIENTS = Path(payload.__file__).with_name("cost.json")
+
+LAYERS = parse_layers(
+    """
+    c3_56 conv 56x56 64->64 k3x3
+    c3_28 conv 28x28 128->128 k3x3
+    c3_28s conv 28x28 16->32 k3x3
+    c3_14 conv 14x14 256->256 k3x3
+    c3_7 conv 7x7 512->512 k3x3
+    c3_28s2 conv 28x28 128->128 k3x3 s2
+    c1_56 conv 56x56 64->256 k1x1
+    c1_16 conv 16x16 32->64 k1x1
+    c1_14 conv 14x14 1024->256 k1x1
+    c1_7 conv 7x7 512->2048 k1x1
+    f256 fc 256->256
+    f1024 fc 1024->1024
+    f2048 fc 2048->1000
+    f4096 fc 4096->4096
+    f512b fc 512->512 batch16
+    """
+)
+KEPT = (0.5, 0.25, 0.125, 0.0625)
+# Bytes of weights that stay in the cache from call to call.
+CACHE_BYTES = 2_000_000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One timed layer. Times in microseconds, one thread.
+
+    Attributes:
+        rows: Output channels.
+        columns: Columns of the weight matrix.
+        pixels: Output positions.
+        taps: Kernel height x width.
+        band_rows: R, or 0 for a layer packed without bands.
+        bands: Bands; or segments without bands.
+        kept: Columns of all bands together; or weights without bands.
+        scattered: Bands whose rows are not neighbours.
+        dense: LiteRT's time.
+        packed: Ours.
+    """
+
+    rows: int
+    columns: int
+    pixels: int
+    taps: int
+    band_rows: int
+    bands: int
+    kept: int
+    scattered: int
+    dense: float
+    packed: float
+
+
+def cases() -> Iterator[tuple[Layer, int, float, bool]]:
+    """Yields (layer, rows of a band or 0, kept fraction, whether rows are shuffled)."""
+    for layer in LAYERS:
+        for kept in KEPT:
+            for band_rows in (*BAND_ROWS, 0):
+                yield layer, band_rows, kept, False
+            if kept in (0.25, 0.0625):
+                yield layer, 16, kept, True
+
+
+def measure(layer: Layer, band_rows: int, kept: float, shuffled: bool) -> Sample:
+    """Packs one layer in the given way and times it beside the dense one."""
+    structure = f"block{band_rows}x1" if band_rows else "unstructured"
+    weights = pruned_weights(layer, structure, 1 / kept)
+    taps = max(1, layer.kernel[0] * layer.kernel[1])
+    shape = LayerShape(layer.outputs, layer.columns, layer.pixels, taps)
+    packing: Packing | IrregularPacking
+    if band_rows:
+        support = RowSupport(weights)
+        grouping = neighbours(support, band_rows)
+        if shuffled:
+            order = np.random.default_rng(0).permutation(layer.outputs)
+            # Band b gets the rows that block b has been moved to.
+            original, weights = weights, np.empty_like(weights)
+            weights[order] = original
+            grouping = np.append(order, layer.outputs)[grouping]
+            support = RowSupport(weights)
+        union = support.union(grouping)
+        count = int(popcount(union).sum())
+        packing = Packing(weights, grouping, union, count, support.kept)
+        scattered = scattered_bands(grouping, layer.outputs)
+        counts = {"bands": packing.band_count, "kept": count, "scattered": scattered}
+    else:
+        packing = IrregularPacking.of(weights, shape)
+        segments = packing.segment_count
+        counts = {"bands": segments, "kept": packing.kept, "scattered": 0}
+    dense = build_model(layer, weights, np.zeros(layer.outputs, np.float32))
+    tree = read_model(dense)
+    (planned,) = make_plan(tree, Settings(minimum_gain=0))
+    perform(tree, [Decision(planned.layer, planned.shape, planned.kept, packing)])
+    inputs = np.random.default_rng(1).standard_normal(layer.input_shape)
+    measurement, _ = time_pair(
+        LiteRtInterpreter(model_content=dense, num_threads=1),
+        Interpreter(model_content=write_model(tree), num_threads=1),
+        [inputs.astype(np.float32)],
+        min_seconds=0.1,
+    )
+    times = {
+        name: 1e6 * measurement.timing(name).median for name in ("dense", "packed")
+    }
+    return Sample(**asdict(shape), **counts, band_rows=band_rows, **times)
+
+
+def fit(samples: list[Sample]) -> dict:
+    """Returns the fields of ``cost.json``, with the quality of the fit.
+
+    Every formula of ``CostModel`` is linear in its coefficients; the call overhead is
+    shared, so it is fitted on the packed layers with bands and then held.
+    """
+    quality: dict[str, list[float]] = {}
+
+    def solve(name: str, rows: list[list[float]], times: list[float]) -> np.ndarray:
+        coefficients, ratios = solve_relative(np.array(rows), np.array(times))
+        percentiles = np.percentile(ratios, (5, 50, 95))
+        quality[name] = [round(float(p), 2) for p in percentiles]
+        return coefficients
+
+    def banded(single: bool) -> tuple[dict, float]:
+        chosen = [s for s in samples if s.band_rows and (s.pixels == 1) == single]
+        heights = list(BAND_ROWS)
+        rows = []
+        for s in chosen:
+            features = [0.0] * 11
+            features[0] = 1
+            features[1 + heights.index(s.band_rows)] = s.pixels * s.bands
+            features[5 + heights.index(s.band_rows)] = s.pixels * s.kept
+            features[9] = s.pixels * s.scattered
+            features[10] = uncached(s.kept * (s.band_rows * 4 + 2))
+            rows.append(features)
+        name = "single" if single else "many"
+        found = solve(name, rows, [s.packed for s in chosen])
+        fields = {
+            "band": by_height(found[1:5]),
+            "column": by_height(found[5:9]),
+            "scatter": short(found[9]),
+            "uncached_byte": short(found[10]),
+        }
+        return fields, float(found[0])
+
+    many, _ = banded(single=False)
+    single, call = banded(single=True)
+    rows = []
+    for s in samples:
+        weights = s.rows * s.columns
+        macs = weights * s.pixels if s.pixels > 1 else 0
+        rows.append([weights, macs, uncached(4 * weights)])
+    dense = solve("dense", rows, [max(s.dense - call, 0.1) for s in samples])
+    irregular = [s for s in samples if not s.band_rows]
+    vector = [s for s in irregular if s.taps == 1 and s.pixels < VECTOR_BATCH]
+    planes = [s for s in irregular if s not in vector]
+    rows = []
+    for s in planes:
+        vectors = -(-s.pixels // 16)
+        channels = s.columns // s.taps + s.rows
+        rows.append([vectors * s.kept, vectors * s.bands, vectors * channels])
+    lifted = solve("irregular", rows, [max(s.packed - call, 0.1) for s in planes])
+    rows = [
+        [s.pixels * s.kept, s.pixels * s.bands, uncached(6 * (s.kept + s.bands))]
+        for s in vector
+    ]
+    alone = solve("irregular single", rows, [max(s.packed - call, 0.1) for s in vector])
+    return {
+        "measured": f"{processor()}, one thread, beside LiteRT's XNNPACK",
+        "predicted_over_measured_p5_p50_p95": quality,
+        "call": short(call),
+        "cache_bytes": CACHE_BYTES,
+        "dense": dict(
+            zip(("weight", "mac", "uncached_byte"), map(short, dense), strict=True)
+        ),
+        "many": many,
+        "single": single,
+        "irregular": {
+            "weight": short(lifted[0]),
+            "segment": short(lifted[1]),
+            "channel": short(lifted[2]),
+            "single_weight": short(alone[0]),
+            "single_segment": short(alone[1]),
+            "uncached_byte": short(alone[2]),
+        },
+    }
+
+
+def solve_relative(
+    features: np.ndarray, times: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Non-negative coefficients that predict ``times`` with small relative errors.
+
+    Samples that the formula cannot explain get less weight in a second pass.
+
+    Returns:
+        The coefficients, and predicted / measured of every sample.
+    """
+    from scipy.optimize import nnls
+
+    relative = features / times[:, None]
+    scale = relative.max(axis=0)
+    scale[scale == 0] = 1
+    relative = relative / scale
+    found, _ = nnls(relative, np.ones(len(times)))
+    doubt = np.abs(np.log(np.maximum(relative @ found, 1e-3)))
+    trust = 1 / np.maximum(1, doubt / 0.15)
+    found, _ = nnls(relative * trust[:, None], trust)
+    return found / scale, relative @ found
+
+
+def uncached(size: float) -> float:
+    """Bytes beyond the cache."""
+    return max(0.0, size - CACHE_BYTES)
+
+
+def by_height(values: np.ndarray) -> dict[str, float]:
+    """Coefficients by rows of a band, as JSON keys."""
+    names = map(str, BAND_ROWS)
+    return dict(zip(names, map(short, values), strict=True))
+
+
+def short(value: float) -> float:
+    """Three significant digits."""
+    return float(f"{value:.3g}")
+
+
+def processor() -> str:
+    """The processor's name, as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
+    return names[0].strip() if names else platform.processor() or platform.machine()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line: ``measure`` or ``fit``."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("stage", choices=("measure", "fit"))
+    stage = parser.parse_args(arguments).stage
+    if stage == "measure":
+        samples = [measure(*case) for case in track(list(cases()), "measuring")]
+        write(DATA, "".join(json.dumps(asdict(s)) + "\n" for s in samples))
+    else:
+        samples = [Sample(**json.loads(line)) for line in DATA.open()]
+        write(COEFFICIENTS, json.dumps(fit(samples), indent=2) + "\n")
+        print(COEFFICIENTS.read_text())
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_suffix(".part")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    main()
