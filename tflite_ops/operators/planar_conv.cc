@@ -23,6 +23,16 @@ int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t Max(int64_t a, int64_t b) { return a > b ? a : b; }
 int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// The largest size up to `limit` that cuts `total` into as many parts for every
+// thread; a multiple of `unit`.
+int64_t FairShare(int64_t total, int64_t limit, int64_t unit, int threads) {
+  for (int64_t parts = 1;; ++parts) {
+    const int64_t size =
+        DivideUp(DivideUp(total, parts * threads), unit) * unit;
+    if (size <= limit || size == unit) return Min(size, total);
+  }
+}
+
 }  // namespace
 
 bool PlanarConv::Supports(const Kernels& kernels, const BandedView& weights) {
@@ -131,13 +141,10 @@ const char* PlanarConv::PrepareLayout() {
       while (tiles > 1 && floats(1, tiles * tile) > budget) --tiles;
       pixels = Min(pixels, tiles * tile);
     }
-    // Every thread should get some blocks, unless they become too thin.
     if (threads_ > 1 && g.out_h == 1) {
-      const int64_t share = DivideUp(DivideUp(g.out_w, 2 * threads_), tile);
-      pixels = Min(pixels, share * tile);
+      pixels = FairShare(g.out_w, pixels, unit_, threads_);
     } else if (threads_ > 1) {
-      const int64_t share = DivideUp(g.out_h, 2 * threads_);
-      if (share * row_step >= 2 * halo_rows) rows = Min(rows, share);
+      rows = FairShare(g.out_h, rows, 1, threads_);
     }
   }
   block_rows_ = static_cast<int>(rows);
@@ -250,7 +257,7 @@ const char* PlanarConv::PrepareBlocks(const Kernels&) {
     if (!AddTiles(&block)) return kOutOfMemory;
   }
 
-  // With enough blocks every worker takes whole ones, into planes of its own;
+  // Where it is fair every worker takes whole blocks, into planes of its own;
   // else all work on one block after the other, first on its transposition,
   // then on its tiles and bands.
   const uint64_t bytes =
@@ -260,7 +267,10 @@ const char* PlanarConv::PrepareBlocks(const Kernels&) {
     bands_at_once_ = Max(
         1, static_cast<int64_t>(weights_.band_count * kBandBytes / bytes));
   }
-  block_parallel_ = threads_ > 1 && blocks_ * int64_t{g.batch} >= 2 * threads_;
+  const int64_t busiest = DivideUp(blocks_, threads_) * block_rows_ *
+                          block_pixels_ * threads_;
+  block_parallel_ = threads_ > 1 && 0.9 * static_cast<double>(busiest) <=
+                                        double(g.out_h) * g.out_w;
   const int copies = block_parallel_ ? threads_ : 1;
   if (!planes_.Allocate(planes_floats_ * copies)) return kOutOfMemory;
   tile_tasks_ = band_tasks_ = 1;
