@@ -22,12 +22,26 @@ struct Case {
   std::string Describe() const {
     const ConvGeometry& g = geometry;
     std::string s;
-    for (int v : {g.batch, g.in_h, g.in_w, g.in_c, g.out_h, g.out_w,
-                  g.kernel_h, g.kernel_w, g.stride_h, g.stride_w,
-                  g.dilation_h, g.dilation_w, g.pad_top, g.pad_left,
-                  static_cast<int>(activation), static_cast<int>(layer.rows),
-                  static_cast<int>(layer.band_rows), layer.kept,
-                  static_cast<int>(layer.scattered), threads,
+    for (int v : {g.batch,
+                  g.in_h,
+                  g.in_w,
+                  g.in_c,
+                  g.out_h,
+                  g.out_w,
+                  g.kernel_h,
+                  g.kernel_w,
+                  g.stride_h,
+                  g.stride_w,
+                  g.dilation_h,
+                  g.dilation_w,
+                  g.pad_top,
+                  g.pad_left,
+                  static_cast<int>(activation),
+                  static_cast<int>(layer.rows),
+                  static_cast<int>(layer.band_rows),
+                  layer.kept,
+                  static_cast<int>(layer.scattered),
+                  threads,
                   static_cast<int>(layer.seed)}) {
       s += std::to_string(v) + " ";
     }
@@ -37,8 +51,8 @@ struct Case {
 
 ConvGeometry Geometry(int batch, int size, int channels, int kernel,
                       int stride = 1, int dilation = 1, bool same = true) {
-  ConvGeometry g = {batch,  size,     size,     channels, 0, 0, kernel, kernel,
-                    stride, stride,   dilation, dilation, 0, 0};
+  ConvGeometry g = {batch,  size,   size,   channels, 0,        0, kernel,
+                    kernel, stride, stride, dilation, dilation, 0, 0};
   ResolvePadding(same, &g);
   return g;
 }
@@ -58,9 +72,9 @@ void Check(Case c) {
   for (Isa isa : SupportedIsas()) {
     SCOPED_TRACE(IsaName(isa));
     Conv2D conv;
-    ASSERT_EQ(conv.Prepare(layer.view, g, c.activation, SelectKernels(isa),
-                           pool),
-              nullptr);
+    ASSERT_EQ(
+        conv.Prepare(layer.view, g, c.activation, SelectKernels(isa), pool),
+        nullptr);
     // NaN where nothing was written, and a guard behind the end.
     std::vector<float> output(expected.size() + 64, NAN);
     for (int repeat = 0; repeat < 2; ++repeat) {
@@ -111,8 +125,8 @@ TEST(Conv2DTest, RowsThatAppearNowhereOutputActivatedBias) {
   c.geometry = Geometry(2, 5, 4, 3);
   c.layer.rows = 37;
   c.layer.scattered = true;
-  for (Activation a : {Activation::kNone, Activation::kRelu,
-                       Activation::kTanh, Activation::kSignBit}) {
+  for (Activation a : {Activation::kNone, Activation::kRelu, Activation::kTanh,
+                       Activation::kSignBit}) {
     c.activation = a;
     Check(c);
     c.layer.kept = 0;
@@ -129,8 +143,9 @@ TEST(Conv2DTest, RandomConvolutions) {
   for (int i = 0; i < 300; ++i) {
     Case c;
     ConvGeometry& g = c.geometry;
-    g = {pick(1, 3), pick(1, 17), pick(1, 17), pick(1, 9),  0, 0, pick(1, 5),
-         pick(1, 5), pick(1, 3),  pick(1, 3),  pick(1, 3), pick(1, 3), 0, 0};
+    g = {pick(1, 3), pick(1, 17), pick(1, 17), pick(1, 9), 0,
+         0,          pick(1, 5),  pick(1, 5),  pick(1, 3), pick(1, 3),
+         pick(1, 3), pick(1, 3),  0,           0};
     ResolvePadding(random() % 2 == 0, &g);
     c.activation = static_cast<Activation>(pick(0, 5));
     c.layer.rows = pick(1, 70);

@@ -9,8 +9,8 @@
 namespace tfrewprune {
 namespace {
 
-void Check(const RandomLayerOptions& options, int batch,
-           Activation activation, bool with_bias, int threads) {
+void Check(const RandomLayerOptions& options, int batch, Activation activation,
+           bool with_bias, int threads) {
   SCOPED_TRACE(testing::Message()
                << options.rows << "x" << options.columns << " R "
                << options.band_rows << " kept " << options.kept << " scattered "
@@ -24,9 +24,9 @@ void Check(const RandomLayerOptions& options, int batch,
   for (Isa isa : SupportedIsas()) {
     SCOPED_TRACE(IsaName(isa));
     FullyConnected dense;
-    ASSERT_EQ(dense.Prepare(layer.view, batch, activation, SelectKernels(isa),
-                            pool),
-              nullptr);
+    ASSERT_EQ(
+        dense.Prepare(layer.view, batch, activation, SelectKernels(isa), pool),
+        nullptr);
     std::vector<float> y(size_t(batch) * options.rows + 64, NAN);
     dense.Invoke(x.data(), with_bias ? bias.data() : nullptr, y.data());
     for (int n = 0; n < batch; ++n) {

@@ -22,9 +22,11 @@ struct Bands {
     auto uniform = [&] {
       return std::uniform_real_distribution<float>(-1.0f, 1.0f)(random);
     };
-    start = {0, static_cast<uint32_t>(kept), static_cast<uint32_t>(2 * kept + 1)};
+    start = {0, static_cast<uint32_t>(kept),
+             static_cast<uint32_t>(2 * kept + 1)};
     for (uint32_t n = 0; n < start[2]; ++n) {
-      offset.push_back(static_cast<int32_t>(sizeof(float) * (random() % kReach)));
+      offset.push_back(
+          static_cast<int32_t>(sizeof(float) * (random() % kReach)));
       column.push_back(offset.back() / sizeof(float));
       column16.push_back(static_cast<uint16_t>(column.back()));
       for (int r = 0; r < height; ++r) value.push_back(uniform());
@@ -128,9 +130,8 @@ TEST(KernelsTest, PlanarTilesComputeTheirFormula) {
         const int last = 1 + (i + segments) % entry.unit;
         SCOPED_TRACE(testing::Message()
                      << IsaName(isa) << " R " << entry.band_rows << " unit "
-                     << entry.unit << " length " << entry.length
-                     << " segments " << segments << " kept " << kept
-                     << " last " << last);
+                     << entry.unit << " length " << entry.length << " segments "
+                     << segments << " kept " << kept << " last " << last);
         Bands b(entry.band_rows, kept, i * 100 + segments);
         const int output_pixel = 2 * b.height + 5;
         // Three kernel rows: [a, b), [b, c), [c, end) of every band.
@@ -249,10 +250,10 @@ TEST(KernelsTest, GemvComputesItsFormula) {
             const int row = b.row[band * b.height + lane];
             if (row < 0) continue;
             ++written;
-            ASSERT_NEAR(y[row],
-                        b.Expected(band, lane, b.start[band],
-                                   b.start[band + 1], 0),
-                        Tolerance(kept + 1));
+            ASSERT_NEAR(
+                y[row],
+                b.Expected(band, lane, b.start[band], b.start[band + 1], 0),
+                Tolerance(kept + 1));
           }
         }
         for (float v : y) written -= !std::isnan(v);

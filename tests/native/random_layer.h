@@ -130,14 +130,13 @@ inline std::vector<float> DenseConv2D(const std::vector<float>& weights,
                 continue;
               }
               for (int c = 0; c < g.in_c; ++c) {
-                sum += double{input[((size_t(n) * g.in_h + in_y) * g.in_w +
-                                     in_x) *
-                                        g.in_c +
-                                    c]} *
-                       weights[((size_t{o} * g.kernel_h + i) * g.kernel_w +
-                                j) *
-                                   g.in_c +
-                               c];
+                sum +=
+                    double{input[((size_t(n) * g.in_h + in_y) * g.in_w + in_x) *
+                                     g.in_c +
+                                 c]} *
+                    weights[((size_t{o} * g.kernel_h + i) * g.kernel_w + j) *
+                                g.in_c +
+                            c];
               }
             }
           }

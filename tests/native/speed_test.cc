@@ -44,8 +44,8 @@ double ShareOfPeak(Isa isa, double flops, Function run) {
 
 double ConvShare(Isa isa, int size, int channels, int outputs, int kernel,
                  int rate, int height) {
-  ConvGeometry g = {1, size, size, channels, 0, 0, kernel, kernel, 1, 1, 1, 1,
-                    0, 0};
+  ConvGeometry g = {1,      size, size, channels, 0, 0, kernel,
+                    kernel, 1,    1,    1,        1, 0, 0};
   ResolvePadding(true, &g);
   RandomLayerOptions options;
   options.rows = outputs;
@@ -59,9 +59,8 @@ double ConvShare(Isa isa, int size, int channels, int outputs, int kernel,
   EXPECT_EQ(conv.Prepare(layer.view, g, Activation::kRelu, SelectKernels(isa),
                          nullptr),
             nullptr);
-  return ShareOfPeak(
-      isa, 2.0 * size * size * layer.view.column_count * height,
-      [&] { conv.Invoke(x.data(), nullptr, y.data()); });
+  return ShareOfPeak(isa, 2.0 * size * size * layer.view.column_count * height,
+                     [&] { conv.Invoke(x.data(), nullptr, y.data()); });
 }
 
 struct Bound {

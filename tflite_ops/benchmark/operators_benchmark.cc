@@ -47,9 +47,11 @@ struct Settings {
 class Workload {
  public:
   Workload(const LayerShape& shape, int rate, int height)
-      : shape_(shape), geometry_(shape.geometry), layer_(Options(shape, rate, height)),
-        input_(layer_.Values(Size(geometry_.in_h, geometry_.in_w,
-                                  geometry_.in_c))),
+      : shape_(shape),
+        geometry_(shape.geometry),
+        layer_(Options(shape, rate, height)),
+        input_(layer_.Values(
+            Size(geometry_.in_h, geometry_.in_w, geometry_.in_c))),
         bias_(layer_.Values(shape.outputs)),
         output_(Size(geometry_.out_h, geometry_.out_w, shape.outputs)) {}
 
@@ -100,8 +102,8 @@ class Workload {
   }
 
   double Flops() const {
-    return 2.0 * geometry_.out_h * geometry_.out_w *
-           layer_.view.column_count * layer_.view.band_rows;
+    return 2.0 * geometry_.out_h * geometry_.out_w * layer_.view.column_count *
+           layer_.view.band_rows;
   }
   double DenseFlops() const {
     return 2.0 * geometry_.out_h * geometry_.out_w * layer_.view.columns *
@@ -153,14 +155,16 @@ void Run(benchmark::State& state, const LayerShape& shape, int rate, int height,
   const auto rate_flag = Counter::kIsIterationInvariantRate;
   state.counters["GFLOP/s"] = Counter(workload.Flops() * 1e-9, rate_flag);
   state.counters["dense"] = Counter(workload.DenseFlops() * 1e-9, rate_flag);
-  state.counters["peak"] = Counter(workload.Flops() / peak / threads, rate_flag);
+  state.counters["peak"] =
+      Counter(workload.Flops() / peak / threads, rate_flag);
   state.counters["GB/s"] = Counter(workload.Bytes() * 1e-9, rate_flag);
 }
 
 std::vector<std::string> Split(const std::string& list) {
   std::vector<std::string> words;
   std::istringstream stream(list);
-  for (std::string word; std::getline(stream, word, ',');) words.push_back(word);
+  for (std::string word; std::getline(stream, word, ',');)
+    words.push_back(word);
   return words;
 }
 
@@ -247,8 +251,8 @@ int Main(int argc, char** argv) {
           for (int threads : settings.threads) {
             const std::string name =
                 layer.name + "/R" + std::to_string(height) + "/" +
-                std::to_string(rate) + "x/" + IsaName(isa) + "/threads:" +
-                std::to_string(threads);
+                std::to_string(rate) + "x/" + IsaName(isa) +
+                "/threads:" + std::to_string(threads);
             auto* row = benchmark::RegisterBenchmark(
                 name.c_str(), [=, &peak](benchmark::State& state) {
                   Run(state, layer, rate, height, isa, threads, peak[isa]);

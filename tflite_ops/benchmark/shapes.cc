@@ -60,7 +60,8 @@ bool ReadShapes(const std::string& path, std::vector<LayerShape>* layers,
     if (!ParseLayer(line, &layer)) {
       *error = path + ":" + std::to_string(number) +
                ": expected 'name conv HxW I->O kHxW [sN] [dN]' or 'name fc "
-               "I->O [batchN]', found '" + line + "'";
+               "I->O [batchN]', found '" +
+               line + "'";
       return false;
     }
     layers->push_back(layer);

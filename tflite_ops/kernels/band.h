@@ -24,16 +24,16 @@ namespace tfrewprune {
 
 // One layer as the kernels see it.
 struct BandLayer {
-  const float* value;           // N x R, in the payload
-  const uint32_t* band_start;   // B + 1
-  const int32_t* offset;        // N, bytes from a pixel's first tap
-  const float* bias;            // B x R, in packed order, 0 in unused lanes
-  const int32_t* row;           // B x R output rows, -1 in unused lanes
-  const uint8_t* full_run;      // B: 1 when the band's R lanes are R rows that
-                                // follow each other in the output
-  ptrdiff_t pixel_stride;       // bytes between input pixels
-  ptrdiff_t output_stride;      // floats between output pixels
-  float minimum, maximum;       // clamp of the fused activation
+  const float* value;          // N x R, in the payload
+  const uint32_t* band_start;  // B + 1
+  const int32_t* offset;       // N, bytes from a pixel's first tap
+  const float* bias;           // B x R, in packed order, 0 in unused lanes
+  const int32_t* row;          // B x R output rows, -1 in unused lanes
+  const uint8_t* full_run;     // B: 1 when the band's R lanes are R rows that
+                               // follow each other in the output
+  ptrdiff_t pixel_stride;      // bytes between input pixels
+  ptrdiff_t output_stride;     // floats between output pixels
+  float minimum, maximum;      // clamp of the fused activation
 };
 
 // A run of neighbouring output pixels.

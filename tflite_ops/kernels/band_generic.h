@@ -96,7 +96,7 @@ void BandTile(const BandLayer& layer, uint32_t band_begin, uint32_t band_end,
             });
           });
           StoreRows<V, kWidth>(lanes, kLength, row, output + segment[g].output,
-                            layer.output_stride);
+                               layer.output_stride);
         });
       }
     }
@@ -134,9 +134,8 @@ void Gemv(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
     Reg acc[kChains][kVecs];
     Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
       acc[0][v] = V::Load(layer.bias + size_t{band} * kRows + v * V::kLanes);
-      Unroll<kChains - 1>([&](auto c) TFREWPRUNE_INLINE {
-        acc[c + 1][v] = V::Zero();
-      });
+      Unroll<kChains - 1>([&](auto c)
+                              TFREWPRUNE_INLINE { acc[c + 1][v] = V::Zero(); });
     });
     for (; end - column >= kChains; column += kChains, w += kChains * kRows) {
       Unroll<kChains * kRows / 16>([&](auto line) TFREWPRUNE_INLINE {

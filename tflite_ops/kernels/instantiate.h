@@ -11,9 +11,9 @@ namespace {
 
 constexpr BandKernelRow kBand[] = {
 #define TFREWPRUNE_GEMV(R, V, vectors, chains)
-#define TFREWPRUNE_BAND(R, V, vectors, passes, length, segments)           \
-  {R, length, segments,                                                    \
-   BandTiles<V, vectors, passes, length,                                   \
+#define TFREWPRUNE_BAND(R, V, vectors, passes, length, segments) \
+  {R, length, segments,                                          \
+   BandTiles<V, vectors, passes, length,                         \
              std::make_integer_sequence<int, segments>>::kTable},
 #include "kernels/kernels.inc"
 #undef TFREWPRUNE_BAND
@@ -22,8 +22,8 @@ constexpr BandKernelRow kBand[] = {
 
 constexpr GemvKernelRow kGemv[] = {
 #define TFREWPRUNE_BAND(R, V, vectors, passes, length, segments)
-#define TFREWPRUNE_GEMV(R, V, vectors, chains)    \
-  {R, 2, Gemv<V, vectors, chains, uint16_t>},     \
+#define TFREWPRUNE_GEMV(R, V, vectors, chains) \
+  {R, 2, Gemv<V, vectors, chains, uint16_t>},  \
       {R, 4, Gemv<V, vectors, chains, uint32_t>},
 #include "kernels/kernels.inc"
 #undef TFREWPRUNE_BAND

@@ -7,10 +7,9 @@
 namespace tfrewprune {
 
 extern const PlanarKernelRow kPlanarAvx512[kPlanarAvx512Count] = {
-#define TFREWPRUNE_PLANAR(G, length, segments)       \
-  {G::kRows, G::kUnit, length, segments,             \
-   PlanarTiles<G, length,                            \
-               std::make_integer_sequence<int, segments>>::kTable},
+#define TFREWPRUNE_PLANAR(G, length, segments) \
+  {G::kRows, G::kUnit, length, segments,       \
+   PlanarTiles<G, length, std::make_integer_sequence<int, segments>>::kTable},
 #define TFREWPRUNE_KERNELS_PLANAR_AVX512
 #include "kernels/kernels.inc"
 };
@@ -35,8 +34,8 @@ void TransposePixels(const float* in, ptrdiff_t stride, int n, int channels,
 }  // namespace
 
 void TransposePlanesAvx512(const TransposeJob& job) {
-  constexpr int kChunk = 256;           // channels
-  constexpr int kPitch = kChunk + 16;   // floats
+  constexpr int kChunk = 256;          // channels
+  constexpr int kPitch = kChunk + 16;  // floats
   const ptrdiff_t stride = job.in_stride;
   const ptrdiff_t plane = job.plane_stride;
   for (int r = 0; r < job.rows; ++r) {

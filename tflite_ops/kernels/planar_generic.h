@@ -36,9 +36,8 @@ void PlanarTile(const PlanarLayer& layer, uint32_t band_begin,
       G::Spread(layer.bias + size_t{band} * kRows, bias);
       Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
         Unroll<kLength>([&](auto u) TFREWPRUNE_INLINE {
-          Unroll<kRegisters>([&](auto r) TFREWPRUNE_INLINE {
-            acc[g][u][r] = bias[r];
-          });
+          Unroll<kRegisters>([&](auto r)
+                                 TFREWPRUNE_INLINE { acc[g][u][r] = bias[r]; });
         });
       });
     }

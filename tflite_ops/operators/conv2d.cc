@@ -11,8 +11,8 @@ constexpr double kMaxImage = (1u << 31) / sizeof(float);
 const char* CheckGeometry(const BandedView& weights, const ConvGeometry& g) {
   if (g.batch < 0 || g.in_h < 1 || g.in_w < 1 || g.in_c < 1 || g.out_h < 0 ||
       g.out_w < 0 || g.kernel_h < 1 || g.kernel_w < 1 || g.stride_h < 1 ||
-      g.stride_w < 1 || g.dilation_h < 1 || g.dilation_w < 1 ||
-      g.pad_top < 0 || g.pad_left < 0) {
+      g.stride_w < 1 || g.dilation_h < 1 || g.dilation_w < 1 || g.pad_top < 0 ||
+      g.pad_left < 0) {
     return "invalid convolution geometry: sizes, strides and dilations must "
            "be positive";
   }
@@ -32,9 +32,8 @@ const char* CheckGeometry(const BandedView& weights, const ConvGeometry& g) {
 }  // namespace
 
 const char* Conv2D::Prepare(const BandedView& weights,
-                            const ConvGeometry& geometry,
-                            Activation activation, const Kernels* kernels,
-                            ThreadPool* pool) {
+                            const ConvGeometry& geometry, Activation activation,
+                            const Kernels* kernels, ThreadPool* pool) {
   weights_ = weights;
   geometry_ = geometry;
   activation_ = activation;

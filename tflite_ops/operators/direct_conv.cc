@@ -39,8 +39,8 @@ const char* DirectConv::Prepare(const BandedView& weights,
                          int64_t{g.kernel_h - 1} * g.dilation_h + 1;
   const int64_t need_w = int64_t{g.out_w - 1} * g.stride_w +
                          int64_t{g.kernel_w - 1} * g.dilation_w + 1;
-  padded_ = g.pad_top > 0 || g.pad_left > 0 || need_h > g.in_h ||
-            need_w > g.in_w;
+  padded_ =
+      g.pad_top > 0 || g.pad_left > 0 || need_h > g.in_h || need_w > g.in_w;
   const int64_t plane_w = padded_ ? need_w : g.in_w;
   const int64_t plane_h = padded_ ? need_h : g.in_h;
   plane_pitch_ = plane_w * g.in_c;
@@ -55,10 +55,10 @@ const char* DirectConv::Prepare(const BandedView& weights,
     const int64_t channel = column % g.in_c;
     const int64_t tap_x = column / g.in_c % g.kernel_w;
     const int64_t tap_y = column / g.in_c / g.kernel_w;
-    offset_[i] = static_cast<int32_t>(
-        (tap_y * g.dilation_h * plane_pitch_ +
-         tap_x * g.dilation_w * g.in_c + channel) *
-        int64_t{sizeof(float)});
+    offset_[i] =
+        static_cast<int32_t>((tap_y * g.dilation_h * plane_pitch_ +
+                              tap_x * g.dilation_w * g.in_c + channel) *
+                             int64_t{sizeof(float)});
   }
 
   PixelGrid grid;
@@ -93,7 +93,8 @@ const char* DirectConv::Prepare(const BandedView& weights,
 
   const int threads = pool == nullptr ? 1 : pool->threads();
   const int bands = static_cast<int>(weights.band_count);
-  tile_tasks_ = threads == 1 ? 1 : static_cast<int>(Min(tiling_.tiles(), 4 * threads));
+  tile_tasks_ =
+      threads == 1 ? 1 : static_cast<int>(Min(tiling_.tiles(), 4 * threads));
   if (tile_tasks_ < 1) tile_tasks_ = 1;
   band_tasks_ = 1;
   if (threads > 1 && tile_tasks_ < 4 * threads && bands > 1) {
@@ -111,8 +112,7 @@ const char* DirectConv::PrepareTiles(const Kernels& kernels,
     const BandKernelRow& row = kernels.band[i];
     if (row.band_rows != static_cast<int>(weights_.band_rows)) continue;
     kernel_[shapes] = &row;
-    shape[shapes++] = {row.length, row.max_segments,
-                       TileCycles(kernels, row)};
+    shape[shapes++] = {row.length, row.max_segments, TileCycles(kernels, row)};
   }
   if (shapes == 0) {
     return "no kernel for this band height: expected 4, 8, 16 or 32 rows";
@@ -120,8 +120,8 @@ const char* DirectConv::PrepareTiles(const Kernels& kernels,
   tiling_.Begin(shape, shapes, 1, grid.input_pixel_stride,
                 grid.output_pixel_stride);
   for (int64_t r = 0; r < grid.rows; ++r) {
-    const PixelRow row = {r * grid.input_row_stride,
-                          r * grid.output_row_stride, grid.width, 0, 1};
+    const PixelRow row = {r * grid.input_row_stride, r * grid.output_row_stride,
+                          grid.width, 0, 1};
     if (!tiling_.Add(row)) return kOutOfMemory;
   }
   return tiling_.Flush() ? nullptr : kOutOfMemory;
@@ -158,10 +158,10 @@ void DirectConv::ComputeTask(int task) {
   const int tile_task = task / band_tasks_;
   const int band_task = task % band_tasks_;
   const int tiles = tiling_.tiles();
-  const int tile_begin = static_cast<int>(int64_t{tiles} * tile_task /
-                                          tile_tasks_);
-  const int tile_end = static_cast<int>(int64_t{tiles} * (tile_task + 1) /
-                                        tile_tasks_);
+  const int tile_begin =
+      static_cast<int>(int64_t{tiles} * tile_task / tile_tasks_);
+  const int tile_end =
+      static_cast<int>(int64_t{tiles} * (tile_task + 1) / tile_tasks_);
   const uint32_t bands = weights_.band_count;
   const uint32_t band_begin =
       static_cast<uint32_t>(uint64_t{bands} * band_task / band_tasks_);
@@ -189,10 +189,9 @@ void DirectConv::Invoke(const float* input, float* output) {
     input_ = input + run * in_image;
     output_ = output + run * out_image;
     if (padded_) {
-      Run((g.in_h + kPadRows - 1) / kPadRows,
-          [](void* self, int task, int) {
-            static_cast<DirectConv*>(self)->PadTask(task);
-          });
+      Run((g.in_h + kPadRows - 1) / kPadRows, [](void* self, int task, int) {
+        static_cast<DirectConv*>(self)->PadTask(task);
+      });
     }
     Run(tile_tasks_ * band_tasks_, [](void* self, int task, int) {
       static_cast<DirectConv*>(self)->ComputeTask(task);

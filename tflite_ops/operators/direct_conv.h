@@ -47,7 +47,7 @@ class DirectConv {
   Tiling tiling_;
   BandLayer layer_ = {};
   Buffer<int32_t> offset_;
-  Buffer<float> plane_;      // one padded image, borders stay zero
+  Buffer<float> plane_;  // one padded image, borders stay zero
   bool padded_ = false;
   int64_t plane_pitch_ = 0;  // floats between rows of what the tiles read
   int runs_ = 0;             // images worked on one after the other

@@ -79,7 +79,7 @@ const char* PlanarConv::Prepare(const BandedView& weights,
   }
   if (const char* error = PrepareLayout()) return error;
   if (const char* error = PrepareOffsets()) return error;
-  if (const char* error = PrepareBlocks(kernels)) return error;
+  if (const char* error = PrepareBlocks()) return error;
 
   layer_.value = weights.value;
   layer_.start = start_.get();
@@ -167,10 +167,10 @@ const char* PlanarConv::PrepareLayout() {
         part_of_row ? 0 : DivideUp(Max(g.pad_left - p, 0), g.stride_w);
     const int64_t count = pixels + phase.reach;
     const int64_t image =
-        part_of_row
-            ? count
-            : Min(count, DivideUp(Max(g.in_w + g.pad_left - p, 0), g.stride_w)) -
-                  left;
+        part_of_row ? count
+                    : Min(count, DivideUp(Max(g.in_w + g.pad_left - p, 0),
+                                          g.stride_w)) -
+                          left;
     phase.plane = row_pitch_ - left;
     row_pitch_ += DivideUp(Max(image, 0) + border, align) * align;
   }
@@ -221,8 +221,9 @@ bool PlanarConv::AddTiles(Block* block) {
     PixelRow row;
     row.pixels = block->x_end - block->x;
     row.tap_begin =
-        top < 0 ? static_cast<int>(Min(DivideUp(-top, g.dilation_h), g.kernel_h))
-                : 0;
+        top < 0
+            ? static_cast<int>(Min(DivideUp(-top, g.dilation_h), g.kernel_h))
+            : 0;
     row.tap_end = static_cast<int>(
         Max(row.tap_begin,
             Min(g.kernel_h,
@@ -236,7 +237,7 @@ bool PlanarConv::AddTiles(Block* block) {
   return true;
 }
 
-const char* PlanarConv::PrepareBlocks(const Kernels&) {
+const char* PlanarConv::PrepareBlocks() {
   const ConvGeometry& g = geometry_;
   tiling_.Begin(shape_, shapes_, unit_, 1, weights_.rows);
   const int64_t down = DivideUp(g.out_h, block_rows_);
@@ -264,11 +265,11 @@ const char* PlanarConv::PrepareBlocks(const Kernels&) {
       weights_.column_count * weights_.band_rows * sizeof(float);
   bands_at_once_ = Max(1, weights_.band_count);
   if (bytes > 2 * kBandBytes) {
-    bands_at_once_ = Max(
-        1, static_cast<int64_t>(weights_.band_count * kBandBytes / bytes));
+    bands_at_once_ =
+        Max(1, static_cast<int64_t>(weights_.band_count * kBandBytes / bytes));
   }
-  const int64_t busiest = DivideUp(blocks_, threads_) * block_rows_ *
-                          block_pixels_ * threads_;
+  const int64_t busiest =
+      DivideUp(blocks_, threads_) * block_rows_ * block_pixels_ * threads_;
   block_parallel_ = threads_ > 1 && 0.9 * static_cast<double>(busiest) <=
                                         double(g.out_h) * g.out_w;
   const int copies = block_parallel_ ? threads_ : 1;
@@ -293,8 +294,8 @@ void PlanarConv::TransposeRows(const Block& block, float* planes, int begin,
   int64_t in_y = pack_rows_ ? int64_t{block.y} * step - g.pad_top : block.in_y;
   in_y += begin * step;
   for (; begin < end && in_y < 0; ++begin) in_y += step;
-  const int rows = static_cast<int>(Min(
-      end - begin, in_y >= g.in_h ? 0 : DivideUp(g.in_h - in_y, step)));
+  const int rows = static_cast<int>(
+      Min(end - begin, in_y >= g.in_h ? 0 : DivideUp(g.in_h - in_y, step)));
   if (rows <= 0) return;
   for (int p = 0; p < g.stride_w; ++p) {
     if (phase_[p].reach < 0) continue;
@@ -308,8 +309,7 @@ void PlanarConv::TransposeRows(const Block& block, float* planes, int begin,
     float* out = planes + first_ + begin * row_pitch_ + phase_[p].plane;
     if (to > from) {
       TransposeJob job;
-      job.in = input_ +
-               (in_y * g.in_w + first + from * g.stride_w) * g.in_c;
+      job.in = input_ + (in_y * g.in_w + first + from * g.stride_w) * g.in_c;
       job.in_stride = ptrdiff_t{g.stride_w} * g.in_c;
       job.in_row_stride = step * g.in_w * g.in_c;
       job.rows = rows;
@@ -397,8 +397,8 @@ void PlanarConv::RunBands(const float* planes, int tile_begin, int tile_end,
   float* stage = staged_ ? stage_.get() + worker * stage_floats_ : nullptr;
   const bool first = band == 0;
   for (; band < band_end; band += bands_at_once_) {
-    const uint32_t stop = static_cast<uint32_t>(
-        Min(band_end, int64_t{band} + bands_at_once_));
+    const uint32_t stop =
+        static_cast<uint32_t>(Min(band_end, int64_t{band} + bands_at_once_));
     for (int i = tile_begin; i < tile_end; ++i) {
       RunTile(tiling_.tile(i), planes, band, stop, stage);
     }

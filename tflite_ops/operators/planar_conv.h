@@ -38,13 +38,13 @@ class PlanarConv {
   };
   // Input columns whose index has one remainder by the stride.
   struct Phase {
-    int64_t plane;   // floats from a stored row to this phase's first pixel
-    int64_t reach;   // taps reach this many pixels past the output's
+    int64_t plane;  // floats from a stored row to this phase's first pixel
+    int64_t reach;  // taps reach this many pixels past the output's
   };
 
   const char* PrepareLayout();
   const char* PrepareOffsets();
-  const char* PrepareBlocks(const Kernels& kernels);
+  const char* PrepareBlocks();
   bool AddTiles(Block* block);
   void TransposeRows(const Block& block, float* planes, int begin,
                      int end) const;
@@ -88,7 +88,7 @@ class PlanarConv {
   uint32_t stage_bands_ = 1;
   int64_t stage_floats_ = 0;
   PlanarLayer stage_layer_ = {};
-  Buffer<float> stage_;    // one for every worker
+  Buffer<float> stage_;   // one for every worker
   Buffer<float> planes_;  // one for every worker, or one for all
 
   // Of the Invoke at work.

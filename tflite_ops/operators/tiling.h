@@ -29,8 +29,8 @@ struct Tile {
   uint32_t segment;  // first of its segments
   uint16_t shape;    // index into the shapes
   uint8_t segments;
-  uint8_t last;      // pixels of the last unit of every segment
-  uint16_t length;   // pixels of a segment
+  uint8_t last;     // pixels of the last unit of every segment
+  uint16_t length;  // pixels of a segment
   int32_t tap_begin, tap_end;
 };
 
@@ -41,8 +41,8 @@ class Tiling {
 
   // Starts anew. `unit` pixels make a unit; strides are floats from pixel to
   // pixel. One shape must have length 1.
-  void Begin(const TileShape* shapes, int count, int unit,
-             int64_t input_stride, int64_t output_stride);
+  void Begin(const TileShape* shapes, int count, int unit, int64_t input_stride,
+             int64_t output_stride);
 
   // Adds pixels. The row is cut into segments of the cheapest lengths; they
   // wait until a tile of their length is full, so that the rows of narrow maps

@@ -52,9 +52,9 @@ struct PairAvx512 {
     });
     if (pixels < 2) return;
     Unroll<kSixteens>([&](auto i) TFREWPRUNE_INLINE {
-      Vec::Store(y + stride + 16 * i,
-                 _mm512_maskz_shuffle_ps(kAllLanes, r[2 * i], r[2 * i + 1],
-                                         0xdd));
+      Vec::Store(
+          y + stride + 16 * i,
+          _mm512_maskz_shuffle_ps(kAllLanes, r[2 * i], r[2 * i + 1], 0xdd));
     });
   }
 };
@@ -132,8 +132,7 @@ TFREWPRUNE_VEC void Transpose16x16(Load&& load, Store&& store) {
         _mm512_maskz_shuffle_f32x4(kAllLanes, a[8 + i], a[12 + i], 0x88);
     const __m512 high13 =
         _mm512_maskz_shuffle_f32x4(kAllLanes, a[8 + i], a[12 + i], 0xdd);
-    store(kElement,
-          _mm512_maskz_shuffle_f32x4(kAllLanes, low02, high02, 0x88));
+    store(kElement, _mm512_maskz_shuffle_f32x4(kAllLanes, low02, high02, 0x88));
     store(kElement + 4,
           _mm512_maskz_shuffle_f32x4(kAllLanes, low13, high13, 0x88));
     store(kElement + 8,
