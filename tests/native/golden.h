@@ -82,8 +82,8 @@ inline std::vector<GoldenIrregular> GoldenIrregulars() {
   std::vector<GoldenIrregular> payloads;
   std::istringstream lines(ReadGolden("irregular.txt"));
   GoldenIrregular p;
-  while (lines >> p.name >> p.rows >> p.columns >> p.taps >>
-         p.chunk_channels >> p.segment_count >> p.weight_count) {
+  while (lines >> p.name >> p.rows >> p.columns >> p.taps >> p.chunk_channels >>
+         p.segment_count >> p.weight_count) {
     payloads.push_back(p);
   }
   return payloads;

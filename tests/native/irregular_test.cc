@@ -24,13 +24,12 @@ struct Case {
   std::string Describe() const {
     const ConvGeometry& g = geometry;
     std::string s;
-    for (int v : {g.batch, g.in_h, g.in_w, g.in_c, g.out_h, g.out_w,
-                  g.kernel_h, g.kernel_w, g.stride_h, g.stride_w,
-                  g.dilation_h, g.dilation_w, g.pad_top, g.pad_left,
-                  static_cast<int>(activation),
-                  static_cast<int>(layer.rows),
-                  static_cast<int>(layer.chunk_channels), threads,
-                  static_cast<int>(layer.seed)}) {
+    for (int v :
+         {g.batch, g.in_h, g.in_w, g.in_c, g.out_h, g.out_w, g.kernel_h,
+          g.kernel_w, g.stride_h, g.stride_w, g.dilation_h, g.dilation_w,
+          g.pad_top, g.pad_left, static_cast<int>(activation),
+          static_cast<int>(layer.rows), static_cast<int>(layer.chunk_channels),
+          threads, static_cast<int>(layer.seed)}) {
       s += std::to_string(v) + " ";
     }
     return s;
@@ -39,8 +38,8 @@ struct Case {
 
 ConvGeometry Geometry(int batch, int h, int w, int channels, int kernel,
                       int stride = 1, int dilation = 1, bool same = true) {
-  ConvGeometry g = {batch,  h,      w,        channels, 0, 0, kernel, kernel,
-                    stride, stride, dilation, dilation, 0, 0};
+  ConvGeometry g = {batch,  h,      w,      channels, 0,        0, kernel,
+                    kernel, stride, stride, dilation, dilation, 0, 0};
   ResolvePadding(same, &g);
   return g;
 }
@@ -179,10 +178,20 @@ TEST(IrregularConv2DTest, RandomLayers) {
     return low + static_cast<int>(random() % (high - low + 1));
   };
   for (int i = 0; i < 60; ++i) {
-    ConvGeometry g = {between(1, 2), between(1, 20), between(1, 20),
-                      between(1, 40), 0, 0, between(1, 4), between(1, 4),
-                      between(1, 3), between(1, 3), between(1, 3),
-                      between(1, 3), 0, 0};
+    ConvGeometry g = {between(1, 2),
+                      between(1, 20),
+                      between(1, 20),
+                      between(1, 40),
+                      0,
+                      0,
+                      between(1, 4),
+                      between(1, 4),
+                      between(1, 3),
+                      between(1, 3),
+                      between(1, 3),
+                      between(1, 3),
+                      0,
+                      0};
     ResolvePadding(random() % 2 == 0, &g);
     if (g.out_h == 0 || g.out_w == 0) continue;
     Case c{g, {}};
@@ -202,11 +211,11 @@ TEST(IrregularConv2DTest, PrepareAgainForAnotherSize) {
   for (int size : {12, 5, 30}) {
     const ConvGeometry g = Geometry(1, size, size, 16, 3);
     const std::vector<float> input = layer.Values(size_t(size) * size * 16);
-    const std::vector<float> expected = DenseConv2D(
-        layer.dense, 24, g, Activation::kNone, input, nullptr);
-    ASSERT_EQ(conv.Prepare(layer.view, g, Activation::kNone, BestIsa(),
-                           nullptr),
-              nullptr);
+    const std::vector<float> expected =
+        DenseConv2D(layer.dense, 24, g, Activation::kNone, input, nullptr);
+    ASSERT_EQ(
+        conv.Prepare(layer.view, g, Activation::kNone, BestIsa(), nullptr),
+        nullptr);
     std::vector<float> output(expected.size(), NAN);
     conv.Invoke(input.data(), nullptr, output.data());
     ExpectOutput(expected, Activation::kNone, Tolerance(144), output);
@@ -248,9 +257,9 @@ TEST(IrregularFullyConnectedTest, BatchesThreadsAndChunks) {
             const std::vector<float> expected =
                 DenseConv2D(layer.dense, 301, g, Activation::kNone, input, b);
             IrregularFullyConnected fc;
-            ASSERT_EQ(fc.Prepare(layer.view, batch, Activation::kRelu, isa,
-                                 pool),
-                      nullptr);
+            ASSERT_EQ(
+                fc.Prepare(layer.view, batch, Activation::kRelu, isa, pool),
+                nullptr);
             std::vector<float> output(expected.size() + 8, NAN);
             fc.Invoke(input.data(), b, output.data());
             ExpectOutput(expected, Activation::kRelu, Tolerance(300), output);
@@ -276,17 +285,16 @@ TEST(IrregularFullyConnectedTest, WideIndicesAndConvolutionWeights) {
       DenseConv2D(layer.dense, 3, Geometry(1, 1, 1, 70000, 1),
                   Activation::kNone, input, nullptr);
   IrregularFullyConnected fc;
-  ASSERT_EQ(
-      fc.Prepare(layer.view, 1, Activation::kNone, BestIsa(), nullptr),
-      nullptr);
+  ASSERT_EQ(fc.Prepare(layer.view, 1, Activation::kNone, BestIsa(), nullptr),
+            nullptr);
   std::vector<float> output(3, NAN);
   fc.Invoke(input.data(), nullptr, output.data());
   ExpectOutput(expected, Activation::kNone, Tolerance(3500), output);
 
   RandomIrregular convolution({});
-  EXPECT_NE(fc.Prepare(convolution.view, 1, Activation::kNone, BestIsa(),
-                       nullptr),
-            nullptr);
+  EXPECT_NE(
+      fc.Prepare(convolution.view, 1, Activation::kNone, BestIsa(), nullptr),
+      nullptr);
 }
 
 }  // namespace

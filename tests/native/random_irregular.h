@@ -18,7 +18,7 @@ struct RandomIrregularOptions {
   uint32_t taps = 9;
   uint32_t chunk_channels = 8;
   double keep = 0.2;
-  bool patterns = false;  // whole kernels kept, 4 taps each
+  bool patterns = false;   // whole kernels kept, 4 taps each
   uint32_t idle_rows = 0;  // every idle_rows-th row keeps nothing
   uint32_t seed = 1;
 };
@@ -69,10 +69,10 @@ class RandomIrregular {
     view.segment_count = static_cast<uint32_t>(row.size());
     view.weight_count = column.size();
     view.index_bytes = narrow ? 2 : 4;
-    view.row_id = narrow ? static_cast<const void*>(row16_.data())
-                         : row32_.data();
-    view.column = narrow ? static_cast<const void*>(column16_.data())
-                         : column32_.data();
+    view.row_id =
+        narrow ? static_cast<const void*>(row16_.data()) : row32_.data();
+    view.column =
+        narrow ? static_cast<const void*>(column16_.data()) : column32_.data();
     view.segment_start = start_.data();
     view.value = value_.data();
   }

@@ -300,9 +300,9 @@ Status PackedNode::PrepareFullyConnected(Context* context, ThreadPool* pool,
   pool_ = pool;
   char text[128];
   operator_.Describe(text, sizeof(text));
-  delegate_->Log(LogLevel::kDebug,
-                 "node %d: FullyConnected %d x %u -> %u, %s", node_index_,
-                 geometry.batch, operator_.columns(), operator_.rows(), text);
+  delegate_->Log(LogLevel::kDebug, "node %d: FullyConnected %d x %u -> %u, %s",
+                 node_index_, geometry.batch, operator_.columns(),
+                 operator_.rows(), text);
   return tflite::kOk;
 }
 

@@ -29,9 +29,7 @@ struct IrregularView {
   uint32_t RowId(uint64_t i) const { return Index(row_id, i); }
   uint32_t Column(uint64_t i) const { return Index(column, i); }
   uint32_t channels() const { return columns / taps; }
-  uint32_t chunk_count() const {
-    return (channels() - 1) / chunk_channels + 1;
-  }
+  uint32_t chunk_count() const { return (channels() - 1) / chunk_channels + 1; }
   // The chunk of a segment.
   uint32_t Chunk(uint64_t segment) const {
     return Column(segment_start[segment]) / taps / chunk_channels;

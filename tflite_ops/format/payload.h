@@ -46,10 +46,11 @@ inline constexpr uint32_t kIrregularLayout = 1;
 // The layout a payload claims to have, or -1 when it is too short to say.
 int64_t PayloadLayout(const void* data, size_t bytes);
 
-// Checks every rule of PAYLOAD.md for layout 0 and fills `view`. Returns nullptr when the
-// payload is valid, else a static message that says what is wrong and what was
-// expected; `view` is then unusable. Never reads outside [data, data + bytes),
-// and after success no index in the view leads outside of it either.
+// Checks every rule of PAYLOAD.md for layout 0 and fills `view`. Returns
+// nullptr when the payload is valid, else a static message that says what is
+// wrong and what was expected; `view` is then unusable. Never reads outside
+// [data, data + bytes), and after success no index in the view leads outside of
+// it either.
 const char* ParsePayload(const void* data, size_t bytes, BandedView* view);
 
 // What the bytes say of themselves, for messages about a refused payload.

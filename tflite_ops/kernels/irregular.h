@@ -45,7 +45,7 @@ struct IrregularRun {
 using IrregularBlock = void (*)(const IrregularRun& run);
 
 struct IrregularLift {
-  const int32_t* position;     // which vectors of a channel to fill
+  const int32_t* position;  // which vectors of a channel to fill
   int positions;
   const int32_t* lane_offset;  // positions x lanes: floats from `image`, -1 =
                                // outside of the image (0)

@@ -46,16 +46,14 @@ void IrregularBlockKernel(const IrregularRun& run) {
     float* out = run.accumulator +
                  size_t{s->row - run.row_begin} * (kVectors * V::kLanes);
     if (s->first) {
-      each([&](auto y, auto x)
-               TFREWPRUNE_INLINE { acc[0][y][x] = V::Zero(); });
+      each([&](auto y, auto x) TFREWPRUNE_INLINE { acc[0][y][x] = V::Zero(); });
     } else {
       each([&](auto y, auto x) TFREWPRUNE_INLINE {
         acc[0][y][x] = V::Load(out + (y * kWidth + x) * V::kLanes);
       });
     }
     if constexpr (kChains == 2) {
-      each([&](auto y, auto x)
-               TFREWPRUNE_INLINE { acc[1][y][x] = V::Zero(); });
+      each([&](auto y, auto x) TFREWPRUNE_INLINE { acc[1][y][x] = V::Zero(); });
     }
     const uint32_t count = s->count;
     for (uint32_t left = count / 4; left > 0; --left, offset += 4, value += 4) {
@@ -151,8 +149,8 @@ void IrregularLowerTiles(const IrregularLower& lower, const float* accumulator,
       Unroll<V::kLanes>([&](auto l) TFREWPRUNE_INLINE {
         const int32_t at = lane_output[l];
         if (at >= 0) {
-          S::StoreFirst(output + at + row,
-                        V::Clamp(lo, hi, V::Add(r[l], bias)), rest);
+          S::StoreFirst(output + at + row, V::Clamp(lo, hi, V::Add(r[l], bias)),
+                        rest);
         }
       });
     }

@@ -8,12 +8,11 @@ namespace {
 
 constexpr double kMaxImage = (1u << 31) / sizeof(float);
 
-const char* CheckGeometry(const IrregularView& weights,
-                          const ConvGeometry& g) {
+const char* CheckGeometry(const IrregularView& weights, const ConvGeometry& g) {
   if (g.batch < 0 || g.in_h < 1 || g.in_w < 1 || g.in_c < 1 || g.out_h < 0 ||
       g.out_w < 0 || g.kernel_h < 1 || g.kernel_w < 1 || g.stride_h < 1 ||
-      g.stride_w < 1 || g.dilation_h < 1 || g.dilation_w < 1 ||
-      g.pad_top < 0 || g.pad_left < 0) {
+      g.stride_w < 1 || g.dilation_h < 1 || g.dilation_w < 1 || g.pad_top < 0 ||
+      g.pad_left < 0) {
     return "invalid convolution geometry: sizes, strides and dilations must "
            "be positive";
   }
@@ -32,8 +31,7 @@ const char* CheckGeometry(const IrregularView& weights,
 }
 
 // Marks the input pixels that some tap of some output pixel reads.
-void MarkRead(int pixels, int stride, int kernel, int dilation,
-              uint8_t* read) {
+void MarkRead(int pixels, int stride, int kernel, int dilation, uint8_t* read) {
   for (int p = 0; p < pixels; ++p) {
     for (int t = 0; t < kernel; ++t) read[p * stride + t * dilation] = 1;
   }
@@ -71,8 +69,8 @@ const char* IrregularConv2D::Prepare(const IrregularView& weights,
     const uint32_t rows = part_row_[p + 1] - part_row_[p];
     if (rows > most_rows) most_rows = rows;
   }
-  lifted_floats_ = uint64_t{weights.chunk_channels} * plan_.channel_stride *
-                   lanes;
+  lifted_floats_ =
+      uint64_t{weights.chunk_channels} * plan_.channel_stride * lanes;
   accumulator_floats_ = uint64_t{most_rows} * plan_.panel_vectors() * lanes;
   if (!lifted_.Allocate(lifted_floats_ * threads) ||
       !accumulator_.Allocate(accumulator_floats_ * threads)) {
@@ -105,9 +103,9 @@ const char* IrregularConv2D::PrepareWeights() {
       const int tap = static_cast<int>(column % w.taps);
       const int y = tap / g.kernel_w * g.dilation_h;
       const int x = tap % g.kernel_w * g.dilation_w;
-      offset_[i] = static_cast<uint16_t>(channel * plan_.channel_stride +
-                                         y * plan_.row_stride +
-                                         plan_.Column(x));
+      offset_[i] =
+          static_cast<uint16_t>(channel * plan_.channel_stride +
+                                y * plan_.row_stride + plan_.Column(x));
     }
   }
   return nullptr;
@@ -201,9 +199,8 @@ const char* IrregularConv2D::PreparePositions() {
               g.pad_left + j;
           const bool inside =
               in_y >= 0 && in_y < g.in_h && in_x >= 0 && in_x < g.in_w;
-          *to++ = inside
-                      ? static_cast<int32_t>((in_y * g.in_w + in_x) * g.in_c)
-                      : -1;
+          *to++ = inside ? static_cast<int32_t>((in_y * g.in_w + in_x) * g.in_c)
+                         : -1;
         }
       }
     }
@@ -228,10 +225,10 @@ const char* IrregularConv2D::PrepareLanes() {
     EachBlock(panel, [&](int block_y, int block_x, int h, int w, int64_t) {
       for (int i = 0; i < h * w; ++i) {
         for (int l = 0; l < lanes; ++l) {
-          const int64_t out_y = int64_t{l / x.lanes} * y.tile + panel_y +
-                                block_y + i / w;
-          const int64_t out_x = int64_t{l % x.lanes} * x.tile + panel_x +
-                                block_x + i % w;
+          const int64_t out_y =
+              int64_t{l / x.lanes} * y.tile + panel_y + block_y + i / w;
+          const int64_t out_x =
+              int64_t{l % x.lanes} * x.tile + panel_x + block_x + i % w;
           *to++ = out_y < g.out_h && out_x < g.out_w
                       ? static_cast<int32_t>((out_y * g.out_w + out_x) *
                                              weights_.rows)

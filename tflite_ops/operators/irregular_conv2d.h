@@ -64,9 +64,9 @@ class IrregularConv2D {
   int parts_ = 1;
   Buffer<int32_t> position_;  // vectors that some tap reads
   int positions_ = 0;
-  Buffer<int32_t> lane_input_;   // panels x positions x lanes
-  Buffer<int32_t> lane_output_;  // vectors of all panels x lanes
-  Buffer<int64_t> panel_output_;  // first vector of every panel
+  Buffer<int32_t> lane_input_;          // panels x positions x lanes
+  Buffer<int32_t> lane_output_;         // vectors of all panels x lanes
+  Buffer<int64_t> panel_output_;        // first vector of every panel
   Buffer<float> lifted_, accumulator_;  // one for every worker
   uint64_t lifted_floats_ = 0, accumulator_floats_ = 0;
   Buffer<float> bias_;

@@ -97,19 +97,19 @@ class Planner {
   }
 
   double Cost(const IrregularPlan& p) const {
-    const double blocks = double(DivideUp(p.y.panel, p.y.block)) *
-                          DivideUp(p.x.panel, p.x.block);
+    const double blocks =
+        double(DivideUp(p.y.panel, p.y.block)) * DivideUp(p.x.panel, p.x.block);
     const double vectors = double(p.panel_vectors());
     // Inputs under a block: dilated kernels leave out rows and columns.
     const int64_t in_h =
         Least(Reach(p.y.block, g_.stride_h, g_.kernel_h, g_.dilation_h),
-                    int64_t{p.y.block} * g_.kernel_h);
+              int64_t{p.y.block} * g_.kernel_h);
     const int64_t in_w =
         Least(Reach(p.x.block, g_.stride_w, g_.kernel_w, g_.dilation_w),
-                    int64_t{p.x.block} * g_.kernel_w);
-    const bool misses = in_h * in_w * w_.chunk_channels * k_.lanes *
-                            int64_t{sizeof(float)} >
-                        k_.first_cache;
+              int64_t{p.x.block} * g_.kernel_w);
+    const bool misses =
+        in_h * in_w * w_.chunk_channels * k_.lanes * int64_t{sizeof(float)} >
+        k_.first_cache;
     double weight = kVectorWeight * vectors / blocks + kBlockWeight +
                     kRowWeight * (p.y.block - 1);
     if (weight < kLeastWeight) weight = kLeastWeight;

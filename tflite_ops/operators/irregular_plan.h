@@ -31,9 +31,10 @@ struct IrregularAxis {
 // inputs in neighbouring vectors.
 struct IrregularPlan {
   IrregularAxis y, x;
-  int phase;               // vectors of one remainder
-  int row_stride;          // vectors
-  int64_t channel_stride;  // vectors, odd: channels spread over the cache's sets
+  int phase;       // vectors of one remainder
+  int row_stride;  // vectors
+  int64_t
+      channel_stride;  // vectors, odd: channels spread over the cache's sets
   int stride_w;
 
   int Column(int input_column) const {

@@ -29,11 +29,10 @@ const char* PackedOperator::PrepareConv2D(const ConvGeometry& geometry,
                                           const Kernels* kernels,
                                           ThreadPool* pool) {
   fully_connected_ = false;
-  return irregular_
-             ? irregular_conv2d_.Prepare(segments_, geometry, activation,
-                                         kernels->isa, pool)
-             : banded_conv2d_.Prepare(bands_, geometry, activation, kernels,
-                                      pool);
+  return irregular_ ? irregular_conv2d_.Prepare(segments_, geometry, activation,
+                                                kernels->isa, pool)
+                    : banded_conv2d_.Prepare(bands_, geometry, activation,
+                                             kernels, pool);
 }
 
 const char* PackedOperator::PrepareFullyConnected(int batch,
@@ -41,11 +40,10 @@ const char* PackedOperator::PrepareFullyConnected(int batch,
                                                   const Kernels* kernels,
                                                   ThreadPool* pool) {
   fully_connected_ = true;
-  return irregular_
-             ? irregular_fully_connected_.Prepare(segments_, batch, activation,
-                                                  kernels->isa, pool)
-             : banded_fully_connected_.Prepare(bands_, batch, activation,
-                                               kernels, pool);
+  return irregular_ ? irregular_fully_connected_.Prepare(
+                          segments_, batch, activation, kernels->isa, pool)
+                    : banded_fully_connected_.Prepare(bands_, batch, activation,
+                                                      kernels, pool);
 }
 
 void PackedOperator::Invoke(const float* input, const float* bias,

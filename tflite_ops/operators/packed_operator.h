@@ -30,9 +30,8 @@ class PackedOperator {
 
   // As Conv2D::Prepare and FullyConnected::Prepare; the one called last is what
   // Invoke runs.
-  const char* PrepareConv2D(const ConvGeometry& geometry,
-                            Activation activation, const Kernels* kernels,
-                            ThreadPool* pool);
+  const char* PrepareConv2D(const ConvGeometry& geometry, Activation activation,
+                            const Kernels* kernels, ThreadPool* pool);
   const char* PrepareFullyConnected(int batch, Activation activation,
                                     const Kernels* kernels, ThreadPool* pool);
   void Invoke(const float* input, const float* bias, float* output);
