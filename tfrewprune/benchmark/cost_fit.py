@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +27,9 @@ from rich.progress import track
 from tfrewprune import payload
 from tfrewprune.benchmark.compare import time_pair
 from tfrewprune.benchmark.layers import Layer, build_model, parse_layers
+from tfrewprune.benchmark.machine import cpu_name
 from tfrewprune.benchmark.weights import pruned_weights
+from tfrewprune.converter.conversion import write_atomically
 from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.converter.perform import perform
 from tfrewprune.converter.plan import Decision, Settings, make_plan
@@ -213,7 +213,7 @@ def fit(samples: list[Sample]) -> dict:
     ]
     alone = solve("irregular single", rows, [max(s.packed - call, 0.1) for s in vector])
     return {
-        "measured": f"{processor()}, one thread, beside LiteRT's XNNPACK",
+        "measured": f"{cpu_name()}, one thread, beside LiteRT's XNNPACK",
         "predicted_over_measured_p5_p50_p95": quality,
         "call": short(call),
         "cache_bytes": CACHE_BYTES,
@@ -272,14 +272,6 @@ def short(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def processor() -> str:
-    """The processor's name, as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
-    return names[0].strip() if names else platform.processor() or platform.machine()
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Command line: ``measure`` or ``fit``."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -287,18 +279,13 @@ def main(arguments: list[str] | None = None) -> None:
     stage = parser.parse_args(arguments).stage
     if stage == "measure":
         samples = [measure(*case) for case in track(list(cases()), "measuring")]
-        write(DATA, "".join(json.dumps(asdict(s)) + "\n" for s in samples))
+        lines = "".join(json.dumps(asdict(s)) + "\n" for s in samples)
+        write_atomically(DATA, lines.encode())
     else:
         samples = [Sample(**json.loads(line)) for line in DATA.open()]
-        write(COEFFICIENTS, json.dumps(fit(samples), indent=2) + "\n")
+        text = json.dumps(fit(samples), indent=2) + "\n"
+        write_atomically(COEFFICIENTS, text.encode())
         print(COEFFICIENTS.read_text())
-
-
-def write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_suffix(".part")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 """Puts a report's words and pictures into one HTML file."""
 
 import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 
+from tfrewprune.converter.conversion import write_atomically
 from tfrewprune.report.content import Report
 
 
@@ -59,14 +59,4 @@ def render_report(report: Report) -> str:
 
 def write_report(report: Report, path: str | os.PathLike[str]) -> None:
     """Renders a report into a file, which appears whole or not at all."""
-    path = Path(path)
-    page = render_report(report)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_atomically(Path(path), render_report(report).encode("utf-8"))
