@@ -20,7 +20,16 @@
 #include <cstdlib>
 #include <new>
 
+// 0 or 1: Linux' futex, or a condition variable as everywhere else.
+#if !defined(TFREWPRUNE_FUTEX)
 #if defined(__linux__)
+#define TFREWPRUNE_FUTEX 1
+#else
+#define TFREWPRUNE_FUTEX 0
+#endif
+#endif
+
+#if TFREWPRUNE_FUTEX
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #endif
@@ -70,7 +79,7 @@ class SleepWord {
  public:
   std::atomic<uint32_t> value{0};
 
-#if defined(__linux__)
+#if TFREWPRUNE_FUTEX
   void Wait(uint32_t expected) {
     syscall(SYS_futex, Address(), FUTEX_WAIT_PRIVATE, expected, nullptr,
             nullptr, 0);
