@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The experiments' training parts, and one whole experiment in little."""
 
+import keras
 import numpy as np
 import pytest
 
-from tfrewprune.experiments import datasets, resnet8, training
+from tfrewprune.experiments import datasets, precision, resnet8, training
 from tfrewprune.experiments.experiment import count_weights
 from tfrewprune.experiments.lenet5 import BLOCK_RATES, LeNet5, recipe
 from tfrewprune.experiments.runs import RunLog
@@ -145,3 +146,42 @@ def test_a_quick_run_trains_prunes_converts_and_resumes(stripes, capsys):
 
     LeNet5.main(arguments)
     assert len(log.records()) == 4
+
+
+def small_network():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 3))
+    x = keras.layers.Conv2D(8, 3, padding="same", name="first")(inputs)
+    x = keras.layers.BatchNormalization(momentum=0.9, name="norm")(x)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
+    return keras.Model(inputs, keras.layers.Dense(4, activation="softmax")(x))
+
+
+def test_the_model_for_training_learns_what_the_plain_model_learns():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(64, 6, 6, 3)).astype(np.float32)
+    y = random.integers(0, 4, 64)
+    plain = small_network()
+    fast = precision.for_training(plain)
+    for model in (plain, fast):
+        model.compile(keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy")
+        model.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+    back = precision.for_deployment(fast)
+    # bfloat16 has 8 bits of mantissa; the weights moved by far more than that.
+    start = small_network().get_weights()
+    for before, expected, learned in zip(
+        start, plain.get_weights(), back.get_weights(), strict=True
+    ):
+        moved = np.abs(expected - before).max()
+        assert moved > 0
+        assert np.abs(learned - expected).max() < 0.15 * moved + 1e-4
+
+
+def test_the_model_for_deployment_is_plain_keras_in_float32():
+    plain = small_network()
+    back = precision.for_deployment(precision.for_training(plain))
+    for layer, original in zip(back.layers[1:], plain.layers[1:], strict=True):
+        assert (type(layer), layer.name) == (type(original), original.name)
+    assert {layer.compute_dtype for layer in back.layers} == {"float32"}
+    x = np.random.default_rng(1).normal(size=(5, 6, 6, 3)).astype(np.float32)
+    np.testing.assert_array_equal(back.predict(x), plain.predict(x))

@@ -23,7 +23,7 @@ import dataclasses
 import math
 from typing import Any
 
-from tfrewprune.experiments import datasets, training
+from tfrewprune.experiments import datasets, precision, training
 from tfrewprune.experiments.experiment import Experiment
 from tfrewprune.experiments.tables import Summary
 
@@ -131,6 +131,7 @@ class ResNet8(Experiment):
         model, plan = pretrained(), self.plan
         if method == "pretrained":
             return model, {}
+        model = precision.for_training(model)
         phases = {"phase 1": plan.penalty_epochs, "phase 2": plan.retrain_epochs}
         crops = training.crops_and_flips(data, seed)
         validation = (data.x_validation, data.y_validation)
@@ -139,7 +140,7 @@ class ResNet8(Experiment):
             for epochs in phases.values():
                 self._compile(model, data, epochs)
                 model.fit(crops, epochs=epochs, **fit)
-            return model, {"epochs": phases}
+            return precision.for_deployment(model), {"epochs": phases}
         import tfrewprune
 
         chosen = recipe(method, plan, model)
@@ -149,7 +150,7 @@ class ResNet8(Experiment):
         tfrewprune.hard_prune(model, chosen)
         self._compile(model, data, chosen.retrain_epochs)
         tfrewprune.masked_retrain(model, chosen, crops, **fit)
-        return tfrewprune.strip(model), {
+        return precision.for_deployment(tfrewprune.strip(model)), {
             "epochs": phases,
             "recipe": chosen.get_config(),
         }
