@@ -76,6 +76,36 @@ ThreadPool* PackedDelegate::PoolFor(const tflite::Context* context) {
   return pool;
 }
 
+Workspace* PackedDelegate::AcquireWorkspace(const tflite::Context* graph) {
+  pthread_mutex_lock(&mutex_);
+  GraphWorkspace* found = workspaces_;
+  while (found != nullptr && found->graph != graph) found = found->next;
+  if (found == nullptr) {
+    void* memory = malloc(sizeof(GraphWorkspace));
+    if (memory != nullptr) {
+      found = new (memory) GraphWorkspace{{}, graph, 0, workspaces_};
+      workspaces_ = found;
+    }
+  }
+  if (found != nullptr) ++found->users;
+  pthread_mutex_unlock(&mutex_);
+  return found == nullptr ? nullptr : &found->workspace;
+}
+
+void PackedDelegate::ReleaseWorkspace(Workspace* workspace) {
+  if (workspace == nullptr) return;
+  pthread_mutex_lock(&mutex_);
+  GraphWorkspace** link = &workspaces_;
+  while (&(*link)->workspace != workspace) link = &(*link)->next;
+  GraphWorkspace* found = *link;
+  if (--found->users == 0) {
+    *link = found->next;
+    found->~GraphWorkspace();
+    free(found);
+  }
+  pthread_mutex_unlock(&mutex_);
+}
+
 void PackedDelegate::Log(LogLevel level, const char* format, ...) const {
   if (level > options_.log_level) return;
   char text[512];

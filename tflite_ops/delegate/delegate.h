@@ -11,6 +11,7 @@
 #include "delegate/tflite_abi.h"
 #include "kernels/select.h"
 #include "operators/thread_pool.h"
+#include "operators/workspace.h"
 
 namespace tfrewprune {
 
@@ -33,6 +34,11 @@ class PackedDelegate {
   // memory runs out.
   ThreadPool* PoolFor(const tflite::Context* context);
 
+  // The scratch that all nodes of one graph share: TFLite runs them one after
+  // the other. It goes with its last user. nullptr when memory runs out.
+  Workspace* AcquireWorkspace(const tflite::Context* graph);
+  void ReleaseWorkspace(Workspace* workspace);
+
   // Nodes claimed so far, in all graphs the delegate was applied to.
   int claimed_nodes() const {
     return __atomic_load_n(&claimed_, __ATOMIC_RELAXED);
@@ -53,11 +59,19 @@ class PackedDelegate {
 
   explicit PackedDelegate(const DelegateOptions& options);
 
+  struct GraphWorkspace {
+    Workspace workspace;
+    const tflite::Context* graph;
+    int users;
+    GraphWorkspace* next;
+  };
+
   tflite::Delegate base_;
   DelegateOptions options_;
   const Kernels* kernels_;
-  pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;   // guards pool_
+  pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;  // guards the next two
   ThreadPool* pool_[ThreadPool::kMaxThreads + 1] = {};  // by threads wanted
+  GraphWorkspace* workspaces_ = nullptr;
   int claimed_ = 0;
   int refused_ = 0;
   int threads_ = 1;

@@ -23,7 +23,10 @@ using tflite::Tensor;
 class PackedNode {
  public:
   explicit PackedNode(PackedDelegate* delegate) : delegate_(delegate) {}
-  ~PackedNode() { free(payload_copy_); }
+  ~PackedNode() {
+    delegate_->ReleaseWorkspace(workspace_);
+    free(payload_copy_);
+  }
 
   Status Init(Context* context, int node_index);
   Status Prepare(Context* context);
@@ -58,6 +61,7 @@ class PackedNode {
   // Indices, not pointers: TFLite may move its tensors.
   int input_ = -1, payload_ = -1, bias_ = -1, output_ = -1;
   OpOptions options_ = {};
+  Workspace* workspace_ = nullptr;
   void* payload_copy_ = nullptr;  // only when the model's is misaligned
   // What the operator was prepared for.
   ThreadPool* pool_ = nullptr;
@@ -83,6 +87,8 @@ Status PackedNode::Fail(Context* context, const char* format, ...) const {
 Status PackedNode::Init(Context* context, int node_index) {
   if (ReadGraph(context, node_index) != tflite::kOk) return tflite::kError;
   if (ReadPayload(context) != tflite::kOk) return tflite::kError;
+  workspace_ = delegate_->AcquireWorkspace(context);
+  if (workspace_ == nullptr) return Fail(context, "out of memory.");
   valid_ = true;
   return tflite::kOk;
 }
@@ -257,7 +263,7 @@ Status PackedNode::PrepareConv2D(Context* context, ThreadPool* pool,
   pool_ = nullptr;
   const char* message = operator_.PrepareConv2D(
       geometry, static_cast<Activation>(options_.activation),
-      delegate_->kernels(), pool);
+      delegate_->kernels(), pool, workspace_);
   if (message != nullptr) {
     char text[kShapeText];
     return Fail(context, "%s. Received: input %s, %u output channels.", message,
@@ -290,7 +296,7 @@ Status PackedNode::PrepareFullyConnected(Context* context, ThreadPool* pool,
   pool_ = nullptr;
   const char* message = operator_.PrepareFullyConnected(
       geometry.batch, static_cast<Activation>(options_.activation),
-      delegate_->kernels(), pool);
+      delegate_->kernels(), pool, workspace_);
   if (message != nullptr) {
     char text[kShapeText];
     return Fail(context, "%s. Received: input %s, %u outputs.", message,

@@ -33,7 +33,8 @@ const char* CheckGeometry(const BandedView& weights, const ConvGeometry& g) {
 
 const char* Conv2D::Prepare(const BandedView& weights,
                             const ConvGeometry& geometry, Activation activation,
-                            const Kernels* kernels, ThreadPool* pool) {
+                            const Kernels* kernels, ThreadPool* pool,
+                            Workspace* workspace) {
   weights_ = weights;
   geometry_ = geometry;
   activation_ = activation;
@@ -43,9 +44,12 @@ const char* Conv2D::Prepare(const BandedView& weights,
   if (kernels->isa == Isa::kReference) return nullptr;
   if (const char* error = tables_.Prepare(weights, activation)) return error;
 
+  if (workspace == nullptr) workspace = &own_workspace_;
   planar_ = PlanarConv::Supports(*kernels, weights);
-  return planar_ ? planar_conv_.Prepare(weights, g, tables_, *kernels, pool)
-                 : direct_conv_.Prepare(weights, g, tables_, *kernels, pool);
+  return planar_ ? planar_conv_.Prepare(weights, g, tables_, *kernels, pool,
+                                        workspace)
+                 : direct_conv_.Prepare(weights, g, tables_, *kernels, pool,
+                                        workspace);
 }
 
 void Conv2D::Invoke(const float* input, const float* bias, float* output) {

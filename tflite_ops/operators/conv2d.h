@@ -12,17 +12,19 @@
 #include "operators/direct_conv.h"
 #include "operators/planar_conv.h"
 #include "operators/thread_pool.h"
+#include "operators/workspace.h"
 
 namespace tfrewprune {
 
 class Conv2D {
  public:
   // Allocates everything Invoke needs; may be called again (resized input).
-  // `weights` and what it points to, `kernels` and `pool` (nullptr = one
-  // thread) must outlive the operator. Returns nullptr, or what is wrong.
+  // `weights` and what it points to, `kernels`, `pool` (nullptr = one thread)
+  // and `workspace` (nullptr = one of its own) must outlive the operator.
+  // Returns nullptr, or what is wrong.
   const char* Prepare(const BandedView& weights, const ConvGeometry& geometry,
                       Activation activation, const Kernels* kernels,
-                      ThreadPool* pool);
+                      ThreadPool* pool, Workspace* workspace = nullptr);
 
   // NHWC in, NHWC out; bias [rows] or nullptr. Allocates nothing.
   void Invoke(const float* input, const float* bias, float* output);
@@ -32,6 +34,7 @@ class Conv2D {
   ConvGeometry geometry_ = {};
   Activation activation_ = Activation::kNone;
   const Kernels* kernels_ = nullptr;
+  Workspace own_workspace_;
   BandTables tables_;
   bool planar_ = false;  // which of the two does the work
   PlanarConv planar_conv_;

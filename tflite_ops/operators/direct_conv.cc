@@ -28,11 +28,13 @@ double TileCycles(const Kernels& kernels, const BandKernelRow& row) {
 const char* DirectConv::Prepare(const BandedView& weights,
                                 const ConvGeometry& geometry,
                                 const BandTables& tables,
-                                const Kernels& kernels, ThreadPool* pool) {
+                                const Kernels& kernels, ThreadPool* pool,
+                                Workspace* workspace) {
   weights_ = weights;
   geometry_ = geometry;
   tables_ = &tables;
   pool_ = pool;
+  workspace_ = workspace;
   const ConvGeometry& g = geometry_;
   // What the taps of all output pixels reach.
   const int64_t need_h = int64_t{g.out_h - 1} * g.stride_h +
@@ -44,10 +46,13 @@ const char* DirectConv::Prepare(const BandedView& weights,
   const int64_t plane_w = padded_ ? need_w : g.in_w;
   const int64_t plane_h = padded_ ? need_h : g.in_h;
   plane_pitch_ = plane_w * g.in_c;
+  plane_rows_ = plane_h;
   if (plane_h * plane_pitch_ > INT32_MAX / int64_t{sizeof(float)}) {
     return "input image too large: one padded image must stay below 2 GiB";
   }
-  if (padded_ && !plane_.Allocate(plane_h * plane_pitch_)) return kOutOfMemory;
+  if (padded_ && !workspace->Reserve(plane_h * plane_pitch_)) {
+    return kOutOfMemory;
+  }
 
   if (!offset_.Allocate(weights.column_count)) return kOutOfMemory;
   for (uint64_t i = 0; i < weights.column_count; ++i) {
@@ -137,20 +142,20 @@ void DirectConv::Run(int tasks, ThreadPool::Function function) {
 
 void DirectConv::PadTask(int task) {
   const ConvGeometry& g = geometry_;
-  const int64_t plane_w = plane_pitch_ / g.in_c;
-  const int64_t plane_h = int64_t{g.out_h - 1} * g.stride_h +
-                          int64_t{g.kernel_h - 1} * g.dilation_h + 1;
-  int64_t rows = plane_h - g.pad_top;
-  if (rows > g.in_h) rows = g.in_h;
-  int64_t pixels = plane_w - g.pad_left;
-  if (pixels > g.in_w) pixels = g.in_w;
-  if (pixels <= 0) return;
-  int64_t end = int64_t{task + 1} * kPadRows;
-  if (end > rows) end = rows;
-  for (int64_t y = int64_t{task} * kPadRows; y < end; ++y) {
-    memcpy(plane_.get() + (y + g.pad_top) * plane_pitch_ +
-               int64_t{g.pad_left} * g.in_c,
-           input_ + y * g.in_w * g.in_c, pixels * g.in_c * sizeof(float));
+  const int64_t left = Min(int64_t{g.pad_left} * g.in_c, plane_pitch_);
+  const int64_t middle = Min(int64_t{g.in_w} * g.in_c, plane_pitch_ - left);
+  const int64_t right = plane_pitch_ - left - middle;
+  const int64_t end = Min(int64_t{task + 1} * kPadRows, plane_rows_);
+  for (int64_t row = int64_t{task} * kPadRows; row < end; ++row) {
+    float* to = workspace_->get() + row * plane_pitch_;
+    const int64_t y = row - g.pad_top;
+    if (y < 0 || y >= g.in_h) {
+      memset(to, 0, plane_pitch_ * sizeof(float));
+      continue;
+    }
+    memset(to, 0, left * sizeof(float));
+    memcpy(to + left, input_ + y * g.in_w * g.in_c, middle * sizeof(float));
+    memset(to + left + middle, 0, right * sizeof(float));
   }
 }
 
@@ -167,7 +172,7 @@ void DirectConv::ComputeTask(int task) {
       static_cast<uint32_t>(uint64_t{bands} * band_task / band_tasks_);
   const uint32_t band_end =
       static_cast<uint32_t>(uint64_t{bands} * (band_task + 1) / band_tasks_);
-  const float* x = padded_ ? plane_.get() : input_;
+  const float* x = padded_ ? workspace_->get() : input_;
   for (int i = tile_begin; i < tile_end; ++i) {
     const Tile& tile = tiling_.tile(i);
     const Segment* segments = tiling_.segments(tile);
@@ -189,9 +194,10 @@ void DirectConv::Invoke(const float* input, float* output) {
     input_ = input + run * in_image;
     output_ = output + run * out_image;
     if (padded_) {
-      Run((g.in_h + kPadRows - 1) / kPadRows, [](void* self, int task, int) {
-        static_cast<DirectConv*>(self)->PadTask(task);
-      });
+      Run(static_cast<int>((plane_rows_ + kPadRows - 1) / kPadRows),
+          [](void* self, int task, int) {
+            static_cast<DirectConv*>(self)->PadTask(task);
+          });
     }
     Run(tile_tasks_ * band_tasks_, [](void* self, int task, int) {
       static_cast<DirectConv*>(self)->ComputeTask(task);

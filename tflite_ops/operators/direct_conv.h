@@ -12,6 +12,7 @@
 #include "operators/buffer.h"
 #include "operators/thread_pool.h"
 #include "operators/tiling.h"
+#include "operators/workspace.h"
 
 namespace tfrewprune {
 
@@ -20,7 +21,7 @@ class DirectConv {
   // As Conv2D::Prepare. `tables` belongs to the same weights.
   const char* Prepare(const BandedView& weights, const ConvGeometry& geometry,
                       const BandTables& tables, const Kernels& kernels,
-                      ThreadPool* pool);
+                      ThreadPool* pool, Workspace* workspace);
 
   // After tables->PackBias(). Allocates nothing.
   void Invoke(const float* input, float* output);
@@ -42,13 +43,14 @@ class DirectConv {
   ConvGeometry geometry_ = {};
   const BandTables* tables_ = nullptr;
   ThreadPool* pool_ = nullptr;
+  Workspace* workspace_ = nullptr;  // one padded image
 
   const BandKernelRow* kernel_[16];
   Tiling tiling_;
   BandLayer layer_ = {};
   Buffer<int32_t> offset_;
-  Buffer<float> plane_;  // one padded image, borders stay zero
   bool padded_ = false;
+  int64_t plane_rows_ = 0;
   int64_t plane_pitch_ = 0;  // floats between rows of what the tiles read
   int runs_ = 0;             // images worked on one after the other
   int tile_tasks_ = 1, band_tasks_ = 1;

@@ -16,7 +16,8 @@ constexpr uint64_t kTaskBytes = 64 << 10;
 
 const char* FullyConnected::Prepare(const BandedView& weights, int batch,
                                     Activation activation,
-                                    const Kernels* kernels, ThreadPool* pool) {
+                                    const Kernels* kernels, ThreadPool* pool,
+                                    Workspace* workspace) {
   weights_ = weights;
   batch_ = batch;
   activation_ = activation;
@@ -30,7 +31,8 @@ const char* FullyConnected::Prepare(const BandedView& weights, int batch,
     geometry.kernel_h = geometry.kernel_w = 1;
     geometry.stride_h = geometry.stride_w = 1;
     geometry.dilation_h = geometry.dilation_w = 1;
-    return pixels_.Prepare(weights, geometry, activation, kernels, pool);
+    return pixels_.Prepare(weights, geometry, activation, kernels, pool,
+                           workspace);
   }
   gemv_ = SelectGemv(*kernels, weights.band_rows, weights.index_bytes);
   if (gemv_ == nullptr) {

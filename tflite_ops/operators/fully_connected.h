@@ -18,7 +18,7 @@ class FullyConnected {
   // As Conv2D::Prepare; the input is [batch, weights.columns].
   const char* Prepare(const BandedView& weights, int batch,
                       Activation activation, const Kernels* kernels,
-                      ThreadPool* pool);
+                      ThreadPool* pool, Workspace* workspace = nullptr);
 
   // bias [rows] or nullptr. Allocates nothing.
   void Invoke(const float* input, const float* bias, float* output);

@@ -42,11 +42,12 @@ void MarkRead(int pixels, int stride, int kernel, int dilation, uint8_t* read) {
 const char* IrregularConv2D::Prepare(const IrregularView& weights,
                                      const ConvGeometry& geometry,
                                      Activation activation, Isa isa,
-                                     ThreadPool* pool) {
+                                     ThreadPool* pool, Workspace* workspace) {
   weights_ = weights;
   geometry_ = geometry;
   activation_ = activation;
   pool_ = pool;
+  workspace_ = workspace == nullptr ? &own_workspace_ : workspace;
   const ConvGeometry& g = geometry_;
   if (const char* error = CheckGeometry(weights, g)) return error;
   kernels_ = SelectIrregularKernels(isa);
@@ -72,11 +73,8 @@ const char* IrregularConv2D::Prepare(const IrregularView& weights,
   lifted_floats_ =
       uint64_t{weights.chunk_channels} * plan_.channel_stride * lanes;
   accumulator_floats_ = uint64_t{most_rows} * plan_.panel_vectors() * lanes;
-  if (!lifted_.Allocate(lifted_floats_ * threads) ||
-      !accumulator_.Allocate(accumulator_floats_ * threads)) {
-    return kOutOfMemory;
-  }
-  return nullptr;
+  const uint64_t worker_floats = lifted_floats_ + accumulator_floats_;
+  return workspace_->Reserve(worker_floats * threads) ? nullptr : kOutOfMemory;
 }
 
 // Columns become offsets into the lifted inputs of their chunk.
@@ -315,8 +313,9 @@ void IrregularConv2D::RunTask(int task, int worker) {
   const uint32_t row = part_row_[part];
   const uint32_t rows = part_row_[part + 1] - row;
   const float* image = input_ + n * g.in_h * g.in_w * g.in_c;
-  const Scratch scratch = {lifted_.get() + worker * lifted_floats_,
-                           accumulator_.get() + worker * accumulator_floats_};
+  float* own = workspace_->get() +
+               worker * (lifted_floats_ + accumulator_floats_);
+  const Scratch scratch = {own, own + lifted_floats_};
   const int lanes = kernels_->lanes;
   IrregularLift lift;
   lift.position = position_.get();

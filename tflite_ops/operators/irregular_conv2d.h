@@ -10,6 +10,7 @@
 #include "operators/buffer.h"
 #include "operators/irregular_plan.h"
 #include "operators/thread_pool.h"
+#include "operators/workspace.h"
 
 namespace tfrewprune {
 
@@ -18,7 +19,8 @@ class IrregularConv2D {
   // As Conv2D::Prepare, for weights of layout 1.
   const char* Prepare(const IrregularView& weights,
                       const ConvGeometry& geometry, Activation activation,
-                      Isa isa, ThreadPool* pool);
+                      Isa isa, ThreadPool* pool,
+                      Workspace* workspace = nullptr);
 
   // NHWC in, NHWC out; bias [rows] or nullptr. Allocates nothing.
   void Invoke(const float* input, const float* bias, float* output);
@@ -53,6 +55,8 @@ class IrregularConv2D {
   Activation activation_ = Activation::kNone;
   float minimum_ = 0, maximum_ = 0;
   ThreadPool* pool_ = nullptr;
+  Workspace own_workspace_;
+  Workspace* workspace_ = nullptr;  // every worker's scratch
   const IrregularKernels* kernels_ = nullptr;  // nullptr: the reference loops
   IrregularPlan plan_ = {};
 
@@ -67,7 +71,6 @@ class IrregularConv2D {
   Buffer<int32_t> lane_input_;          // panels x positions x lanes
   Buffer<int32_t> lane_output_;         // vectors of all panels x lanes
   Buffer<int64_t> panel_output_;        // first vector of every panel
-  Buffer<float> lifted_, accumulator_;  // one for every worker
   uint64_t lifted_floats_ = 0, accumulator_floats_ = 0;
   Buffer<float> bias_;
 

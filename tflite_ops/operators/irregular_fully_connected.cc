@@ -26,7 +26,8 @@ float Dot(const Index* column, const float* value, uint32_t count,
 
 const char* IrregularFullyConnected::Prepare(const IrregularView& weights,
                                              int batch, Activation activation,
-                                             Isa isa, ThreadPool* pool) {
+                                             Isa isa, ThreadPool* pool,
+                                             Workspace* workspace) {
   weights_ = weights;
   batch_ = batch;
   activation_ = activation;
@@ -43,7 +44,7 @@ const char* IrregularFullyConnected::Prepare(const IrregularView& weights,
     geometry.kernel_h = geometry.kernel_w = 1;
     geometry.stride_h = geometry.stride_w = 1;
     geometry.dilation_h = geometry.dilation_w = 1;
-    return pixels_.Prepare(weights, geometry, activation, isa, pool);
+    return pixels_.Prepare(weights, geometry, activation, isa, pool, workspace);
   }
   const int threads = pool == nullptr ? 1 : pool->threads();
   uint64_t tasks = weights.weight_count / kTaskWeights;

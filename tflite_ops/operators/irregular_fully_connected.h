@@ -13,7 +13,8 @@ class IrregularFullyConnected {
  public:
   // As FullyConnected::Prepare, for weights of layout 1.
   const char* Prepare(const IrregularView& weights, int batch,
-                      Activation activation, Isa isa, ThreadPool* pool);
+                      Activation activation, Isa isa, ThreadPool* pool,
+                      Workspace* workspace = nullptr);
 
   // bias [rows] or nullptr. Allocates nothing.
   void Invoke(const float* input, const float* bias, float* output);

@@ -12,6 +12,7 @@
 #include "operators/irregular_conv2d.h"
 #include "operators/irregular_fully_connected.h"
 #include "operators/thread_pool.h"
+#include "operators/workspace.h"
 
 namespace tfrewprune {
 
@@ -31,9 +32,11 @@ class PackedOperator {
   // As Conv2D::Prepare and FullyConnected::Prepare; the one called last is what
   // Invoke runs.
   const char* PrepareConv2D(const ConvGeometry& geometry, Activation activation,
-                            const Kernels* kernels, ThreadPool* pool);
+                            const Kernels* kernels, ThreadPool* pool,
+                            Workspace* workspace);
   const char* PrepareFullyConnected(int batch, Activation activation,
-                                    const Kernels* kernels, ThreadPool* pool);
+                                    const Kernels* kernels, ThreadPool* pool,
+                                    Workspace* workspace);
   void Invoke(const float* input, const float* bias, float* output);
 
  private:

@@ -47,11 +47,13 @@ bool PlanarConv::Supports(const Kernels& kernels, const BandedView& weights) {
 const char* PlanarConv::Prepare(const BandedView& weights,
                                 const ConvGeometry& geometry,
                                 const BandTables& tables,
-                                const Kernels& kernels, ThreadPool* pool) {
+                                const Kernels& kernels, ThreadPool* pool,
+                                Workspace* workspace) {
   weights_ = weights;
   geometry_ = geometry;
   tables_ = &tables;
   pool_ = pool;
+  workspace_ = workspace;
   threads_ = pool == nullptr ? 1 : pool->threads();
   transpose_ = kernels.transpose;
   ConvGeometry& g = geometry_;
@@ -92,14 +94,18 @@ const char* PlanarConv::Prepare(const BandedView& weights,
   layer_.minimum = tables.minimum();
   layer_.maximum = tables.maximum();
 
+  const int64_t planes = planes_floats_ * (block_parallel_ ? threads_ : 1);
   staged_ = weights.rows % kStageStride == 0;
-  if (!staged_) return nullptr;
+  stage_first_ = planes;
+  stage_floats_ = 0;
+  if (!staged_) return workspace->Reserve(planes) ? nullptr : kOutOfMemory;
   stage_layer_ = layer_;
   stage_bands_ = static_cast<uint32_t>(Max(1, kStageRows / weights.band_rows));
   const int64_t pitch = int64_t{stage_bands_} * weights.band_rows + 16;
   stage_layer_.output_stride = static_cast<ptrdiff_t>(pitch);
   stage_floats_ = pitch * kRegisters * 16 / weights.band_rows;
-  return stage_.Allocate(stage_floats_ * threads_) ? nullptr : kOutOfMemory;
+  return workspace->Reserve(planes + stage_floats_ * threads_) ? nullptr
+                                                               : kOutOfMemory;
 }
 
 // Chooses the block, and where a stored row and its phases lie.
@@ -179,7 +185,8 @@ const char* PlanarConv::PrepareLayout() {
   const int64_t stored_rows = (rows - 1) * row_step + halo_rows + 1;
   channel_stride_ = (DivideUp(stored_rows * row_pitch_, 16) | 1) * 16;
   first_ = DivideUp(border, 16) * 16;
-  planes_floats_ = first_ + channel_stride_ * g.in_c + 64 + border;
+  planes_floats_ =
+      DivideUp(first_ + channel_stride_ * g.in_c + 64 + border, 16) * 16;
   if (planes_floats_ > INT32_MAX / int64_t{sizeof(float)}) {
     return "input too large: one row of it must stay below 2 GiB";
   }
@@ -272,8 +279,6 @@ const char* PlanarConv::PrepareBlocks() {
       DivideUp(blocks_, threads_) * block_rows_ * block_pixels_ * threads_;
   block_parallel_ = threads_ > 1 && 0.9 * static_cast<double>(busiest) <=
                                         double(g.out_h) * g.out_w;
-  const int copies = block_parallel_ ? threads_ : 1;
-  if (!planes_.Allocate(planes_floats_ * copies)) return kOutOfMemory;
   tile_tasks_ = band_tasks_ = 1;
   if (threads_ > 1 && !block_parallel_ && blocks_ > 0) {
     const int tiles = block_[0].tile_end - block_[0].tile;
@@ -289,7 +294,6 @@ const char* PlanarConv::PrepareBlocks() {
 void PlanarConv::TransposeRows(const Block& block, float* planes, int begin,
                                int end) const {
   const ConvGeometry& g = geometry_;
-  const bool part_of_row = block_pixels_ < g.out_w;
   const int64_t step = pack_rows_ ? g.stride_h : 1;
   int64_t in_y = pack_rows_ ? int64_t{block.y} * step - g.pad_top : block.in_y;
   in_y += begin * step;
@@ -299,34 +303,51 @@ void PlanarConv::TransposeRows(const Block& block, float* planes, int begin,
   if (rows <= 0) return;
   for (int p = 0; p < g.stride_w; ++p) {
     if (phase_[p].reach < 0) continue;
-    // Stored pixel i is input pixel stride * (x + i) + p - pad.
-    const int64_t first = int64_t{block.x} * g.stride_w + p - g.pad_left;
-    const int64_t count = block.x_end - block.x + phase_[p].reach;
-    int64_t from = first < 0 ? DivideUp(-first, g.stride_w) : 0;
-    from = Min(from, count);
-    int64_t to = first >= g.in_w ? 0 : DivideUp(g.in_w - first, g.stride_w);
-    to = Max(from, Min(to, count));
-    float* out = planes + first_ + begin * row_pitch_ + phase_[p].plane;
-    if (to > from) {
-      TransposeJob job;
-      job.in = input_ + (in_y * g.in_w + first + from * g.stride_w) * g.in_c;
-      job.in_stride = ptrdiff_t{g.stride_w} * g.in_c;
-      job.in_row_stride = step * g.in_w * g.in_c;
-      job.rows = rows;
-      job.pixels = static_cast<int>(to - from);
-      job.channels = g.in_c;
-      job.out = out + from;
-      job.plane_stride = channel_stride_;
-      job.out_row_stride = row_pitch_;
-      transpose_(job);
-    }
-    if (!part_of_row) continue;
-    // The borders move from block to block: other data may be there.
+    const Span span = StoredPixels(block, p);
+    if (span.from == span.to) continue;
+    TransposeJob job;
+    job.in = input_ +
+             (in_y * g.in_w + span.first + span.from * g.stride_w) * g.in_c;
+    job.in_stride = ptrdiff_t{g.stride_w} * g.in_c;
+    job.in_row_stride = step * g.in_w * g.in_c;
+    job.rows = rows;
+    job.pixels = static_cast<int>(span.to - span.from);
+    job.channels = g.in_c;
+    job.out = planes + first_ + begin * row_pitch_ + phase_[p].plane + span.from;
+    job.plane_stride = channel_stride_;
+    job.out_row_stride = row_pitch_;
+    transpose_(job);
+  }
+}
+
+PlanarConv::Span PlanarConv::StoredPixels(const Block& block, int phase) const {
+  const ConvGeometry& g = geometry_;
+  Span span;
+  // Stored pixel i is input pixel stride * (x + i) + phase - pad.
+  span.first = int64_t{block.x} * g.stride_w + phase - g.pad_left;
+  span.count = block.x_end - block.x + phase_[phase].reach;
+  span.from = Min(span.count, DivideUp(Max(-span.first, 0), g.stride_w));
+  span.to = Max(span.from,
+                Min(span.count,
+                    DivideUp(Max(g.in_w - span.first, 0), g.stride_w)));
+  return span;
+}
+
+// Zeros left and right of the image, in every stored row of a block: the
+// workspace held other data, and the borders move from block to block.
+void PlanarConv::ClearBorders(const Block& block, float* planes) const {
+  const ConvGeometry& g = geometry_;
+  const int rows = StoredRows(block);
+  for (int p = 0; p < g.stride_w; ++p) {
+    if (phase_[p].reach < 0) continue;
+    const Span span = StoredPixels(block, p);
+    if (span.from == 0 && span.to == span.count) continue;
+    float* out = planes + first_ + phase_[p].plane;
     for (int c = 0; c < g.in_c; ++c) {
       for (int r = 0; r < rows; ++r) {
         float* row = out + c * channel_stride_ + r * row_pitch_;
-        for (int64_t i = 0; i < from; ++i) row[i] = 0.0f;
-        for (int64_t i = to; i < count; ++i) row[i] = 0.0f;
+        for (int64_t i = 0; i < span.from; ++i) row[i] = 0.0f;
+        for (int64_t i = span.to; i < span.count; ++i) row[i] = 0.0f;
       }
     }
   }
@@ -394,7 +415,7 @@ void PlanarConv::RunTile(const Tile& tile, const float* planes, uint32_t band,
 
 void PlanarConv::RunBands(const float* planes, int tile_begin, int tile_end,
                           uint32_t band, uint32_t band_end, int worker) {
-  float* stage = staged_ ? stage_.get() + worker * stage_floats_ : nullptr;
+  float* stage = workspace_->get() + stage_first_ + worker * stage_floats_;
   const bool first = band == 0;
   for (; band < band_end; band += bands_at_once_) {
     const uint32_t stop =
@@ -433,10 +454,10 @@ void PlanarConv::Invoke(const float* input, float* output) {
       Run(blocks_, [](void* context, int task, int worker) {
         PlanarConv* self = static_cast<PlanarConv*>(context);
         const Block& block = self->block_[task];
-        float* planes = self->planes_.get() + worker * self->planes_floats_;
-        const int rows = self->pack_rows_ ? block.y_end - block.y
-                                          : block.in_y_end - block.in_y;
-        self->TransposeRows(block, planes, 0, rows);
+        float* planes =
+            self->workspace_->get() + worker * self->planes_floats_;
+        self->TransposeRows(block, planes, 0, self->StoredRows(block));
+        self->ClearBorders(block, planes);
         self->RunBands(planes, block.tile, block.tile_end, 0,
                        self->weights_.band_count, worker);
       });
@@ -444,17 +465,16 @@ void PlanarConv::Invoke(const float* input, float* output) {
     }
     for (int b = 0; b < blocks_; ++b) {
       shared_ = &block_[b];
-      const int rows = pack_rows_ ? shared_->y_end - shared_->y
-                                  : shared_->in_y_end - shared_->in_y;
-      Run(static_cast<int>(DivideUp(rows, kRowsPerTask)),
+      Run(static_cast<int>(DivideUp(StoredRows(*shared_), kRowsPerTask)),
           [](void* context, int task, int) {
             PlanarConv* self = static_cast<PlanarConv*>(context);
             const Block& block = *self->shared_;
-            const int rows = self->pack_rows_ ? block.y_end - block.y
-                                              : block.in_y_end - block.in_y;
+            float* planes = self->workspace_->get();
+            if (task == 0) self->ClearBorders(block, planes);
             self->TransposeRows(
-                block, self->planes_.get(), task * kRowsPerTask,
-                static_cast<int>(Min(rows, (task + 1) * kRowsPerTask)));
+                block, planes, task * kRowsPerTask,
+                static_cast<int>(Min(self->StoredRows(block),
+                                     (task + 1) * kRowsPerTask)));
           });
       Run(tile_tasks_ * band_tasks_, [](void* context, int task, int worker) {
         PlanarConv* self = static_cast<PlanarConv*>(context);
@@ -464,7 +484,7 @@ void PlanarConv::Invoke(const float* input, float* output) {
         const uint64_t b = task % self->band_tasks_;
         const uint64_t bands = self->weights_.band_count;
         self->RunBands(
-            self->planes_.get(),
+            self->workspace_->get(),
             block.tile + static_cast<int>(tiles * t / self->tile_tasks_),
             block.tile + static_cast<int>(tiles * (t + 1) / self->tile_tasks_),
             static_cast<uint32_t>(bands * b / self->band_tasks_),

@@ -13,6 +13,7 @@
 #include "operators/buffer.h"
 #include "operators/thread_pool.h"
 #include "operators/tiling.h"
+#include "operators/workspace.h"
 
 namespace tfrewprune {
 
@@ -24,7 +25,7 @@ class PlanarConv {
   // As Conv2D::Prepare. `tables` belongs to the same weights.
   const char* Prepare(const BandedView& weights, const ConvGeometry& geometry,
                       const BandTables& tables, const Kernels& kernels,
-                      ThreadPool* pool);
+                      ThreadPool* pool, Workspace* workspace);
 
   // After tables->PackBias(). Allocates nothing.
   void Invoke(const float* input, float* output);
@@ -42,12 +43,23 @@ class PlanarConv {
     int64_t reach;  // taps reach this many pixels past the output's
   };
 
+  // A stored row of one phase: pixels [from, to) of `count` come from the
+  // image, starting with input column `first` + stride * from.
+  struct Span {
+    int64_t first, from, to, count;
+  };
+
   const char* PrepareLayout();
   const char* PrepareOffsets();
   const char* PrepareBlocks();
   bool AddTiles(Block* block);
   void TransposeRows(const Block& block, float* planes, int begin,
                      int end) const;
+  void ClearBorders(const Block& block, float* planes) const;
+  Span StoredPixels(const Block& block, int phase) const;
+  int StoredRows(const Block& block) const {
+    return pack_rows_ ? block.y_end - block.y : block.in_y_end - block.in_y;
+  }
   // Of all bands and tiles in the ranges; `worker` picks the stage.
   void RunBands(const float* planes, int tile, int tile_end, uint32_t band,
                 uint32_t band_end, int worker);
@@ -63,6 +75,8 @@ class PlanarConv {
   ConvGeometry geometry_ = {};  // pointwise: one row of all pixels
   const BandTables* tables_ = nullptr;
   ThreadPool* pool_ = nullptr;
+  // Planes, one for every worker or one for all, then the workers' stages.
+  Workspace* workspace_ = nullptr;
   int threads_ = 1;
   TransposeKernel transpose_ = nullptr;
   const PlanarKernelRow* kernel_[32];
@@ -88,8 +102,7 @@ class PlanarConv {
   uint32_t stage_bands_ = 1;
   int64_t stage_floats_ = 0;
   PlanarLayer stage_layer_ = {};
-  Buffer<float> stage_;   // one for every worker
-  Buffer<float> planes_;  // one for every worker, or one for all
+  int64_t stage_first_ = 0;
 
   // Of the Invoke at work.
   const float* input_ = nullptr;
