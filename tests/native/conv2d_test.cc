@@ -72,12 +72,15 @@ void Check(Case c) {
   for (Isa isa : SupportedIsas()) {
     SCOPED_TRACE(IsaName(isa));
     Conv2D conv;
-    ASSERT_EQ(
-        conv.Prepare(layer.view, g, c.activation, SelectKernels(isa), pool),
-        nullptr);
+    Workspace workspace;
+    ASSERT_EQ(conv.Prepare(layer.view, g, c.activation, SelectKernels(isa),
+                           pool, &workspace),
+              nullptr);
     // NaN where nothing was written, and a guard behind the end.
     std::vector<float> output(expected.size() + 64, NAN);
     for (int repeat = 0; repeat < 2; ++repeat) {
+      // As another layer may have left it.
+      std::fill_n(workspace.get(), workspace.count(), NAN);
       conv.Invoke(input.data(), bias_data, output.data());
       for (size_t i = 0; i < expected.size(); ++i) {
         const float tolerance = Tolerance(c.layer.columns);

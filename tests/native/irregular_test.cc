@@ -78,9 +78,13 @@ void Check(Case c) {
   for (Isa isa : SupportedIsas()) {
     SCOPED_TRACE(IsaName(isa));
     IrregularConv2D conv;
-    ASSERT_EQ(conv.Prepare(layer.view, g, c.activation, isa, pool), nullptr);
+    Workspace workspace;
+    ASSERT_EQ(conv.Prepare(layer.view, g, c.activation, isa, pool, &workspace),
+              nullptr);
     std::vector<float> output(expected.size() + 64, NAN);
     for (int repeat = 0; repeat < 2; ++repeat) {
+      // As another layer may have left it.
+      std::fill_n(workspace.get(), workspace.count(), NAN);
       conv.Invoke(input.data(), bias_data, output.data());
       ExpectOutput(expected, c.activation, Tolerance(layer.view.columns),
                    output);

@@ -69,7 +69,7 @@ class PackedDelegate {
   tflite::Delegate base_;
   DelegateOptions options_;
   const Kernels* kernels_;
-  pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;  // guards the next two
+  pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;   // guards the next two
   ThreadPool* pool_[ThreadPool::kMaxThreads + 1] = {};  // by threads wanted
   GraphWorkspace* workspaces_ = nullptr;
   int claimed_ = 0;

@@ -22,6 +22,9 @@ void PlanarTile(const PlanarLayer& layer, uint32_t band_begin,
   constexpr int kRows = G::kRows;
   constexpr int kRegisters = G::kRegisters;
   constexpr int kUnit = G::kUnit;
+  // Weights come from memory, and a tile takes long over a few of them: the
+  // CPU's own prefetching, which stops at every page, is late.
+  constexpr int kPrefetch = 1024;
   const char* base[kSegments];
   Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
     base[g] = reinterpret_cast<const char*>(planes + segment[g].input);
@@ -45,6 +48,7 @@ void PlanarTile(const PlanarLayer& layer, uint32_t band_begin,
     for (const int32_t *o = layer.offset + begin, *o_end = layer.offset + end;
          o != o_end; ++o, w += kRows) {
       const ptrdiff_t offset = *o;
+      __builtin_prefetch(w + kPrefetch);
       Reg weight[kRegisters];
       G::Spread(w, weight);
       Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {

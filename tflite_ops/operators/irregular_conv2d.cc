@@ -313,8 +313,8 @@ void IrregularConv2D::RunTask(int task, int worker) {
   const uint32_t row = part_row_[part];
   const uint32_t rows = part_row_[part + 1] - row;
   const float* image = input_ + n * g.in_h * g.in_w * g.in_c;
-  float* own = workspace_->get() +
-               worker * (lifted_floats_ + accumulator_floats_);
+  float* own =
+      workspace_->get() + worker * (lifted_floats_ + accumulator_floats_);
   const Scratch scratch = {own, own + lifted_floats_};
   const int lanes = kernels_->lanes;
   IrregularLift lift;

@@ -56,7 +56,7 @@ class IrregularConv2D {
   float minimum_ = 0, maximum_ = 0;
   ThreadPool* pool_ = nullptr;
   Workspace own_workspace_;
-  Workspace* workspace_ = nullptr;  // every worker's scratch
+  Workspace* workspace_ = nullptr;             // every worker's scratch
   const IrregularKernels* kernels_ = nullptr;  // nullptr: the reference loops
   IrregularPlan plan_ = {};
 
@@ -68,9 +68,9 @@ class IrregularConv2D {
   int parts_ = 1;
   Buffer<int32_t> position_;  // vectors that some tap reads
   int positions_ = 0;
-  Buffer<int32_t> lane_input_;          // panels x positions x lanes
-  Buffer<int32_t> lane_output_;         // vectors of all panels x lanes
-  Buffer<int64_t> panel_output_;        // first vector of every panel
+  Buffer<int32_t> lane_input_;    // panels x positions x lanes
+  Buffer<int32_t> lane_output_;   // vectors of all panels x lanes
+  Buffer<int64_t> panel_output_;  // first vector of every panel
   uint64_t lifted_floats_ = 0, accumulator_floats_ = 0;
   Buffer<float> bias_;
 

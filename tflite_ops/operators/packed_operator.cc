@@ -27,7 +27,8 @@ void PackedOperator::Describe(char* text, size_t text_size) const {
 const char* PackedOperator::PrepareConv2D(const ConvGeometry& geometry,
                                           Activation activation,
                                           const Kernels* kernels,
-                                          ThreadPool* pool, Workspace* workspace) {
+                                          ThreadPool* pool,
+                                          Workspace* workspace) {
   fully_connected_ = false;
   return irregular_ ? irregular_conv2d_.Prepare(segments_, geometry, activation,
                                                 kernels->isa, pool, workspace)
@@ -38,12 +39,14 @@ const char* PackedOperator::PrepareConv2D(const ConvGeometry& geometry,
 const char* PackedOperator::PrepareFullyConnected(int batch,
                                                   Activation activation,
                                                   const Kernels* kernels,
-                                                  ThreadPool* pool, Workspace* workspace) {
+                                                  ThreadPool* pool,
+                                                  Workspace* workspace) {
   fully_connected_ = true;
-  return irregular_ ? irregular_fully_connected_.Prepare(
-                          segments_, batch, activation, kernels->isa, pool, workspace)
-                    : banded_fully_connected_.Prepare(bands_, batch, activation,
-                                                      kernels, pool, workspace);
+  return irregular_
+             ? irregular_fully_connected_.Prepare(segments_, batch, activation,
+                                                  kernels->isa, pool, workspace)
+             : banded_fully_connected_.Prepare(bands_, batch, activation,
+                                               kernels, pool, workspace);
 }
 
 void PackedOperator::Invoke(const float* input, const float* bias,

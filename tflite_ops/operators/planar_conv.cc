@@ -306,14 +306,15 @@ void PlanarConv::TransposeRows(const Block& block, float* planes, int begin,
     const Span span = StoredPixels(block, p);
     if (span.from == span.to) continue;
     TransposeJob job;
-    job.in = input_ +
-             (in_y * g.in_w + span.first + span.from * g.stride_w) * g.in_c;
+    job.in =
+        input_ + (in_y * g.in_w + span.first + span.from * g.stride_w) * g.in_c;
     job.in_stride = ptrdiff_t{g.stride_w} * g.in_c;
     job.in_row_stride = step * g.in_w * g.in_c;
     job.rows = rows;
     job.pixels = static_cast<int>(span.to - span.from);
     job.channels = g.in_c;
-    job.out = planes + first_ + begin * row_pitch_ + phase_[p].plane + span.from;
+    job.out =
+        planes + first_ + begin * row_pitch_ + phase_[p].plane + span.from;
     job.plane_stride = channel_stride_;
     job.out_row_stride = row_pitch_;
     transpose_(job);
@@ -327,9 +328,9 @@ PlanarConv::Span PlanarConv::StoredPixels(const Block& block, int phase) const {
   span.first = int64_t{block.x} * g.stride_w + phase - g.pad_left;
   span.count = block.x_end - block.x + phase_[phase].reach;
   span.from = Min(span.count, DivideUp(Max(-span.first, 0), g.stride_w));
-  span.to = Max(span.from,
-                Min(span.count,
-                    DivideUp(Max(g.in_w - span.first, 0), g.stride_w)));
+  span.to =
+      Max(span.from,
+          Min(span.count, DivideUp(Max(g.in_w - span.first, 0), g.stride_w)));
   return span;
 }
 
@@ -454,8 +455,7 @@ void PlanarConv::Invoke(const float* input, float* output) {
       Run(blocks_, [](void* context, int task, int worker) {
         PlanarConv* self = static_cast<PlanarConv*>(context);
         const Block& block = self->block_[task];
-        float* planes =
-            self->workspace_->get() + worker * self->planes_floats_;
+        float* planes = self->workspace_->get() + worker * self->planes_floats_;
         self->TransposeRows(block, planes, 0, self->StoredRows(block));
         self->ClearBorders(block, planes);
         self->RunBands(planes, block.tile, block.tile_end, 0,
@@ -473,8 +473,8 @@ void PlanarConv::Invoke(const float* input, float* output) {
             if (task == 0) self->ClearBorders(block, planes);
             self->TransposeRows(
                 block, planes, task * kRowsPerTask,
-                static_cast<int>(Min(self->StoredRows(block),
-                                     (task + 1) * kRowsPerTask)));
+                static_cast<int>(
+                    Min(self->StoredRows(block), (task + 1) * kRowsPerTask)));
           });
       Run(tile_tasks_ * band_tasks_, [](void* context, int task, int worker) {
         PlanarConv* self = static_cast<PlanarConv*>(context);
