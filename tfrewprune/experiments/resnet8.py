@@ -45,10 +45,10 @@ class Plan:
         seconds: Length of a timing.
     """
 
-    penalty_epochs: int = 8
-    retrain_epochs: int = 12
-    learning_rate: float = 1e-3
-    strength: float = 5e-5
+    penalty_epochs: int = 20
+    retrain_epochs: int = 40
+    learning_rate: float = 2e-3
+    strength: float = 3e-5
     images: int | None = None
     evaluation_images: int | None = None
     seconds: float = 3.0
