@@ -138,6 +138,15 @@ TEST(Conv2DTest, RowsThatAppearNowhereOutputActivatedBias) {
   }
 }
 
+TEST(Conv2DTest, MoreColumnsThanSixteenBitsCount) {
+  for (int channels : {65535, 65536, 65537}) {
+    Case c{Geometry(1, 2, channels, 1), Activation::kRelu, {}};
+    c.layer.rows = 16;
+    c.layer.kept = 200;
+    Check(c);
+  }
+}
+
 TEST(Conv2DTest, RandomConvolutions) {
   std::mt19937 random(20);
   auto pick = [&](int low, int high) {

@@ -134,6 +134,18 @@ TEST(KernelsTest, PlanarTilesComputeTheirFormula) {
                      << segments << " kept " << kept << " last " << last);
         Bands b(entry.band_rows, kept, i * 100 + segments);
         const int output_pixel = 2 * b.height + 5;
+        // Channels and taps of a column, and where they lie in the planes.
+        constexpr int kChannels = 17, kStride = 3;
+        constexpr int kTapFirst[] = {4, 0, 11};
+        ptrdiff_t tap_offset[3];
+        for (int t = 0; t < 3; ++t) {
+          tap_offset[t] = (kTapFirst[t] - t * kChannels * kStride) *
+                          static_cast<ptrdiff_t>(sizeof(float));
+        }
+        for (size_t n = 0; n < b.column.size(); ++n) {
+          b.column[n] = b.column16[n] % kChannels * kStride +
+                        kTapFirst[b.column16[n] / kChannels];
+        }
         // Three kernel rows: [a, b), [b, c), [c, end) of every band.
         std::vector<uint32_t> start;
         for (int band = 0; band < 2; ++band) {
@@ -146,7 +158,10 @@ TEST(KernelsTest, PlanarTilesComputeTheirFormula) {
         layer.value = b.value.data();
         layer.start = start.data();
         layer.start_stride = 4;
-        layer.offset = b.offset.data();
+        layer.column = b.column16.data();
+        layer.channel_stride = kStride * sizeof(float);
+        layer.tap_scale = TapScale(kChannels);
+        layer.tap_offset = tap_offset;
         layer.bias = b.bias.data();
         layer.row = b.row.data();
         layer.full_run = b.full_run.data();
@@ -184,6 +199,16 @@ TEST(KernelsTest, PlanarTilesComputeTheirFormula) {
           ASSERT_EQ(written, 0u) << "wrote where it must not";
         }
       }
+    }
+  }
+}
+
+TEST(KernelsTest, TapsOfAllColumns) {
+  for (uint32_t channels = 1; channels <= 65536;
+       channels += 1 + channels * channels / 1000) {
+    const uint64_t scale = TapScale(channels);
+    for (uint64_t column = 0; column < 65536; ++column) {
+      ASSERT_EQ(column * scale >> 32, column / channels) << channels;
     }
   }
 }

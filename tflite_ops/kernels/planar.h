@@ -10,12 +10,17 @@
 //
 //   y[g][p][row(b, r)] = clamp(bias[b * R + r] +
 //       sum over n in [start(b, tap_begin), start(b, tap_end)) of
-//       x[g][offset[n] + p] * value[n * R + r])
+//       x[g][offset(column[n]) + p] * value[n * R + r])
 //
 // for those p only that `last` counts in: the last unit of every segment stores
 // its first `last` pixels (1 <= last <= unit; it may read past them).
 // x[g] = planes + segment[g].input and y[g] = output + segment[g].output;
 // start(b, t) is the first column of band b whose kernel row is t or later.
+// Columns are those of the payload, tap x channels + channel: a table of
+// offsets would cost as much again as the indices, in memory and in caches.
+// They are made on the way, beside FMAs that leave the integer units idle:
+//
+//   offset(c) = c * channel_stride + tap_offset[c * tap_scale >> 32]
 // Tiles at the upper and lower border leave out the kernel rows that lie
 // outside of the image: no padding there, and less work.
 #ifndef TFREWPRUNE_KERNELS_PLANAR_H_
@@ -28,17 +33,25 @@
 
 namespace tfrewprune {
 
+// Exact for all 16-bit columns.
+inline uint64_t TapScale(uint32_t channels) {
+  return ((uint64_t{1} << 32) + channels - 1) / channels;
+}
+
 struct PlanarLayer {
-  const float* value;       // N x R, in the payload
-  const uint32_t* start;    // B x start_stride
-  uint32_t start_stride;    // kernel height + 1
-  const int32_t* offset;    // N, bytes into the planes
-  const float* bias;        // B x R, in packed order, 0 in unused lanes
-  const int32_t* row;       // B x R output rows, -1 in unused lanes
-  const uint8_t* full_run;  // B: 1 when the band's R lanes are R rows that
-                            // follow each other in the output
-  ptrdiff_t output_stride;  // floats between output pixels
-  float minimum, maximum;   // clamp of the fused activation
+  const float* value;           // N x R, in the payload
+  const uint32_t* start;        // B x start_stride
+  uint32_t start_stride;        // kernel height + 1
+  const uint16_t* column;       // N, in the payload
+  ptrdiff_t channel_stride;     // bytes
+  uint64_t tap_scale;           // TapScale(channels)
+  const ptrdiff_t* tap_offset;  // bytes; c * channel_stride taken off
+  const float* bias;            // B x R, in packed order, 0 in unused lanes
+  const int32_t* row;           // B x R output rows, -1 in unused lanes
+  const uint8_t* full_run;      // B: 1 when the band's R lanes are R rows that
+                                // follow each other in the output
+  ptrdiff_t output_stride;      // floats between output pixels
+  float minimum, maximum;       // clamp of the fused activation
 };
 
 using PlanarKernel = void (*)(const PlanarLayer& layer, uint32_t band_begin,

@@ -25,6 +25,9 @@ void PlanarTile(const PlanarLayer& layer, uint32_t band_begin,
   // Weights come from memory, and a tile takes long over a few of them: the
   // CPU's own prefetching, which stops at every page, is late.
   constexpr int kPrefetch = 1024;
+  const ptrdiff_t channel_stride = layer.channel_stride;
+  const uint64_t tap_scale = layer.tap_scale;
+  const ptrdiff_t* tap_offset = layer.tap_offset;
   const char* base[kSegments];
   Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
     base[g] = reinterpret_cast<const char*>(planes + segment[g].input);
@@ -45,9 +48,11 @@ void PlanarTile(const PlanarLayer& layer, uint32_t band_begin,
       });
     }
     const float* w = layer.value + size_t{begin} * kRows;
-    for (const int32_t *o = layer.offset + begin, *o_end = layer.offset + end;
-         o != o_end; ++o, w += kRows) {
-      const ptrdiff_t offset = *o;
+    for (const uint16_t *c = layer.column + begin, *c_end = layer.column + end;
+         c != c_end; ++c, w += kRows) {
+      const uint64_t column = *c;
+      const ptrdiff_t offset = static_cast<ptrdiff_t>(column) * channel_stride +
+                               tap_offset[column * tap_scale >> 32];
       __builtin_prefetch(w + kPrefetch);
       Reg weight[kRegisters];
       G::Spread(w, weight);

@@ -36,6 +36,7 @@ int64_t FairShare(int64_t total, int64_t limit, int64_t unit, int threads) {
 }  // namespace
 
 bool PlanarConv::Supports(const Kernels& kernels, const BandedView& weights) {
+  if (weights.index_bytes != 2) return false;
   for (int i = 0; i < kernels.planar_count; ++i) {
     if (kernels.planar[i].band_rows == static_cast<int>(weights.band_rows)) {
       return true;
@@ -80,13 +81,16 @@ const char* PlanarConv::Prepare(const BandedView& weights,
     shape_[shapes_++] = {row.length, row.max_segments, cycles};
   }
   if (const char* error = PrepareLayout()) return error;
-  if (const char* error = PrepareOffsets()) return error;
+  if (const char* error = PrepareColumns()) return error;
   if (const char* error = PrepareBlocks()) return error;
 
   layer_.value = weights.value;
   layer_.start = start_.get();
   layer_.start_stride = static_cast<uint32_t>(g.kernel_h) + 1;
-  layer_.offset = offset_.get();
+  layer_.column = static_cast<const uint16_t*>(weights.column);
+  layer_.channel_stride = channel_stride_ * ptrdiff_t{sizeof(float)};
+  layer_.tap_scale = TapScale(static_cast<uint32_t>(g.in_c));
+  layer_.tap_offset = tap_offset_.get();
   layer_.bias = tables.bias();
   layer_.row = tables.row();
   layer_.full_run = tables.full_run();
@@ -193,27 +197,33 @@ const char* PlanarConv::PrepareLayout() {
   return nullptr;
 }
 
-const char* PlanarConv::PrepareOffsets() {
+// Where each tap's channels begin in the planes, and each kernel row's columns
+// in their band.
+const char* PlanarConv::PrepareColumns() {
   const ConvGeometry& g = geometry_;
   const uint32_t stride = static_cast<uint32_t>(g.kernel_h) + 1;
-  if (!offset_.Allocate(weights_.column_count) ||
+  const int64_t taps = int64_t{g.kernel_h} * g.kernel_w;
+  if (!tap_offset_.Allocate(taps) ||
       !start_.Allocate(uint64_t{weights_.band_count} * stride)) {
     return kOutOfMemory;
   }
+  for (int64_t tap = 0; tap < taps; ++tap) {
+    const int64_t x = tap % g.kernel_w * g.dilation_w;
+    const int64_t y = tap / g.kernel_w * g.dilation_h;
+    tap_offset_[tap] =
+        static_cast<ptrdiff_t>(y * row_pitch_ + phase_[x % g.stride_w].plane +
+                               x / g.stride_w + first_ -
+                               tap * g.in_c * channel_stride_) *
+        ptrdiff_t{sizeof(float)};
+  }
+  const uint32_t row_columns = static_cast<uint32_t>(g.kernel_w) * g.in_c;
   for (uint32_t b = 0; b < weights_.band_count; ++b) {
     uint32_t* start = start_.get() + uint64_t{b} * stride;
     uint32_t next = 0;  // kernel row whose first column is looked for
     for (uint64_t i = weights_.band_start[b]; i < weights_.band_start[b + 1];
          ++i) {
-      const int64_t column = weights_.Column(i);
-      const int64_t channel = column % g.in_c;
-      const int64_t tap_x = column / g.in_c % g.kernel_w * g.dilation_w;
-      const int64_t tap_y = column / g.in_c / g.kernel_w;
+      const uint32_t tap_y = weights_.Column(i) / row_columns;
       while (next <= tap_y) start[next++] = static_cast<uint32_t>(i);
-      offset_[i] = static_cast<int32_t>(
-          (channel * channel_stride_ + tap_y * g.dilation_h * row_pitch_ +
-           phase_[tap_x % g.stride_w].plane + tap_x / g.stride_w + first_) *
-          int64_t{sizeof(float)});
     }
     while (next < stride) start[next++] = weights_.band_start[b + 1];
   }

@@ -50,7 +50,7 @@ class PlanarConv {
   };
 
   const char* PrepareLayout();
-  const char* PrepareOffsets();
+  const char* PrepareColumns();
   const char* PrepareBlocks();
   bool AddTiles(Block* block);
   void TransposeRows(const Block& block, float* planes, int begin,
@@ -92,7 +92,7 @@ class PlanarConv {
   int band_tasks_ = 1, tile_tasks_ = 1;
   Buffer<Phase> phase_;
   Buffer<uint32_t> start_;
-  Buffer<int32_t> offset_;
+  Buffer<ptrdiff_t> tap_offset_;
   Buffer<Block> block_;
   int blocks_ = 0;
   Tiling tiling_;
