@@ -32,6 +32,9 @@ struct IrregularSegment {
   uint32_t count : 31;
 };
 
+// Offsets that a block reads (but does not use) past those of its segments.
+inline constexpr int kIrregularAhead = 4;
+
 struct IrregularRun {
   const float* lifted;     // vector under the block's first output
   ptrdiff_t row_step;      // floats between the block's rows

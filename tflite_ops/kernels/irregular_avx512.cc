@@ -6,7 +6,7 @@ namespace tfrewprune {
 
 // 32 registers; blocks of more than 16 vectors measured no faster.
 const IrregularKernels* Avx512IrregularKernels() {
-  return &kIrregularKernels<SquareAvx512, 16, 30 << 10>;
+  return &kIrregularKernels<SquareAvx512, 16, 40 << 10>;
 }
 
 }  // namespace tfrewprune

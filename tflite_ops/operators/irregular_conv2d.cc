@@ -81,7 +81,7 @@ const char* IrregularConv2D::Prepare(const IrregularView& weights,
 const char* IrregularConv2D::PrepareWeights() {
   const IrregularView& w = weights_;
   const ConvGeometry& g = geometry_;
-  if (!offset_.Allocate(w.weight_count) ||
+  if (!offset_.Allocate(w.weight_count + kIrregularAhead) ||
       !segment_.Allocate(w.segment_count) || !idle_row_.Allocate(w.rows)) {
     return kOutOfMemory;
   }

@@ -9,13 +9,13 @@ constexpr int64_t kSecondCache = 640 << 10;
 constexpr int64_t kMostOffset = 65535;
 
 // Cycles, measured on 16-lane vectors (Zen 5); only their ratios matter.
-constexpr double kVectorWeight = 0.6;   // FMA with a memory operand
-constexpr double kBlockWeight = 0.75;   // broadcast and offset of a weight
-constexpr double kRowWeight = 0.1;      // address of each further block row
-constexpr double kLeastWeight = 2.2;    // latency of the FMA chains
-constexpr double kVectorSegment = 1.5;  // load and store of an accumulator
-constexpr double kBlockSegment = 8.0;   // loop overhead of a segment
-constexpr double kMissFactor = 1.35;    // inputs beyond the first cache
+constexpr double kVectorWeight = 0.52;  // FMA with a memory operand
+constexpr double kBlockWeight = 0.5;    // splat and offset of a weight
+constexpr double kRowWeight = 0.06;     // address of each further block row
+constexpr double kLeastWeight = 1.25;   // splat, offset and address alone
+constexpr double kVectorSegment = 2.5;  // sum and store of an accumulator
+constexpr double kBlockSegment = 4.0;   // loop overhead of a segment
+constexpr double kMissFactor = 1.08;    // inputs beyond the first cache
 constexpr double kLift = 5.0;           // a lifted vector
 constexpr double kLower = 5.0;          // a vector of outputs
 

@@ -7,6 +7,8 @@
 //   S::LoadFirst(p, n)            p[0 .. n) and zeros, 0 < n < kLanes; reads no
 //                                 float past p[n - 1]
 //   S::StoreFirst(p, v, n)        writes lanes 0 .. n - 1
+//   S::LoadFour(p)                p[0 .. 4), in whatever register suits
+//   S::Splat<i>(four)             all lanes p[i]
 //
 // simd/square_<isa>.h may only be included by files compiled for that ISA.
 #ifndef TFREWPRUNE_SIMD_SQUARE_H_

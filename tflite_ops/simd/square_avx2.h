@@ -13,6 +13,13 @@ struct SquareAvx2 : SquareTail<F32x8Avx2> {
   using Vec = F32x8Avx2;
   using Reg = Vec::Reg;
 
+  TFREWPRUNE_VEC Reg LoadFour(const float* p) {
+    return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
+  }
+  template <int kIndex>
+  TFREWPRUNE_VEC Reg Splat(Reg four) {
+    return _mm256_permute_ps(four, kIndex * 0x55);
+  }
   // Pairs, then quads inside 128 bits, then the 128-bit halves.
   TFREWPRUNE_VEC void Transpose(Reg* r) {
     Reg t[8];

@@ -19,6 +19,14 @@ struct SquareAvx512 {
   TFREWPRUNE_VEC void StoreFirst(float* p, Reg v, int n) {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), v);
   }
+  // Shuffles inside 128 bits are free beside FMAs, loads are not.
+  TFREWPRUNE_VEC Reg LoadFour(const float* p) {
+    return _mm512_maskz_broadcast_f32x4(0xffff, _mm_loadu_ps(p));
+  }
+  template <int kIndex>
+  TFREWPRUNE_VEC Reg Splat(Reg four) {
+    return _mm512_maskz_permute_ps(0xffff, four, kIndex * 0x55);
+  }
   // Pairs, then quads inside 128 bits, then the 128-bit parts. (Full masks, as
   // in vec_avx512.h, only avoid a false warning of GCC 12.)
   TFREWPRUNE_VEC void Transpose(Reg* r) {

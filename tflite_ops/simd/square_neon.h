@@ -13,6 +13,11 @@ struct SquareNeon : SquareTail<F32x4Neon> {
   using Vec = F32x4Neon;
   using Reg = Vec::Reg;
 
+  TFREWPRUNE_VEC Reg LoadFour(const float* p) { return Vec::Load(p); }
+  template <int kIndex>
+  TFREWPRUNE_VEC Reg Splat(Reg four) {
+    return vdupq_laneq_f32(four, kIndex);
+  }
   TFREWPRUNE_VEC void Transpose(Reg* r) {
     const float32x4x2_t ab = vtrnq_f32(r[0], r[1]);
     const float32x4x2_t cd = vtrnq_f32(r[2], r[3]);

@@ -13,6 +13,11 @@ struct SquarePortable : SquareTail<F32x4Portable> {
   using Vec = F32x4Portable;
   using Reg = Vec::Reg;
 
+  TFREWPRUNE_VEC Reg LoadFour(const float* p) { return Vec::Load(p); }
+  template <int kIndex>
+  TFREWPRUNE_VEC Reg Splat(Reg four) {
+    return Vec::Set(four[kIndex]);
+  }
   TFREWPRUNE_VEC void Transpose(Reg* r) {
     Reg t[4];
     Unroll<4>([&](auto i) TFREWPRUNE_INLINE {
