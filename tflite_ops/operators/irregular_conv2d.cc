@@ -129,11 +129,12 @@ const char* IrregularConv2D::PrepareParts(int threads) {
   for (int p = 0; p < parts_; ++p) {
     part_row_[p] = unit * kernels_->lanes;
     const uint64_t target = w.weight_count * (p + 1) / parts_;
-    // At least one unit for this part and each of the later ones.
+    // As many units as come nearest to the target, at least one for this part
+    // and each of the later ones.
     do {
       sum += kept[unit++];
-    } while (sum < target &&
-             unit + static_cast<uint32_t>(parts_ - 1 - p) < units);
+    } while (unit + static_cast<uint32_t>(parts_ - 1 - p) < units &&
+             sum + kept[unit] / 2 < target);
   }
   part_row_[parts_] = w.rows;
 
