@@ -138,6 +138,29 @@ TEST(Conv2DTest, RowsThatAppearNowhereOutputActivatedBias) {
   }
 }
 
+TEST(Conv2DTest, TablesAreSmallBesideThePayload) {
+  RandomLayerOptions options;
+  options.rows = 512;
+  options.columns = 9 * 256;
+  options.kept = 9 * 256 / 8;
+  const RandomLayer layer(options);
+  const uint64_t payload = layer.view.column_count * (16 * sizeof(float) + 2);
+  for (Isa isa : SupportedIsas()) {
+    Conv2D conv;
+    Workspace workspace;
+    const uint64_t before = held_bytes;
+    ASSERT_EQ(
+        conv.Prepare(layer.view, Geometry(1, 14, 256, 3), Activation::kRelu,
+                     SelectKernels(isa), nullptr, &workspace),
+        nullptr);
+    const uint64_t tables =
+        held_bytes - before - workspace.count() * sizeof(float);
+    // The band kernels keep 4 bytes a column, the planar ones nothing.
+    const double share = SelectKernels(isa)->planar_count > 0 ? 0.03 : 0.09;
+    EXPECT_LT(tables, share * static_cast<double>(payload)) << IsaName(isa);
+  }
+}
+
 TEST(Conv2DTest, MoreColumnsThanSixteenBitsCount) {
   for (int channels : {65535, 65536, 65537}) {
     Case c{Geometry(1, 2, channels, 1), Activation::kRelu, {}};

@@ -27,6 +27,7 @@ const char* tfrewprune_version();
 int tfrewprune_claimed_nodes(tfrewprune::tflite::Delegate* delegate);
 const char* tfrewprune_isa_name(tfrewprune::tflite::Delegate* delegate);
 int tfrewprune_threads(tfrewprune::tflite::Delegate* delegate);
+uint64_t tfrewprune_held_bytes();
 }
 
 namespace tfrewprune {
@@ -425,6 +426,32 @@ TEST_F(DelegateTest, OptionalBiasMayBeLeftOut) {
       EXPECT_NEAR(graph.tensor(2).data.f[row], layer.Expected(0, row) - row,
                   1e-4);
     }
+  }
+}
+
+TEST_F(DelegateTest, LayersOfOneGraphShareTheirScratch) {
+  const uint64_t before = tfrewprune_held_bytes();
+  for (const char* isa : {"auto", "portable"}) {
+    uint64_t held[4] = {};
+    for (int layers : {1, 2, 3}) {
+      OneLayer layer("wide_band");  // 40 x 64
+      layer.Conv2D({1, 60, 60, 16}, 4);
+      for (int i = 1; i < layers; ++i) {
+        const int output = layer.interpreter().AddTensor({1}, "more");
+        layer.interpreter().AddNode(kConv2DName, {0, 1, 2}, {output},
+                                    layer.options().data(), 64);
+      }
+      Handle delegate = Create({"isa"}, {isa});
+      ASSERT_EQ(layer.interpreter().Apply(delegate.get()), tflite::kOk);
+      ASSERT_EQ(layer.interpreter().Allocate(), tflite::kOk)
+          << layer.interpreter().errors();
+      held[layers] = tfrewprune_held_bytes() - before;
+    }
+    // The first brings the scratch, each of the others only its tables.
+    EXPECT_EQ(held[3] - held[2], held[2] - held[1]) << isa;
+    EXPECT_GT(held[1], 100000u) << isa;
+    EXPECT_LT(held[2] - held[1], held[1] / 2) << isa;
+    EXPECT_EQ(tfrewprune_held_bytes(), before) << "not given back";
   }
 }
 

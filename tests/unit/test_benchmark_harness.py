@@ -11,7 +11,6 @@ import pytest
 from tfrewprune.benchmark import harness
 from tfrewprune.benchmark.compare import (
     compare_models,
-    load_cost,
     random_inputs,
     run_once,
 )
@@ -118,22 +117,6 @@ def test_comparison_names_a_missing_file(tmp_path):
     packed, dense = write_pair(tmp_path)
     with pytest.raises(ValueError, match=r"`dense`.*gone.tflite"):
         compare_models(packed, tmp_path / "gone.tflite")
-
-
-def test_packed_model_takes_less_memory(tmp_path):
-    layer = Layer("large", 1, 1, 2048, 2048)
-    packed, dense = write_pair(tmp_path, layer)
-    dense_cost = load_cost(dense, repeats=1)
-    packed_cost = load_cost(packed, packed=True, repeats=1)
-    # 16 MiB of dense weights against 2 MiB of surviving ones.
-    assert dense_cost.resident_bytes - packed_cost.resident_bytes > 8 << 20
-
-
-def test_loading_garbage_is_an_error(tmp_path):
-    path = tmp_path / "garbage.tflite"
-    path.write_bytes(b"no model")
-    with pytest.raises(RuntimeError, match="garbage.tflite"):
-        load_cost(path, repeats=1)
 
 
 def test_inputs_are_refused_by_number(tmp_path):

@@ -202,3 +202,15 @@ def test_missing_library_says_what_to_do(monkeypatch, tmp_path):
     )
     with pytest.raises(LibraryNotFoundError, match=r"pip install -e"):
         trp.delegate_path()
+
+
+def test_held_bytes_come_and_go_with_interpreters(models):
+    first = trp.Interpreter(model_content=models[1])
+    gc.collect()  # interpreters of other tests
+    before = first.held_bytes
+    second = trp.Interpreter(model_content=models[1])
+    second.allocate_tensors()
+    assert second.held_bytes > before
+    del second
+    gc.collect()
+    assert first.held_bytes == before

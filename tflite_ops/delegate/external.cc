@@ -8,6 +8,7 @@
 
 #include "delegate/delegate.h"
 #include "delegate/options.h"
+#include "operators/buffer.h"
 
 #define TFREWPRUNE_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -58,4 +59,10 @@ TFREWPRUNE_EXPORT const char* tfrewprune_isa_name(
 TFREWPRUNE_EXPORT int tfrewprune_threads(
     tfrewprune::tflite::Delegate* delegate) {
   return PackedDelegate::From(delegate)->threads();
+}
+
+// Bytes of tables and scratch of all delegates in the process: what packed
+// layers take besides the file, where their weights stay.
+TFREWPRUNE_EXPORT uint64_t tfrewprune_held_bytes() {
+  return __atomic_load_n(&tfrewprune::held_bytes, __ATOMIC_RELAXED);
 }

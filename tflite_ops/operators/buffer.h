@@ -10,19 +10,21 @@
 
 namespace tfrewprune {
 
+// Bytes that all buffers of the process hold now.
+inline uint64_t held_bytes = 0;
+
 template <class T>
 class Buffer {
  public:
   Buffer() = default;
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { free(data_); }
+  ~Buffer() { Release(); }
 
   // Replaces the content by `count` zeroed elements. False when memory is out
   // or count * sizeof(T) does not fit.
   bool Allocate(uint64_t count) {
-    free(data_);
-    data_ = nullptr;
+    Release();
     if (count > (UINT64_MAX >> 8) / sizeof(T)) return false;
     const uint64_t bytes = (count * sizeof(T) + 63) / 64 * 64 + 64;
     if (bytes != static_cast<size_t>(bytes)) return false;
@@ -32,6 +34,8 @@ class Buffer {
     }
     memset(memory, 0, static_cast<size_t>(bytes));
     data_ = static_cast<T*>(memory);
+    bytes_ = bytes;
+    __atomic_fetch_add(&held_bytes, bytes_, __ATOMIC_RELAXED);
     return true;
   }
 
@@ -39,6 +43,9 @@ class Buffer {
     T* data = data_;
     data_ = other->data_;
     other->data_ = data;
+    const uint64_t bytes = bytes_;
+    bytes_ = other->bytes_;
+    other->bytes_ = bytes;
   }
 
   T* get() { return data_; }
@@ -47,7 +54,15 @@ class Buffer {
   const T& operator[](uint64_t i) const { return data_[i]; }
 
  private:
+  void Release() {
+    free(data_);
+    data_ = nullptr;
+    __atomic_fetch_sub(&held_bytes, bytes_, __ATOMIC_RELAXED);
+    bytes_ = 0;
+  }
+
   T* data_ = nullptr;
+  uint64_t bytes_ = 0;
 };
 
 inline constexpr const char* kOutOfMemory =

@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A packed model beside its dense original: same inputs, same threads, in turn."""
 
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter as LiteRtInterpreter
 
+from tfrewprune.benchmark.loading import Cost, load_cost
 from tfrewprune.benchmark.measure import (
     Measurement,
     Ratio,
@@ -25,19 +22,6 @@ from tfrewprune.runtime import Interpreter
 
 DEFAULT_TOLERANCE = 1e-3
 """Largest difference of outputs, over the largest output, that counts as equal."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What loading a model costs a fresh process.
-
-    Attributes:
-        load_seconds: From opening the file to the end of the first inference.
-        resident_bytes: Growth of the resident memory by then, mapped file included.
-    """
-
-    load_seconds: float
-    resident_bytes: int
 
 
 @dataclass(frozen=True)
@@ -239,43 +223,6 @@ def run_once(
         interpreter.get_tensor(detail["index"])
         for detail in interpreter.get_output_details()
     ]
-
-
-def load_cost(
-    path: str | os.PathLike[str],
-    threads: int = 1,
-    *,
-    packed: bool = False,
-    repeats: int = 3,
-) -> Cost | None:
-    """Loads a model in fresh processes and takes the median of what that costs.
-
-    Args:
-        path: The model.
-        threads: Threads of the interpreter.
-        packed: Whether to load it with our delegate.
-        repeats: Number of processes.
-
-    Returns:
-        The cost, or None where the system does not tell resident memory.
-
-    Raises:
-        RuntimeError: If the process fails.
-    """
-    if not Path("/proc/self/status").exists():
-        return None
-    command = [sys.executable, "-m", "tfrewprune.benchmark.load", os.fspath(path)]
-    command += ["--threads", str(threads)] + (["--packed"] if packed else [])
-    figures: list[Mapping[str, float]] = []
-    for _ in range(repeats):
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise RuntimeError(f"Loading {path} failed: {done.stderr.strip()[-500:]}")
-        figures.append(json.loads(done.stdout))
-    return Cost(
-        float(np.median([figure["load_seconds"] for figure in figures])),
-        int(np.median([figure["resident_bytes"] for figure in figures])),
-    )
 
 
 def _existing(path: str | os.PathLike[str], role: str) -> str:

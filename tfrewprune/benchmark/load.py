@@ -15,7 +15,7 @@ def _resident_bytes() -> int:
 
 
 def main() -> None:
-    """Prints `load_seconds` and `resident_bytes` as JSON."""
+    """Prints `load_seconds`, `resident_bytes` and `held_bytes` as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--threads", type=int, default=1)
@@ -40,6 +40,7 @@ def main() -> None:
     figures = {
         "load_seconds": seconds,
         "resident_bytes": _resident_bytes() - before,
+        "held_bytes": interpreter.held_bytes if arguments.packed else 0,
     }
     print(json.dumps(figures))
 

@@ -54,10 +54,7 @@ def measure_model(
         ValueError: If the name is unknown.
         WrongResultError: If the packed model computes something else.
     """
-    if name not in MODELS:
-        raise ValueError(
-            f"Invalid model. Expected one of {sorted(MODELS)}. Received: {name!r}"
-        )
+    _check_name(name)
     dense = _pruned_model(name, rate)
     started = time.perf_counter()
     packed = convert(dense, verify=False)
@@ -98,6 +95,16 @@ def measure_model(
             for layer in layers
         ],
     }
+
+
+def packed_model(name: str, rate: float = 8) -> bytes:
+    """Prunes a model of `MODELS` with random weights and packs it.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    _check_name(name)
+    return convert(_pruned_model(name, rate), verify=False)
 
 
 def model_table(results: Iterable[Mapping[str, Any]]) -> Table:
@@ -150,6 +157,13 @@ def model_table(results: Iterable[Mapping[str, Any]]) -> Table:
             f"{result['packing_seconds']:.1f}",
         )
     return table
+
+
+def _check_name(name: str) -> None:
+    if name not in MODELS:
+        raise ValueError(
+            f"Invalid model. Expected one of {sorted(MODELS)}. Received: {name!r}"
+        )
 
 
 def _pruned_model(name: str, rate: float) -> bytes:

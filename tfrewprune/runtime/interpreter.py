@@ -118,6 +118,18 @@ class Interpreter(_LiteRtInterpreter):
         """How many threads packed layers use; 1 before `allocate_tensors`."""
         return self._ask_delegate("tfrewprune_threads", ctypes.c_int)
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory that packed layers take besides the file and the activations.
+
+        Tables and scratch of all interpreters in this process together. Weights are
+        not among it: they stay in the file, mapped into memory.
+        """
+        function = self._packing_delegate._library.tfrewprune_held_bytes
+        function.argtypes = []
+        function.restype = ctypes.c_uint64
+        return function()
+
     def _ask_delegate(self, symbol: str, result: Any) -> Any:
         function = getattr(self._packing_delegate._library, symbol)
         function.argtypes = [ctypes.c_void_p]
