@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <new>
 
 #include "delegate/node.h"
@@ -25,6 +26,12 @@ bool IsOurs(const tflite::Registration& registration) {
 bool IsKnown(const tflite::Registration& registration) {
   return strcmp(registration.custom_name, kConv2DName) == 0 ||
          strcmp(registration.custom_name, kFullyConnectedName) == 0;
+}
+
+int64_t Now() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return int64_t{now.tv_sec} * 1000000000 + now.tv_nsec;
 }
 
 // An IntArray with exactly one entry, on the stack.
@@ -104,6 +111,25 @@ void PackedDelegate::ReleaseWorkspace(Workspace* workspace) {
     free(found);
   }
   pthread_mutex_unlock(&mutex_);
+}
+
+int PackedDelegate::Trace(NodeRun* runs, int capacity) {
+  const int written = traced_ < trace_capacity_ ? traced_ : trace_capacity_;
+  trace_ = runs;
+  trace_capacity_ = runs == nullptr ? 0 : capacity;
+  traced_ = 0;
+  return written;
+}
+
+int64_t PackedDelegate::BeginRun() const {
+  return trace_ == nullptr ? 0 : Now();
+}
+
+void PackedDelegate::EndRun(int node, int64_t begin) {
+  if (trace_ == nullptr) return;
+  const int64_t end = Now();
+  const int place = __atomic_fetch_add(&traced_, 1, __ATOMIC_RELAXED);
+  if (place < trace_capacity_) trace_[place] = {node, begin, end};
 }
 
 void PackedDelegate::Log(LogLevel level, const char* format, ...) const {

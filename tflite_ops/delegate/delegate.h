@@ -15,6 +15,12 @@
 
 namespace tfrewprune {
 
+// One run of one node: its index in the graph, and nanoseconds of
+// CLOCK_MONOTONIC.
+struct NodeRun {
+  int64_t node, begin, end;
+};
+
 class PackedDelegate {
  public:
   // nullptr when memory runs out.
@@ -48,6 +54,14 @@ class PackedDelegate {
   // Threads of the pool used last; 1 before the first use.
   int threads() const { return __atomic_load_n(&threads_, __ATOMIC_RELAXED); }
 
+  // Writes every run of a node from now on to `runs`, until `capacity` are
+  // there; nullptr stops. Returns how many there were since the last call. Not
+  // while a graph runs.
+  int Trace(NodeRun* runs, int capacity);
+  // The time of a run's begin, 0 when nobody wants to know.
+  int64_t BeginRun() const;
+  void EndRun(int node, int64_t begin);
+
   // Writes one line to stderr when the option log_level is at least `level`.
   __attribute__((format(printf, 3, 4))) void Log(LogLevel level,
                                                  const char* format, ...) const;
@@ -72,6 +86,8 @@ class PackedDelegate {
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;   // guards the next two
   ThreadPool* pool_[ThreadPool::kMaxThreads + 1] = {};  // by threads wanted
   GraphWorkspace* workspaces_ = nullptr;
+  NodeRun* trace_ = nullptr;
+  int trace_capacity_ = 0, traced_ = 0;
   int claimed_ = 0;
   int refused_ = 0;
   int threads_ = 1;

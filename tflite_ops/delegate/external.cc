@@ -66,3 +66,10 @@ TFREWPRUNE_EXPORT int tfrewprune_threads(
 TFREWPRUNE_EXPORT uint64_t tfrewprune_held_bytes() {
   return __atomic_load_n(&tfrewprune::held_bytes, __ATOMIC_RELAXED);
 }
+
+// See PackedDelegate::Trace.
+TFREWPRUNE_EXPORT int tfrewprune_trace(tfrewprune::tflite::Delegate* delegate,
+                                       tfrewprune::NodeRun* runs,
+                                       int capacity) {
+  return PackedDelegate::From(delegate)->Trace(runs, capacity);
+}

@@ -341,7 +341,9 @@ Status PackedNode::Invoke(Context* context) {
       (bias != nullptr && bias_values == nullptr)) {
     return Fail(context, "a tensor has no memory; allocate tensors first.");
   }
+  const int64_t begin = delegate_->BeginRun();
   operator_.Invoke(input.data.f, bias_values, output.data.f);
+  delegate_->EndRun(node_index_, begin);
   return tflite::kOk;
 }
 

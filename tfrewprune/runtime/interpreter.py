@@ -4,10 +4,13 @@
 import ctypes
 import mmap
 import os
+import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter as _LiteRtInterpreter
 from ai_edge_litert.interpreter import load_delegate
@@ -15,6 +18,34 @@ from ai_edge_litert.interpreter import load_delegate
 from tfrewprune.runtime.library import delegate_path
 
 CUSTOM_OP_PREFIX = "Tfrewprune"
+
+
+@dataclass(frozen=True)
+class LayerRun:
+    """When a packed layer ran.
+
+    Attributes:
+        operator: Its index in the model's subgraph.
+        begin: Seconds since the run of the model began.
+        end: Likewise.
+    """
+
+    operator: int
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One run of a model.
+
+    Attributes:
+        seconds: How long it took, by the wall clock.
+        layers: Its packed layers, in the order in which they ran.
+    """
+
+    seconds: float
+    layers: tuple[LayerRun, ...]
 
 
 class Interpreter(_LiteRtInterpreter):
@@ -129,6 +160,39 @@ class Interpreter(_LiteRtInterpreter):
         function.argtypes = []
         function.restype = ctypes.c_uint64
         return function()
+
+    def trace(self, runs: int = 1) -> list[Trace]:
+        """Runs the model and writes down when each packed layer began and ended.
+
+        What lies between two packed layers is LiteRT's own work.
+
+        Args:
+            runs: How many times to invoke.
+
+        Returns:
+            One `Trace` for each run.
+        """
+        function = self._packing_delegate._library.tfrewprune_trace
+        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+        function.restype = ctypes.c_int
+        delegate = self._packing_delegate._get_native_delegate_pointer()
+        # A layer in the body of a loop runs more than once.
+        records = np.zeros((max(64, 4 * self.claimed_nodes), 3), np.int64)
+        traces = []
+        for _ in range(runs):
+            function(delegate, records.ctypes.data, len(records))
+            try:
+                begin = time.monotonic_ns()
+                self.invoke()
+                end = time.monotonic_ns()
+            finally:
+                count = function(delegate, None, 0)
+            layers = tuple(
+                LayerRun(int(node), (first - begin) * 1e-9, (last - begin) * 1e-9)
+                for node, first, last in records[:count].tolist()
+            )
+            traces.append(Trace((end - begin) * 1e-9, layers))
+        return traces
 
     def _ask_delegate(self, symbol: str, result: Any) -> Any:
         function = getattr(self._packing_delegate._library, symbol)
