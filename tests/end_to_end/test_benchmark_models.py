@@ -25,6 +25,12 @@ def test_mobilenet_v2(monkeypatch):
     pointwise = [x for x in result["layers"] if x["packed"]]
     assert all(layer["shape"][1:3] == [1, 1] for layer in pointwise)
     assert models.model_table([result]).row_count == 1
+    # What LiteRT keeps bounds what packing can give.
+    assert 1.2 < result["ratio_limit"] < result["mac_rate"]
+    whole = result["packed"]["median"]
+    parts = result["packed_layers_seconds"] + result["litert_seconds"]
+    assert 0.4 * whole < parts < 2.5 * whole
+    assert len([step for step in result["steps"] if step["packed"]]) == len(pointwise)
 
     # Outputs that say nothing would agree with anything.
     interpreter = Interpreter(model_content=seen[0])
