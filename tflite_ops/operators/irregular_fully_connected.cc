@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "operators/irregular_fully_connected.h"
 
+#include "simd/unroll.h"
+
 namespace tfrewprune {
 namespace {
 
@@ -9,17 +11,46 @@ constexpr int kVectorBatch = 4;
 // A task below this many weights is not worth a hand-off.
 constexpr uint64_t kTaskWeights = 16 << 10;
 
-// Several sums, so that the latency of an addition is not the bound.
+// GNU vectors: native on SSE2 and NEON, plain code elsewhere.
+using Four = float __attribute__((vector_size(16)));
+
+Four ValuesAt(const float* value) {
+  Four four;
+  memcpy(&four, value, sizeof(four));
+  return four;
+}
+
+Four InputsAt(const uint16_t* column, const float* x) {
+  uint64_t c;  // one load for four columns
+  memcpy(&c, column, sizeof(c));
+  return Four{x[c & 0xffff], x[c >> 16 & 0xffff], x[c >> 32 & 0xffff],
+              x[c >> 48]};
+}
+
+Four InputsAt(const uint32_t* column, const float* x) {
+  return Four{x[column[0]], x[column[1]], x[column[2]], x[column[3]]};
+}
+
+// Loads are the bound: one for every input, a quarter for its column and its
+// value. Gathers (AVX2, AVX-512) took longer by two thirds on Zen 5. Four sums,
+// so that the latency of an addition is not the bound.
 template <class Index>
 float Dot(const Index* column, const float* value, uint32_t count,
           const float* x) {
-  float sum[4] = {};
+  Four sum[4] = {};
   uint32_t i = 0;
-  for (; i + 4 <= count; i += 4) {
-    for (int j = 0; j < 4; ++j) sum[j] += x[column[i + j]] * value[i + j];
+  for (; i + 16 <= count; i += 16) {
+    Unroll<4>([&](auto j) TFREWPRUNE_INLINE {
+      sum[j] += InputsAt(column + i + 4 * j, x) * ValuesAt(value + i + 4 * j);
+    });
   }
-  for (; i < count; ++i) sum[0] += x[column[i]] * value[i];
-  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  for (; i + 4 <= count; i += 4) {
+    sum[0] += InputsAt(column + i, x) * ValuesAt(value + i);
+  }
+  float rest = 0.0f;
+  for (; i < count; ++i) rest += x[column[i]] * value[i];
+  const Four all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  return (all[0] + all[1]) + (all[2] + all[3]) + rest;
 }
 
 }  // namespace
