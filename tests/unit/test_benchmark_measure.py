@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Interleaved timing on a clock of our own, and the check before it."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -86,6 +88,21 @@ def test_short_calls_are_timed_in_batches():
     timing = measurement.timing("tiny")
     assert timing.median == pytest.approx(1e-6)
     assert timing.calls >= 50 * measurement.rounds
+
+
+def test_a_busy_machine_ends_the_rounds_by_the_wall_clock():
+    # This process gets a hundredth of the processor: 50 ms of it take 5 s.
+    start = time.perf_counter()
+    measurement = interleave(
+        {"a": lambda: time.sleep(1e-3)},
+        clock=lambda: time.perf_counter() / 100,
+        min_seconds=0.05,
+        min_rounds=3,
+        block_seconds=0,
+        warm_up_seconds=0,
+    )
+    assert measurement.rounds >= 3
+    assert time.perf_counter() - start < 2
 
 
 @pytest.mark.parametrize("arguments", [{"runners": {}}, {"min_rounds": 0}])

@@ -43,6 +43,16 @@ def test_missing_engines_are_named_and_the_rest_is_measured(one_layer, bare_pyth
     assert peer_table([record]).row_count == 1
 
 
+def test_layers_structures_and_rates_can_be_chosen(one_layer, bare_python):
+    layer = peers.Layer("small", 8, 8, 4, 16, (3, 3))
+    chosen = {"layers": [layer], "structures": ["unstructured"], "rates": [2, 4]}
+    records = list(measure_peers(bare_python, **chosen))
+    assert [(r["layer"], r["structure"], r["rate"]) for r in records] == [
+        ("small", "unstructured", 2),
+        ("small", "unstructured", 4),
+    ]
+
+
 def test_installed_engine_computes_the_same_and_is_timed(one_layer):
     if not all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))):
         pytest.skip("ONNX Runtime is not installed")

@@ -51,9 +51,18 @@ def main(words: list[str] | None = None) -> int:
         if arguments.peers:
             from tfrewprune.benchmark.peers import measure_peers, peer_table
 
+            chosen = {}
+            if arguments.shapes:
+                chosen = {
+                    "layers": [x for s in _sweeps(arguments) for x in s.layers()],
+                    "structures": arguments.structures,
+                    "rates": arguments.rates,
+                    "threads": arguments.threads[0],
+                }
             peers = list(
                 measure_peers(
                     arguments.peers,
+                    **chosen,
                     skipped=lambda reason: console.print(
                         f"skipped {reason}", markup=False
                     ),
@@ -94,7 +103,7 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", nargs="+", type=int, default=(1,))
     parser.add_argument("--isa", nargs="+", default=(None,), help="avx512, avx2, ...")
     parser.add_argument(
-        "--seconds", type=float, default=0.5, help="timing of one row (default: 0.5)"
+        "--seconds", type=float, default=0.3, help="timing of one row (default: 0.3)"
     )
     parser.add_argument(
         "--models",
@@ -108,7 +117,7 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
         const=sys.executable,
         metavar="PYTHON",
         help="other engines, too: onnxruntime and deepsparse, where PYTHON (default: "
-        "this interpreter) has them",
+        "this interpreter) has them; on the layers of --shapes, or a few of the goals",
     )
     arguments = parser.parse_args(words)
     if arguments.models is None:

@@ -54,6 +54,8 @@ class Sweep:
 
 
 _SQUARES = ("conv3x3_56_64", "conv3x3_28_128", "conv3x3_14_256", "conv3x3_7_512")
+_STRIDED = tuple(name.replace("3x3", "3x3s2") for name in _SQUARES)
+_DENSE = ("fc_1024", "fc_4096", "fc_2048_1000")
 
 DEFAULT_PLAN = (
     Sweep("goals", rates=(4, 8, 16)),
@@ -63,12 +65,19 @@ DEFAULT_PLAN = (
         rates=(8, 16),
         only=_SQUARES,
     ),
+    Sweep("goals", ("unstructured",), rates=(8, 16), only=_STRIDED + _DENSE),
     Sweep("goals", rates=(4,), isas=("avx2", "portable"), only=("conv3x3_28_128",)),
+    Sweep("goals", ("unstructured",), rates=(8, 16), isas=("avx2",), only=_SQUARES),
     Sweep("goals", rates=(4, 8), threads=(2,), only=_SQUARES),
     Sweep("resnet50"),
     Sweep("vgg16"),
     Sweep("mobilenet_v2"),
-    Sweep("gemv", rates=(4, 8, 16)),
+    # The other sizes of the list are among the goals.
+    Sweep(
+        "gemv",
+        rates=(4, 8, 16),
+        only=("fc_256", "fc_512", "gru_1024_gates", "fc_1024_batch8"),
+    ),
 )
 """What `make bench` measures, beside whole models: every layer list at 8x, and the
 shapes that speed goals are stated for at all their rates."""

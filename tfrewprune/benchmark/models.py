@@ -32,7 +32,7 @@ def measure_model(
     rate: float = 8,
     threads: int = 1,
     isa: str | None = None,
-    min_seconds: float = 6.0,
+    min_seconds: float = 4.0,
 ) -> dict[str, Any]:
     """Prunes a model with random weights, converts it and times it.
 

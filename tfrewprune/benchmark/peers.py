@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Other engines on the same layers and weights, in turn with ours."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -98,6 +99,9 @@ class Peer:
 def measure_peers(
     python: str = sys.executable,
     *,
+    layers: Iterable[Layer] | None = None,
+    structures: Iterable[str] | None = None,
+    rates: Iterable[float] | None = None,
     threads: int = 1,
     skipped: Callable[[str], None] = lambda reason: None,
 ) -> Iterator[dict[str, Any]]:
@@ -106,21 +110,23 @@ def measure_peers(
     Args:
         python: Interpreter that has the engines; their dependencies need not agree
             with ours.
+        layers: What to run; None takes those of the goals in `LAYERS`.
+        structures: Names as in `pruned_weights`; None takes `STRUCTURES`.
+        rates: Weights / surviving weights; None takes `RATES`.
         threads: Threads of everybody.
         skipped: Called with the reason when an engine is missing or fails.
 
     Yields:
         One JSON-able record a layer, structure and rate: seconds by engine.
     """
+    if layers is None:
+        layers = [layer for layer in load_layers("goals") if layer.name in LAYERS]
     peers = [Peer(engine, python) for engine in ENGINES]
     try:
-        layers = {layer.name: layer for layer in load_layers("goals")}
-        for name in LAYERS:
-            for structure in STRUCTURES:
-                for rate in RATES:
-                    yield _measure(
-                        layers[name], structure, rate, threads, peers, skipped
-                    )
+        for layer, structure, rate in itertools.product(
+            layers, structures or STRUCTURES, rates or RATES
+        ):
+            yield _measure(layer, structure, rate, threads, peers, skipped)
     finally:
         for peer in peers:
             peer.close()
