@@ -123,6 +123,21 @@ TEST(Conv2DTest, LongPointwiseRows) {
   }
 }
 
+// Output pixels multiples of 512 bytes and more apart, as in most networks.
+TEST(Conv2DTest, ManyOutputRows) {
+  for (uint32_t band_rows : {4u, 8u, 16u, 32u}) {
+    for (uint32_t rows : {128u, 256u, 512u, 1024u}) {
+      Case c;
+      c.geometry = Geometry(1, 13, 4, rows > 256 ? 1 : 3);
+      c.layer.rows = rows;
+      c.layer.band_rows = band_rows;
+      c.layer.scattered = rows == 256;
+      c.threads = rows == 128 ? 2 : 1;
+      Check(c);
+    }
+  }
+}
+
 TEST(Conv2DTest, RowsThatAppearNowhereOutputActivatedBias) {
   Case c;
   c.geometry = Geometry(2, 5, 4, 3);

@@ -11,9 +11,10 @@ constexpr int64_t kPointwiseBlockBytes = 64 << 10;
 // A tile runs over bands of about so many bytes of weights before the next tile
 // does: more would have to come from afar again for every tile.
 constexpr uint64_t kBandBytes = 192 << 10;
-// Stores to pixels that lie multiples of so many floats apart fight for a few
-// sets of the first-level cache; they are collected for this many rows first.
-constexpr uint32_t kStageStride = 1024;
+// Where more than this many of a tile's pixels fall onto one of the 64 sets of
+// the first-level cache (a dozen ways and the store queue), its stores fight
+// for them; they are collected for this many rows first.
+constexpr int64_t kPixelsPerSet = 14;
 constexpr int64_t kStageRows = 128;
 // Input rows that one task transposes when several threads share a block.
 constexpr int kRowsPerTask = 4;
@@ -31,6 +32,13 @@ int64_t FairShare(int64_t total, int64_t limit, int64_t unit, int threads) {
         DivideUp(DivideUp(total, parts * threads), unit) * unit;
     if (size <= limit || size == unit) return Min(size, total);
   }
+}
+
+// Sets of the first-level cache that lines `stride` floats apart fall onto.
+int64_t CacheSets(int64_t stride) {
+  int64_t sets = 1;
+  while (sets < 64 && sets * stride % (64 * 16) != 0) sets *= 2;
+  return sets;
 }
 
 }  // namespace
@@ -99,7 +107,8 @@ const char* PlanarConv::Prepare(const BandedView& weights,
   layer_.maximum = tables.maximum();
 
   const int64_t planes = planes_floats_ * (block_parallel_ ? threads_ : 1);
-  staged_ = weights.rows % kStageStride == 0;
+  const int64_t tile_pixels = kRegisters * 16 / weights.band_rows;
+  staged_ = tile_pixels > kPixelsPerSet * CacheSets(weights.rows);
   stage_first_ = planes;
   stage_floats_ = 0;
   if (!staged_) return workspace->Reserve(planes) ? nullptr : kOutOfMemory;
@@ -107,7 +116,7 @@ const char* PlanarConv::Prepare(const BandedView& weights,
   stage_bands_ = static_cast<uint32_t>(Max(1, kStageRows / weights.band_rows));
   const int64_t pitch = int64_t{stage_bands_} * weights.band_rows + 16;
   stage_layer_.output_stride = static_cast<ptrdiff_t>(pitch);
-  stage_floats_ = pitch * kRegisters * 16 / weights.band_rows;
+  stage_floats_ = pitch * tile_pixels;
   return workspace->Reserve(planes + stage_floats_ * threads_) ? nullptr
                                                                : kOutOfMemory;
 }
@@ -184,13 +193,15 @@ const char* PlanarConv::PrepareLayout() {
     phase.plane = row_pitch_ - left;
     row_pitch_ += DivideUp(Max(image, 0) + border, align) * align;
   }
-  // An odd number of cache lines from channel to channel: no two of the
-  // sixteen that are stored together fall onto one set.
   const int64_t stored_rows = (rows - 1) * row_step + halo_rows + 1;
-  channel_stride_ = (DivideUp(stored_rows * row_pitch_, 16) | 1) * 16;
+  // Channels within rows: what a tile reads lies on few pages. Sixteen channels
+  // are stored together: to sets of their own.
+  if (CacheSets(row_pitch_) < 16) row_pitch_ += 16;
+  channel_stride_ = row_pitch_;
+  row_pitch_ *= g.in_c;
   first_ = DivideUp(border, 16) * 16;
   planes_floats_ =
-      DivideUp(first_ + channel_stride_ * g.in_c + 64 + border, 16) * 16;
+      DivideUp(first_ + row_pitch_ * stored_rows + 64 + border, 16) * 16;
   if (planes_floats_ > INT32_MAX / int64_t{sizeof(float)}) {
     return "input too large: one row of it must stay below 2 GiB";
   }
@@ -354,8 +365,8 @@ void PlanarConv::ClearBorders(const Block& block, float* planes) const {
     const Span span = StoredPixels(block, p);
     if (span.from == 0 && span.to == span.count) continue;
     float* out = planes + first_ + phase_[p].plane;
-    for (int c = 0; c < g.in_c; ++c) {
-      for (int r = 0; r < rows; ++r) {
+    for (int r = 0; r < rows; ++r) {
+      for (int c = 0; c < g.in_c; ++c) {
         float* row = out + c * channel_stride_ + r * row_pitch_;
         for (int64_t i = 0; i < span.from; ++i) row[i] = 0.0f;
         for (int64_t i = span.to; i < span.count; ++i) row[i] = 0.0f;
