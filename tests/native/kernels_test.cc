@@ -4,6 +4,7 @@
 // every instruction set this machine supports.
 #include <gtest/gtest.h>
 
+#include <numeric>
 #include <vector>
 
 #include "kernels/band.h"
@@ -218,25 +219,30 @@ TEST(KernelsTest, TransposesEveryShape) {
     const Kernels* kernels = SelectKernels(isa);
     if (kernels->transpose == nullptr) continue;
     for (int channels : {1, 3, 15, 16, 17, 31, 32, 33, 48, 257}) {
-      for (int pixels : {1, 2, 7, 8, 9, 15, 16, 17, 28, 33}) {
+      for (int pixels : {0, 1, 2, 7, 8, 9, 15, 16, 17, 28, 33}) {
         for (int stride : {channels, channels + 5, 512}) {
           if (stride < channels) continue;
-          SCOPED_TRACE(testing::Message() << IsaName(isa) << " " << channels
-                                          << " " << pixels << " " << stride);
-          const int rows = 3, row = pixels * stride + 2;
-          const int out_row = pixels + 1, plane = rows * out_row + 4;
-          std::vector<float> in(rows * row);
-          for (size_t i = 0; i < in.size(); ++i) in[i] = static_cast<float>(i);
-          std::vector<float> out(channels * plane, NAN);
-          kernels->transpose({in.data(), stride, row, rows, pixels, channels,
-                              out.data(), plane, out_row});
-          for (int c = 0; c < channels; ++c) {
-            for (int i = 0; i < plane; ++i) {
-              const int r = i / out_row, p = i % out_row;
-              if (r < rows && p < pixels) {
-                ASSERT_EQ(out[c * plane + i], in[r * row + p * stride + c]);
-              } else {
-                ASSERT_TRUE(std::isnan(out[c * plane + i]));
+          for (int zeros : {0, 1, 7, 8, 31}) {
+            SCOPED_TRACE(testing::Message()
+                         << IsaName(isa) << " " << channels << " " << pixels
+                         << " " << stride << " " << zeros);
+            const int rows = 3, row = pixels * stride + 2;
+            const int out_row = pixels + zeros + 1, plane = rows * out_row + 4;
+            std::vector<float> in(rows * row);
+            std::iota(in.begin(), in.end(), 1.0f);
+            std::vector<float> out(channels * plane, NAN);
+            kernels->transpose({in.data(), stride, row, rows, pixels, zeros,
+                                channels, out.data(), plane, out_row});
+            for (int c = 0; c < channels; ++c) {
+              for (int i = 0; i < plane; ++i) {
+                const int r = i / out_row, p = i % out_row;
+                const float got = out[c * plane + i];
+                if (r < rows && p < pixels + zeros) {
+                  ASSERT_EQ(got,
+                            p < pixels ? in[r * row + p * stride + c] : 0.0f);
+                } else {
+                  ASSERT_TRUE(std::isnan(got));
+                }
               }
             }
           }

@@ -16,17 +16,24 @@ extern const PlanarKernelRow kPlanarAvx512[kPlanarAvx512Count] = {
 
 namespace {
 
-// n <= 16 pixels of all `channels`.
-void TransposePixels(const float* in, ptrdiff_t stride, int n, int channels,
-                     float* out, ptrdiff_t plane) {
+// n <= 16 pixels of all `channels`, and zeros up to pixel `end`.
+void TransposePixels(const float* in, ptrdiff_t stride, int n, int end,
+                     int channels, float* out, ptrdiff_t plane) {
   const int step = n <= 8 ? 32 : 16;  // few pixels: twice as many channels
   for (int c = 0; c < channels; c += step) {
     if (n <= 8) {
-      TransposeBlock<true>(in + c, stride, n, channels - c, out + c * plane,
-                           plane);
+      TransposeBlock<true>(in + c, stride, n, end, channels - c,
+                           out + c * plane, plane);
     } else {
-      TransposeBlock<false>(in + c, stride, n, channels - c, out + c * plane,
-                            plane);
+      TransposeBlock<false>(in + c, stride, n, end, channels - c,
+                            out + c * plane, plane);
+    }
+  }
+  for (int p = n <= 8 ? 8 : 16; p < end; p += 16) {
+    const int left = end - p < 16 ? end - p : 16;
+    const __mmask16 stored = static_cast<__mmask16>((1u << left) - 1);
+    for (int c = 0; c < channels; ++c) {
+      _mm512_mask_storeu_ps(out + c * plane + p, stored, _mm512_setzero_ps());
     }
   }
 }
@@ -39,12 +46,16 @@ void TransposePlanesAvx512(const TransposeJob& job) {
   const ptrdiff_t stride = job.in_stride;
   const ptrdiff_t plane = job.plane_stride;
   for (int r = 0; r < job.rows; ++r) {
-    for (int p = 0; p < job.pixels; p += 16) {
+    int p = 0;
+    do {  // once also where there are only zeros
       const float* in = job.in + r * job.in_row_stride + p * stride;
       float* out = job.out + r * job.out_row_stride + p;
-      const int n = job.pixels - p < 16 ? job.pixels - p : 16;
+      const int left = job.pixels - p;
+      const int n = left < 16 ? left : 16;
+      const int end = left <= 16 ? left + job.zeros : 16;
+      p += 16;
       if (stride % 512 != 0) {
-        TransposePixels(in, stride, n, job.channels, out, plane);
+        TransposePixels(in, stride, n, end, job.channels, out, plane);
         continue;
       }
       // Pixels multiples of 2 KiB apart share one or two sets of the
@@ -56,9 +67,10 @@ void TransposePlanesAvx512(const TransposeJob& job) {
         for (int i = 0; i < n; ++i) {
           CopyAvx512(in + i * stride + c, channels, stage + i * kPitch);
         }
-        TransposePixels(stage, kPitch, n, channels, out + c * plane, plane);
+        TransposePixels(stage, kPitch, n, end, channels, out + c * plane,
+                        plane);
       }
-    }
+    } while (p < job.pixels);
   }
 }
 

@@ -179,9 +179,11 @@ const char* PlanarConv::PrepareLayout() {
   }
   const int64_t align = pixels > 8 ? 16 : 8;
   row_pitch_ = 0;
+  int last = 0;
   for (int p = 0; p < g.stride_w; ++p) {
     Phase& phase = phase_[p];
     if (phase.reach < 0) continue;
+    last = p;
     const int64_t left =
         part_of_row ? 0 : DivideUp(Max(g.pad_left - p, 0), g.stride_w);
     const int64_t count = pixels + phase.reach;
@@ -191,12 +193,17 @@ const char* PlanarConv::PrepareLayout() {
                                           g.stride_w)) -
                           left;
     phase.plane = row_pitch_ - left;
-    row_pitch_ += DivideUp(Max(image, 0) + border, align) * align;
+    phase.begin = row_pitch_;
+    phase.floats = DivideUp(Max(image, 0) + border, align) * align;
+    row_pitch_ += phase.floats;
   }
   const int64_t stored_rows = (rows - 1) * row_step + halo_rows + 1;
   // Channels within rows: what a tile reads lies on few pages. Sixteen channels
   // are stored together: to sets of their own.
-  if (CacheSets(row_pitch_) < 16) row_pitch_ += 16;
+  if (CacheSets(row_pitch_) < 16) {
+    row_pitch_ += 16;
+    phase_[last].floats += 16;
+  }
   channel_stride_ = row_pitch_;
   row_pitch_ *= g.in_c;
   first_ = DivideUp(border, 16) * 16;
@@ -315,6 +322,7 @@ const char* PlanarConv::PrepareBlocks() {
 void PlanarConv::TransposeRows(const Block& block, float* planes, int begin,
                                int end) const {
   const ConvGeometry& g = geometry_;
+  const bool part_of_row = block_pixels_ < g.out_w;
   const int64_t step = pack_rows_ ? g.stride_h : 1;
   int64_t in_y = pack_rows_ ? int64_t{block.y} * step - g.pad_top : block.in_y;
   in_y += begin * step;
@@ -322,10 +330,14 @@ void PlanarConv::TransposeRows(const Block& block, float* planes, int begin,
   const int rows = static_cast<int>(
       Min(end - begin, in_y >= g.in_h ? 0 : DivideUp(g.in_h - in_y, step)));
   if (rows <= 0) return;
+  float* first = planes + first_ + begin * row_pitch_;
+  if (begin == 0 || in_y < step) {  // no row before it ends in its zeros
+    for (int64_t i = 1; i <= first_; ++i) first[-i] = 0.0f;
+  }
   for (int p = 0; p < g.stride_w; ++p) {
     if (phase_[p].reach < 0) continue;
     const Span span = StoredPixels(block, p);
-    if (span.from == span.to) continue;
+    if (part_of_row && span.from == span.to) continue;
     TransposeJob job;
     job.in =
         input_ + (in_y * g.in_w + span.first + span.from * g.stride_w) * g.in_c;
@@ -333,9 +345,10 @@ void PlanarConv::TransposeRows(const Block& block, float* planes, int begin,
     job.in_row_stride = step * g.in_w * g.in_c;
     job.rows = rows;
     job.pixels = static_cast<int>(span.to - span.from);
+    job.zeros =
+        part_of_row ? 0 : static_cast<int>(phase_[p].floats) - job.pixels;
     job.channels = g.in_c;
-    job.out =
-        planes + first_ + begin * row_pitch_ + phase_[p].plane + span.from;
+    job.out = first + phase_[p].begin + (part_of_row ? span.from : 0);
     job.plane_stride = channel_stride_;
     job.out_row_stride = row_pitch_;
     transpose_(job);
@@ -355,10 +368,11 @@ PlanarConv::Span PlanarConv::StoredPixels(const Block& block, int phase) const {
   return span;
 }
 
-// Zeros left and right of the image, in every stored row of a block: the
-// workspace held other data, and the borders move from block to block.
+// Zeros left and right of the image where blocks are parts of rows: the borders
+// move from block to block. (Else the transposition writes them.)
 void PlanarConv::ClearBorders(const Block& block, float* planes) const {
   const ConvGeometry& g = geometry_;
+  if (block_pixels_ >= g.out_w) return;
   const int rows = StoredRows(block);
   for (int p = 0; p < g.stride_w; ++p) {
     if (phase_[p].reach < 0) continue;

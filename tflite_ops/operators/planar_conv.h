@@ -41,6 +41,7 @@ class PlanarConv {
   struct Phase {
     int64_t plane;  // floats from a stored row to this phase's first pixel
     int64_t reach;  // taps reach this many pixels past the output's
+    int64_t begin, floats;  // of a stored row that are this phase's
   };
 
   // A stored row of one phase: pixels [from, to) of `count` come from the

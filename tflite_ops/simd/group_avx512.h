@@ -153,11 +153,12 @@ TFREWPRUNE_VEC void CopyAvx512(const float* from, int count, float* to) {
 }
 
 // One block of a TransposeJob: n <= 16 pixels of 16 channels or, with kWide,
-// n <= 8 pixels of 32. (Masks also where nothing is cut off: GCC 12 would fold
-// plain loads into two shuffles each, which takes half as long again.)
+// n <= 8 pixels of 32; zeros are stored up to pixel `end`. (Masks also where
+// nothing is cut off: GCC 12 would fold plain loads into two shuffles each,
+// which takes half as long again.)
 template <bool kWide>
 TFREWPRUNE_VEC void TransposeBlock(const float* in, ptrdiff_t in_stride, int n,
-                                   int channels, float* out,
+                                   int end, int channels, float* out,
                                    ptrdiff_t out_stride) {
   const auto mask = [](int count) TFREWPRUNE_INLINE {
     return static_cast<__mmask16>(count >= 16  ? 0xffff
@@ -166,15 +167,16 @@ TFREWPRUNE_VEC void TransposeBlock(const float* in, ptrdiff_t in_stride, int n,
   };
   const __mmask16 low = mask(channels);
   const __mmask16 high = mask(channels - 16);
-  const __mmask16 stored = mask(n);
   constexpr int kPixels = kWide ? 8 : 16;
+  const __mmask16 stored = mask(end < kPixels ? end : kPixels);
   Transpose16x16(
       [&](auto i) TFREWPRUNE_INLINE {
-        // Pixels past the end repeat the last one: loaded, never stored.
         constexpr int kPixel = i % kPixels;
-        const float* pixel = in + (kPixel < n ? kPixel : n - 1) * in_stride;
-        return i < kPixels ? _mm512_maskz_loadu_ps(low, pixel)
-                           : _mm512_maskz_loadu_ps(high, pixel + 16);
+        const bool inside = kPixel < n;  // else nothing is loaded
+        const float* pixel = in + (inside ? kPixel : 0) * in_stride;
+        return i < kPixels
+                   ? _mm512_maskz_loadu_ps(inside ? low : 0, pixel)
+                   : _mm512_maskz_loadu_ps(inside ? high : 0, pixel + 16);
       },
       [&](int i, __m512 v) TFREWPRUNE_INLINE {
         float* to = out + i * out_stride;
