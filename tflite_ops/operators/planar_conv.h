@@ -11,6 +11,7 @@
 #include "kernels/planar.h"
 #include "operators/band_tables.h"
 #include "operators/buffer.h"
+#include "operators/planar_layout.h"
 #include "operators/thread_pool.h"
 #include "operators/tiling.h"
 #include "operators/workspace.h"
@@ -31,36 +32,12 @@ class PlanarConv {
   void Invoke(const float* input, float* output);
 
  private:
-  // Output pixels [y, y_end) x [x, x_end), and the input rows under them.
-  struct Block {
-    int y, y_end, x, x_end;
-    int in_y, in_y_end;
+  struct Block : PlanarBlock {
     int tile, tile_end;
   };
-  // Input columns whose index has one remainder by the stride.
-  struct Phase {
-    int64_t plane;  // floats from a stored row to this phase's first pixel
-    int64_t reach;  // taps reach this many pixels past the output's
-    int64_t begin, floats;  // of a stored row that are this phase's
-  };
-
-  // A stored row of one phase: pixels [from, to) of `count` come from the
-  // image, starting with input column `first` + stride * from.
-  struct Span {
-    int64_t first, from, to, count;
-  };
-
-  const char* PrepareLayout();
   const char* PrepareColumns();
   const char* PrepareBlocks();
   bool AddTiles(Block* block);
-  void TransposeRows(const Block& block, float* planes, int begin,
-                     int end) const;
-  void ClearBorders(const Block& block, float* planes) const;
-  Span StoredPixels(const Block& block, int phase) const;
-  int StoredRows(const Block& block) const {
-    return pack_rows_ ? block.y_end - block.y : block.in_y_end - block.in_y;
-  }
   // Of all bands and tiles in the ranges; `worker` picks the stage.
   void RunBands(const float* planes, int tile, int tile_end, uint32_t band,
                 uint32_t band_end, int worker);
@@ -84,14 +61,10 @@ class PlanarConv {
   TileShape shape_[32];
   int shapes_ = 0, unit_ = 1;
 
-  int block_rows_ = 0, block_pixels_ = 0;
-  int64_t row_pitch_ = 0, channel_stride_ = 0, planes_floats_ = 0;
-  int64_t first_ = 0;  // floats before the first stored pixel
+  PlanarLayout layout_;
   int64_t bands_at_once_ = 1;
-  bool pack_rows_ = false;  // only input rows under kernel row 0 are stored
   bool block_parallel_ = false;
   int band_tasks_ = 1, tile_tasks_ = 1;
-  Buffer<Phase> phase_;
   Buffer<uint32_t> start_;
   Buffer<ptrdiff_t> tap_offset_;
   Buffer<Block> block_;

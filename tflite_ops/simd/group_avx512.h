@@ -81,6 +81,27 @@ struct QuadAvx512 {
   }
   TFREWPRUNE_VEC void Store(const Reg (&r)[kRegisters], float* y,
                             ptrdiff_t stride, int pixels) {
+    if constexpr (kFours == 2) {
+      // The eight rows of pixels 0 and 1, then of 2 and 3.
+      const __m512i low = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5,
+                                            9, 13, 17, 21, 25, 29);
+      const __m512i high = _mm512_setr_epi32(2, 6, 10, 14, 18, 22, 26, 30, 3, 7,
+                                             11, 15, 19, 23, 27, 31);
+      const Reg a = _mm512_permutex2var_ps(r[0], low, r[1]);
+      const Reg b = _mm512_permutex2var_ps(r[0], high, r[1]);
+      _mm256_storeu_ps(y, _mm512_castps512_ps256(a));
+      if (pixels > 1) {
+        _mm256_storeu_ps(y + stride, _mm512_maskz_extractf32x8_ps(0xff, a, 1));
+      }
+      if (pixels > 2) {
+        _mm256_storeu_ps(y + 2 * stride, _mm512_castps512_ps256(b));
+      }
+      if (pixels > 3) {
+        _mm256_storeu_ps(y + 3 * stride,
+                         _mm512_maskz_extractf32x8_ps(0xff, b, 1));
+      }
+      return;
+    }
     const __m512i index =
         _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     Unroll<kFours>([&](auto i) TFREWPRUNE_INLINE {
