@@ -59,6 +59,10 @@ PackedDelegate* PackedDelegate::Create(const DelegateOptions& options) {
 void PackedDelegate::Destroy(PackedDelegate* delegate) {
   if (delegate == nullptr) return;
   for (ThreadPool* pool : delegate->pool_) ThreadPool::Destroy(pool);
+  while (GraphWorkspace* workspace = delegate->workspaces_) {
+    delegate->workspaces_ = workspace->next;
+    GraphWorkspace::Release(workspace);
+  }
   pthread_mutex_destroy(&delegate->mutex_);
   free(delegate);
 }
@@ -83,34 +87,39 @@ ThreadPool* PackedDelegate::PoolFor(const tflite::Context* context) {
   return pool;
 }
 
-Workspace* PackedDelegate::AcquireWorkspace(const tflite::Context* graph) {
+void GraphWorkspace::Release(GraphWorkspace* workspace) {
+  if (workspace == nullptr ||
+      __atomic_sub_fetch(&workspace->users, 1, __ATOMIC_ACQ_REL) > 0) {
+    return;
+  }
+  workspace->~GraphWorkspace();
+  free(workspace);
+}
+
+GraphWorkspace* PackedDelegate::AcquireWorkspace(const tflite::Context* graph) {
   pthread_mutex_lock(&mutex_);
-  GraphWorkspace* found = workspaces_;
-  while (found != nullptr && found->graph != graph) found = found->next;
+  GraphWorkspace* found = nullptr;
+  for (GraphWorkspace** link = &workspaces_; *link != nullptr;) {
+    GraphWorkspace* workspace = *link;
+    if (workspace->graph == graph) {
+      found = workspace;
+    } else if (__atomic_load_n(&workspace->users, __ATOMIC_ACQUIRE) == 1) {
+      *link = workspace->next;  // the graph is gone
+      GraphWorkspace::Release(workspace);
+      continue;
+    }
+    link = &workspace->next;
+  }
   if (found == nullptr) {
     void* memory = malloc(sizeof(GraphWorkspace));
     if (memory != nullptr) {
-      found = new (memory) GraphWorkspace{{}, graph, 0, workspaces_};
+      found = new (memory) GraphWorkspace{{}, graph, 1, workspaces_};
       workspaces_ = found;
     }
   }
-  if (found != nullptr) ++found->users;
+  if (found != nullptr) __atomic_fetch_add(&found->users, 1, __ATOMIC_RELAXED);
   pthread_mutex_unlock(&mutex_);
-  return found == nullptr ? nullptr : &found->workspace;
-}
-
-void PackedDelegate::ReleaseWorkspace(Workspace* workspace) {
-  if (workspace == nullptr) return;
-  pthread_mutex_lock(&mutex_);
-  GraphWorkspace** link = &workspaces_;
-  while (&(*link)->workspace != workspace) link = &(*link)->next;
-  GraphWorkspace* found = *link;
-  if (--found->users == 0) {
-    *link = found->next;
-    found->~GraphWorkspace();
-    free(found);
-  }
-  pthread_mutex_unlock(&mutex_);
+  return found;
 }
 
 int PackedDelegate::Trace(NodeRun* runs, int capacity) {

@@ -21,6 +21,18 @@ struct NodeRun {
   int64_t node, begin, end;
 };
 
+// The scratch that all nodes of one graph share: TFLite runs them one after the
+// other. It goes with its last user, a node or the delegate, whichever is freed
+// later.
+struct GraphWorkspace {
+  static void Release(GraphWorkspace* workspace);  // nullptr is fine
+
+  Workspace workspace;
+  const tflite::Context* graph;
+  int users;
+  GraphWorkspace* next;  // of the delegate
+};
+
 class PackedDelegate {
  public:
   // nullptr when memory runs out.
@@ -40,10 +52,8 @@ class PackedDelegate {
   // memory runs out.
   ThreadPool* PoolFor(const tflite::Context* context);
 
-  // The scratch that all nodes of one graph share: TFLite runs them one after
-  // the other. It goes with its last user. nullptr when memory runs out.
-  Workspace* AcquireWorkspace(const tflite::Context* graph);
-  void ReleaseWorkspace(Workspace* workspace);
+  // Adds a user to the graph's scratch. nullptr when memory runs out.
+  GraphWorkspace* AcquireWorkspace(const tflite::Context* graph);
 
   // Nodes claimed so far, in all graphs the delegate was applied to.
   int claimed_nodes() const {
@@ -72,13 +82,6 @@ class PackedDelegate {
   tflite::Status ClaimNodes(tflite::Context* context);
 
   explicit PackedDelegate(const DelegateOptions& options);
-
-  struct GraphWorkspace {
-    Workspace workspace;
-    const tflite::Context* graph;
-    int users;
-    GraphWorkspace* next;
-  };
 
   tflite::Delegate base_;
   DelegateOptions options_;

@@ -24,7 +24,7 @@ class PackedNode {
  public:
   explicit PackedNode(PackedDelegate* delegate) : delegate_(delegate) {}
   ~PackedNode() {
-    delegate_->ReleaseWorkspace(workspace_);
+    GraphWorkspace::Release(workspace_);
     free(payload_copy_);
   }
 
@@ -61,7 +61,7 @@ class PackedNode {
   // Indices, not pointers: TFLite may move its tensors.
   int input_ = -1, payload_ = -1, bias_ = -1, output_ = -1;
   OpOptions options_ = {};
-  Workspace* workspace_ = nullptr;
+  GraphWorkspace* workspace_ = nullptr;
   void* payload_copy_ = nullptr;  // only when the model's is misaligned
   // What the operator was prepared for.
   ThreadPool* pool_ = nullptr;
@@ -263,7 +263,7 @@ Status PackedNode::PrepareConv2D(Context* context, ThreadPool* pool,
   pool_ = nullptr;
   const char* message = operator_.PrepareConv2D(
       geometry, static_cast<Activation>(options_.activation),
-      delegate_->kernels(), pool, workspace_);
+      delegate_->kernels(), pool, &workspace_->workspace);
   if (message != nullptr) {
     char text[kShapeText];
     return Fail(context, "%s. Received: input %s, %u output channels.", message,
@@ -296,7 +296,7 @@ Status PackedNode::PrepareFullyConnected(Context* context, ThreadPool* pool,
   pool_ = nullptr;
   const char* message = operator_.PrepareFullyConnected(
       geometry.batch, static_cast<Activation>(options_.activation),
-      delegate_->kernels(), pool, workspace_);
+      delegate_->kernels(), pool, &workspace_->workspace);
   if (message != nullptr) {
     char text[kShapeText];
     return Fail(context, "%s. Received: input %s, %u outputs.", message,

@@ -13,9 +13,10 @@ namespace tfrewprune {
 class Workspace {
  public:
   // Makes room for at least `count` floats; what it held is lost. False when
-  // memory is out: the room is then what it was.
+  // memory is out: the room is then what it was. Room for nothing has an
+  // address, too.
   bool Reserve(uint64_t count) {
-    if (count <= count_) return true;
+    if (count <= count_ && memory_.get() != nullptr) return true;
     Buffer<float> larger;
     if (!larger.Allocate(count)) return false;
     memory_.Swap(&larger);

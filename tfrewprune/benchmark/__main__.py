@@ -75,7 +75,8 @@ def main(words: list[str] | None = None) -> int:
         console.print(row_table(rows))
     if models:
         console.print(model_table(models))
-    _plot(rows, output, console)
+    if rows:
+        _plot(rows, output, console)
     console.print(
         f"{len(rows)} layers, {len(models)} models in "
         f"{time.perf_counter() - started:.0f} s; results in {output}/",
@@ -88,7 +89,7 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tfrewprune.benchmark",
         description="Times packed layers and models beside LiteRT's dense XNNPACK. "
-        "Without --shapes it measures the whole plan and whole models.",
+        "Without --shapes and --models it measures the whole plan and whole models.",
     )
     parser.add_argument("--output", default="bench-output", help="folder for results")
     parser.add_argument(
@@ -109,7 +110,7 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
         "--models",
         nargs="*",
         choices=MODELS,
-        help=f"whole models; all of {', '.join(MODELS)} without --shapes",
+        help=f"whole models: {', '.join(MODELS)}",
     )
     parser.add_argument(
         "--peers",
@@ -120,13 +121,14 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
         "this interpreter) has them; on the layers of --shapes, or a few of the goals",
     )
     arguments = parser.parse_args(words)
+    arguments.plan = arguments.models is None and not arguments.shapes
     if arguments.models is None:
         arguments.models = () if arguments.shapes else MODELS
     return arguments
 
 
 def _sweeps(arguments: argparse.Namespace) -> tuple[Sweep, ...]:
-    if not arguments.shapes:
+    if arguments.plan:
         return DEFAULT_PLAN
     return tuple(
         Sweep(
@@ -137,7 +139,7 @@ def _sweeps(arguments: argparse.Namespace) -> tuple[Sweep, ...]:
             tuple(arguments.isa),
             tuple(arguments.only),
         )
-        for name in arguments.shapes
+        for name in arguments.shapes or ()
     )
 
 
