@@ -29,7 +29,7 @@ void TransposePixels(const float* in, ptrdiff_t stride, int n, int end,
                             out + c * plane, plane);
     }
   }
-  for (int p = n <= 8 ? 8 : 16; p < end; p += 16) {
+  for (int p = 16; p < end; p += 16) {
     const int left = end - p < 16 ? end - p : 16;
     const __mmask16 stored = static_cast<__mmask16>((1u << left) - 1);
     for (int c = 0; c < channels; ++c) {

@@ -189,7 +189,7 @@ TFREWPRUNE_VEC void TransposeBlock(const float* in, ptrdiff_t in_stride, int n,
   const __mmask16 low = mask(channels);
   const __mmask16 high = mask(channels - 16);
   constexpr int kPixels = kWide ? 8 : 16;
-  const __mmask16 stored = mask(end < kPixels ? end : kPixels);
+  const __mmask16 stored = mask(end);
   Transpose16x16(
       [&](auto i) TFREWPRUNE_INLINE {
         constexpr int kPixel = i % kPixels;
@@ -201,10 +201,17 @@ TFREWPRUNE_VEC void TransposeBlock(const float* in, ptrdiff_t in_stride, int n,
       },
       [&](int i, __m512 v) TFREWPRUNE_INLINE {
         float* to = out + i * out_stride;
-        if (i < channels) _mm512_mask_storeu_ps(to, stored, v);
-        if (kWide && i + 16 < channels) {
-          _mm512_mask_storeu_ps(to + 16 * out_stride - 8,
-                                static_cast<__mmask16>(stored << 8), v);
+        if (!kWide) {
+          if (i < channels) _mm512_mask_storeu_ps(to, stored, v);
+          return;
+        }
+        if (i < channels) {
+          _mm512_mask_storeu_ps(to, stored, _mm512_maskz_mov_ps(0xff, v));
+        }
+        if (i + 16 < channels) {
+          _mm512_mask_storeu_ps(
+              to + 16 * out_stride, stored,
+              _mm512_zextps256_ps512(_mm512_maskz_extractf32x8_ps(0xff, v, 1)));
         }
       });
 }
