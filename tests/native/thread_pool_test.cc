@@ -131,6 +131,16 @@ TEST(ThreadPool, PoolsComeAndGoSideBySide) {
   EXPECT_EQ(wrong, 0);
 }
 
+// A worker that starts while its pool ends must not go to sleep for ever.
+TEST(ThreadPool, PoolsEndWhileTheirWorkersStart) {
+  for (int i = 0; i < 1000; ++i) {
+    ThreadPool* pool = ThreadPool::Create(2 + i % 3);
+    ASSERT_NE(pool, nullptr);
+    for (int pause = i % 64; pause > 0; --pause) sched_yield();
+    ThreadPool::Destroy(pool);
+  }
+}
+
 TEST(ThreadPool, ATaskMayRunTheSamePool) {
   Pool pool = Make(2);
   struct Nested {

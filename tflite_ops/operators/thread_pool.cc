@@ -161,8 +161,11 @@ struct ThreadPool::State {
   }
 
   void Work(int index) {
-    while (!stop.load()) {
+    for (;;) {
+      // First `jobs`, then `stop`: a pool that ends in between changes `jobs`
+      // after `stop`, so that Wait below returns at once.
       const uint32_t seen = jobs.value.load();
+      if (stop.load()) return;
       while (RunOne(index)) {
       }
       if (SpinUntil([&] { return jobs.value.load() != seen; })) continue;
