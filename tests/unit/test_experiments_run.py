@@ -88,6 +88,14 @@ def test_resnet8_recipe_prunes_all_kernels_together_to_a_quarter():
     assert kept["conv2d"] == 432 and kept["dense"] == 640  # both left dense
 
 
+def test_training_longer_needs_the_model_it_goes_on_from(tmp_path):
+    experiment = resnet8.ResNet8(RunLog(tmp_path / "runs"), tmp_path, resnet8.QUICK)
+    with pytest.raises(
+        FileNotFoundError, match="run stage 'train' of reweighted-block"
+    ):
+        experiment.train(resnet8.LONGER, 0, random_images(4))
+
+
 @pytest.fixture
 def stripes(tmp_path, monkeypatch):
     """Images of the shape of MNIST whose class is where a bright stripe lies."""

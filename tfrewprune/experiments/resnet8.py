@@ -9,6 +9,10 @@ flips), epochs, optimizer and learning rates:
 - ``reweighted-block``: :func:`tfrewprune.compress`;
 - ``magnitude-block``: pruned at once by magnitude, then retrained for all epochs.
 
+``reweighted-block-longer`` goes on where ``reweighted-block`` of the same seed ended:
+same masks, more epochs from a new start of the learning rate. It shows what the number
+of epochs costs, and is compared with no other method.
+
 ``pretrained`` is the model as it came. It was trained by its authors on all
 50,000 training images, so its accuracy on our 5,000 validation images, the last
 training ones, is higher than on the test images; they still rank hyper-parameters.
@@ -28,7 +32,8 @@ from tfrewprune.experiments.experiment import Experiment
 from tfrewprune.experiments.tables import Summary
 
 RATE = 4.0
-METHODS = ("pretrained", "dense", "reweighted-block", "magnitude-block")
+LONGER = "reweighted-block-longer"
+METHODS = ("pretrained", "dense", "reweighted-block", "magnitude-block", LONGER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Plan:
     Attributes:
         penalty_epochs: Length of the phase under the penalty.
         retrain_epochs: Length of the phase under the mask.
+        longer_epochs: Epochs under the mask that :data:`LONGER` adds.
         learning_rate: Adam's rate at the start of a phase, falling to 0 as a cosine.
         strength: Penalty strength.
         images: How many training images are used; None for all.
@@ -47,6 +53,7 @@ class Plan:
 
     penalty_epochs: int = 20
     retrain_epochs: int = 40
+    longer_epochs: int = 90
     learning_rate: float = 2e-3
     strength: float = 3e-5
     images: int | None = None
@@ -57,6 +64,7 @@ class Plan:
 QUICK = Plan(
     penalty_epochs=1,
     retrain_epochs=1,
+    longer_epochs=1,
     images=1280,
     evaluation_images=500,
     seconds=0.2,
@@ -127,6 +135,8 @@ class ResNet8(Experiment):
     ) -> tuple[Any, dict]:
         import keras
 
+        if method == LONGER:
+            return self._train_longer(seed, data)
         keras.utils.set_random_seed(seed)
         model, plan = pretrained(), self.plan
         if method == "pretrained":
@@ -152,6 +162,38 @@ class ResNet8(Experiment):
         tfrewprune.masked_retrain(model, chosen, crops, **fit)
         return precision.for_deployment(tfrewprune.strip(model)), {
             "epochs": phases,
+            "recipe": chosen.get_config(),
+        }
+
+    def _train_longer(self, seed: int, data: datasets.ImageData) -> tuple[Any, dict]:
+        import keras
+
+        import tfrewprune
+
+        path = self.path("reweighted-block", seed, ".keras")
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} is not there: run stage 'train' of reweighted-block, seed"
+                f" {seed}, with the same --work folder first."
+            )
+        model = keras.models.load_model(path, compile=False)
+        epochs = self.plan.longer_epochs
+        chosen = dataclasses.replace(
+            recipe("reweighted-block", self.plan, model), retrain_epochs=epochs
+        )
+        keras.utils.set_random_seed(100 + seed)  # other crops than before
+        model = precision.for_training(model)
+        tfrewprune.hard_prune(model, chosen)  # the zeros score least: the same mask
+        self._compile(model, data, epochs)
+        tfrewprune.masked_retrain(
+            model,
+            chosen,
+            training.crops_and_flips(data, 100 + seed),
+            validation_data=(data.x_validation, data.y_validation),
+            verbose=2,
+        )
+        return precision.for_deployment(tfrewprune.strip(model)), {
+            "epochs": {"phase 2, longer": epochs},
             "recipe": chosen.get_config(),
         }
 
