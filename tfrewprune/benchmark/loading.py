@@ -267,7 +267,7 @@ def _knows_memory() -> bool:
 
 
 def _load_once(path: str | os.PathLike[str], threads: int, packed: bool) -> Cost:
-    command = [sys.executable, "-m", "tfrewprune.benchmark.load", os.fspath(path)]
+    command = [sys.executable, "-m", "tfrewprune.benchmark.load_once", os.fspath(path)]
     command += ["--threads", str(threads)] + (["--packed"] if packed else [])
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
