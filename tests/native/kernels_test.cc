@@ -52,6 +52,19 @@ struct Bands {
     return std::min(kMaximum, std::max(kMinimum, static_cast<float>(sum)));
   }
 
+  // What the two families' layers have in common.
+  template <class T>
+  T Layer() const {
+    T layer = {};
+    layer.value = value.data();
+    layer.bias = bias.data();
+    layer.row = row.data();
+    layer.full_run = full_run.data();
+    layer.minimum = kMinimum;
+    layer.maximum = kMaximum;
+    return layer;
+  }
+
   static constexpr int kReach = 50;
   static constexpr int kInput = 6000;
   static constexpr float kMinimum = -1.5f, kMaximum = 1.25f;
@@ -62,6 +75,31 @@ struct Bands {
   std::vector<float> value, bias, input;
   std::vector<uint8_t> full_run;
 };
+
+// Every used lane of both bands at the first `pixels` of every segment of `y`
+// is what `expected(band, lane, segment, pixel)` says, and nothing else is
+// written.
+template <class Function>
+void CheckPixels(const Bands& b, const std::vector<Segment>& segments,
+                 int pixels, int output_pixel, const std::vector<float>& y,
+                 float tolerance, Function expected) {
+  size_t written = 0;
+  for (const Segment& segment : segments) {
+    for (int p = 0; p < pixels; ++p) {
+      for (int band = 0; band < 2; ++band) {
+        for (int lane = 0; lane < b.height; ++lane) {
+          const int row = b.row[band * b.height + lane];
+          if (row < 0) continue;
+          ++written;
+          ASSERT_NEAR(y[segment.output + p * output_pixel + row],
+                      expected(band, lane, segment, p), tolerance);
+        }
+      }
+    }
+  }
+  for (float v : y) written -= !std::isnan(v);
+  ASSERT_EQ(written, 0u) << "wrote where it must not";
+}
 
 constexpr int kKept[] = {0, 1, 2, 7, 64};
 
@@ -78,17 +116,11 @@ TEST(KernelsTest, BandTilesComputeTheirFormula) {
                      << kept);
         Bands b(entry.band_rows, kept, i * 100 + segments);
         const int pixel = 3, output_pixel = 2 * b.height + 5;
-        BandLayer layer = {};
-        layer.value = b.value.data();
+        BandLayer layer = b.Layer<BandLayer>();
+        layer.output_stride = output_pixel;
         layer.band_start = b.start.data();
         layer.offset = b.offset.data();
-        layer.bias = b.bias.data();
-        layer.row = b.row.data();
-        layer.full_run = b.full_run.data();
         layer.pixel_stride = pixel * sizeof(float);
-        layer.output_stride = output_pixel;
-        layer.minimum = Bands::kMinimum;
-        layer.maximum = Bands::kMaximum;
         std::vector<Segment> segment;
         for (int g = 0; g < segments; ++g) {
           // Uneven distances: every segment has a base of its own.
@@ -97,25 +129,12 @@ TEST(KernelsTest, BandTilesComputeTheirFormula) {
         std::vector<float> y(size_t(segments) * output_pixel * 40, NAN);
         entry.kernel[segments - 1](layer, 0, 2, b.input.data(), y.data(),
                                    segment.data());
-        size_t written = 0;
-        for (int g = 0; g < segments; ++g) {
-          for (int p = 0; p < entry.length; ++p) {
-            for (int band = 0; band < 2; ++band) {
-              for (int lane = 0; lane < b.height; ++lane) {
-                const int row = b.row[band * b.height + lane];
-                if (row < 0) continue;
-                ++written;
-                ASSERT_NEAR(
-                    y[segment[g].output + p * output_pixel + row],
-                    b.Expected(band, lane, b.start[band], b.start[band + 1],
-                               segment[g].input + p * pixel),
-                    Tolerance(kept + 1));
-              }
-            }
-          }
-        }
-        for (float v : y) written -= !std::isnan(v);
-        ASSERT_EQ(written, 0u) << "wrote where it must not";
+        ASSERT_NO_FATAL_FAILURE(CheckPixels(
+            b, segment, entry.length, output_pixel, y, Tolerance(kept + 1),
+            [&](int band, int lane, const Segment& from, int p) {
+              return b.Expected(band, lane, b.start[band], b.start[band + 1],
+                                from.input + p * pixel);
+            }));
       }
     }
   }
@@ -155,20 +174,14 @@ TEST(KernelsTest, PlanarTilesComputeTheirFormula) {
             start.push_back(b.start[band] + part);
           }
         }
-        PlanarLayer layer = {};
-        layer.value = b.value.data();
+        PlanarLayer layer = b.Layer<PlanarLayer>();
+        layer.output_stride = output_pixel;
         layer.start = start.data();
         layer.start_stride = 4;
         layer.column = b.column16.data();
         layer.channel_stride = kStride * sizeof(float);
         layer.tap_scale = TapScale(kChannels);
         layer.tap_offset = tap_offset;
-        layer.bias = b.bias.data();
-        layer.row = b.row.data();
-        layer.full_run = b.full_run.data();
-        layer.output_stride = output_pixel;
-        layer.minimum = Bands::kMinimum;
-        layer.maximum = Bands::kMaximum;
         const int pixels = (entry.length - 1) * entry.unit + last;
         std::vector<Segment> segment;
         for (int g = 0; g < segments; ++g) {
@@ -179,25 +192,12 @@ TEST(KernelsTest, PlanarTilesComputeTheirFormula) {
           std::vector<float> y(size_t(segments) * output_pixel * 130, NAN);
           entry.kernel[segments - 1](layer, 0, 2, tap, tap_end, last,
                                      b.input.data(), y.data(), segment.data());
-          size_t written = 0;
-          for (int g = 0; g < segments; ++g) {
-            for (int p = 0; p < pixels; ++p) {
-              for (int band = 0; band < 2; ++band) {
-                for (int lane = 0; lane < b.height; ++lane) {
-                  const int row = b.row[band * b.height + lane];
-                  if (row < 0) continue;
-                  ++written;
-                  ASSERT_NEAR(y[segment[g].output + p * output_pixel + row],
-                              b.Expected(band, lane, start[band * 4 + tap],
-                                         start[band * 4 + tap_end],
-                                         segment[g].input + p),
-                              Tolerance(kept + 1));
-                }
-              }
-            }
-          }
-          for (float v : y) written -= !std::isnan(v);
-          ASSERT_EQ(written, 0u) << "wrote where it must not";
+          ASSERT_NO_FATAL_FAILURE(CheckPixels(
+              b, segment, pixels, output_pixel, y, Tolerance(kept + 1),
+              [&](int band, int lane, const Segment& from, int p) {
+                return b.Expected(band, lane, start[band * 4 + tap],
+                                  start[band * 4 + tap_end], from.input + p);
+              }));
         }
       }
     }
@@ -262,17 +262,11 @@ TEST(KernelsTest, GemvComputesItsFormula) {
                      << IsaName(isa) << " R " << entry.band_rows << " index "
                      << entry.index_bytes << " kept " << kept);
         Bands b(entry.band_rows, kept, kept);
-        GemvLayer layer = {};
-        layer.value = b.value.data();
+        GemvLayer layer = b.Layer<GemvLayer>();
         layer.band_start = b.start.data();
         layer.column = entry.index_bytes == 2
                            ? static_cast<const void*>(b.column16.data())
                            : b.column.data();
-        layer.bias = b.bias.data();
-        layer.row = b.row.data();
-        layer.full_run = b.full_run.data();
-        layer.minimum = Bands::kMinimum;
-        layer.maximum = Bands::kMaximum;
         std::vector<float> y(2 * b.height + 5, NAN);
         entry.kernel(layer, 0, 2, b.input.data(), y.data());
         size_t written = 0;
