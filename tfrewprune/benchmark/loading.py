@@ -23,6 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from tfrewprune.benchmark.model_arguments import model_parser, parse_models
 from tfrewprune.converter import unpack
 from tfrewprune.converter.flatbuffer import read_model
 
@@ -242,24 +243,12 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _parse(words: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tfrewprune.benchmark.loading",
-        description="Load time and memory of packed models beside their dense form.",
+    parser = model_parser(
+        "loading", "Load time and memory of packed models beside their dense form."
     )
-    parser.add_argument("packed", nargs="*", help="packed .tflite files")
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        default=(),
-        help="pruned keras.applications: resnet50, vgg16, mobilenet_v2",
-    )
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7, help="processes of each form")
     parser.add_argument("--output", help="file that JSON lines are added to")
-    arguments = parser.parse_args(words)
-    if not arguments.packed and not arguments.models:
-        parser.error("nothing to load: name packed files or --models")
-    return arguments
+    return parse_models(parser, words, "load")
 
 
 def _knows_memory() -> bool:

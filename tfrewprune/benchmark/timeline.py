@@ -8,7 +8,6 @@ Unlike `profile`, which times layers by themselves, this sees cold caches and wh
 between the packed layers: LiteRT's own operators.
 """
 
-import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tfrewprune.benchmark.compare import random_inputs, run_once
+from tfrewprune.benchmark.model_arguments import model_parser, parse_models
 from tfrewprune.converter.detect import operator_name
 from tfrewprune.converter.flatbuffer import read_model
 from tfrewprune.inspection import inspect_model
@@ -158,22 +158,9 @@ def step_table(steps: Iterable[Step], title: str = "") -> Table:
 
 def main(words: list[str] | None = None) -> int:
     """Prints the tables of the models on the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tfrewprune.benchmark.timeline",
-        description="Where the time of a packed model goes.",
-    )
-    parser.add_argument("packed", nargs="*", help="packed .tflite files")
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        default=(),
-        help="pruned keras.applications: resnet50, vgg16, mobilenet_v2",
-    )
-    parser.add_argument("--threads", type=int, default=1)
+    parser = model_parser("timeline", "Where the time of a packed model goes.")
     parser.add_argument("--isa", help="avx512, avx2, ...")
-    arguments = parser.parse_args(words)
-    if not arguments.packed and not arguments.models:
-        parser.error("nothing to run: name packed files or --models")
+    arguments = parse_models(parser, words, "run")
     contents = [(path, Path(path).read_bytes()) for path in arguments.packed]
     if arguments.models:
         from tfrewprune.benchmark.models import packed_model

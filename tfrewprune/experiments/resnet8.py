@@ -157,18 +157,13 @@ class ResNet8(Experiment):
         if chosen.method.penalized:
             self._compile(model, data, chosen.reweighted_epochs)
             tfrewprune.reweighted_train(model, chosen, crops, **fit)
-        tfrewprune.hard_prune(model, chosen)
-        self._compile(model, data, chosen.retrain_epochs)
-        tfrewprune.masked_retrain(model, chosen, crops, **fit)
-        return precision.for_deployment(tfrewprune.strip(model)), {
+        return self._prune_and_retrain(model, chosen, crops, data), {
             "epochs": phases,
             "recipe": chosen.get_config(),
         }
 
     def _train_longer(self, seed: int, data: datasets.ImageData) -> tuple[Any, dict]:
         import keras
-
-        import tfrewprune
 
         path = self.path("reweighted-block", seed, ".keras")
         if not path.exists():
@@ -183,19 +178,23 @@ class ResNet8(Experiment):
         )
         keras.utils.set_random_seed(100 + seed)  # other crops than before
         model = precision.for_training(model)
-        tfrewprune.hard_prune(model, chosen)  # the zeros score least: the same mask
-        self._compile(model, data, epochs)
-        tfrewprune.masked_retrain(
-            model,
-            chosen,
-            training.crops_and_flips(data, 100 + seed),
-            validation_data=(data.x_validation, data.y_validation),
-            verbose=2,
-        )
-        return precision.for_deployment(tfrewprune.strip(model)), {
+        crops = training.crops_and_flips(data, 100 + seed)
+        # The zeros score least: it is the same mask again.
+        return self._prune_and_retrain(model, chosen, crops, data), {
             "epochs": {"phase 2, longer": epochs},
             "recipe": chosen.get_config(),
         }
+
+    def _prune_and_retrain(self, model, chosen, crops, data: datasets.ImageData):
+        import tfrewprune
+
+        tfrewprune.hard_prune(model, chosen)
+        self._compile(model, data, chosen.retrain_epochs)
+        validation = (data.x_validation, data.y_validation)
+        tfrewprune.masked_retrain(
+            model, chosen, crops, validation_data=validation, verbose=2
+        )
+        return precision.for_deployment(tfrewprune.strip(model))
 
     def _compile(self, model, data: datasets.ImageData, epochs: int) -> None:
         rate = self.plan.learning_rate
