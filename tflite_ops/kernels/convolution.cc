@@ -5,6 +5,27 @@
 
 namespace tfrewprune {
 
+const char* CheckPositive(const ConvGeometry& g) {
+  if (g.batch < 0 || g.in_h < 1 || g.in_w < 1 || g.in_c < 1 || g.out_h < 0 ||
+      g.out_w < 0 || g.kernel_h < 1 || g.kernel_w < 1 || g.stride_h < 1 ||
+      g.stride_w < 1 || g.dilation_h < 1 || g.dilation_w < 1 || g.pad_top < 0 ||
+      g.pad_left < 0) {
+    return "invalid convolution geometry: sizes, strides and dilations must "
+           "be positive";
+  }
+  return nullptr;
+}
+
+const char* CheckImages(const ConvGeometry& g, uint32_t rows) {
+  constexpr double kMaxImage = (1u << 31) / sizeof(float);
+  if (double(g.in_h) * g.in_w * g.in_c > kMaxImage ||
+      double(g.out_h) * g.out_w * rows > kMaxImage) {
+    return "image too large: input and output of one image must stay below "
+           "2 GiB each";
+  }
+  return nullptr;
+}
+
 void ActivationRange(Activation activation, float* minimum, float* maximum) {
   *minimum = -INFINITY;
   *maximum = INFINITY;

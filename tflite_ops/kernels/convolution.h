@@ -20,6 +20,13 @@ struct ConvGeometry {
   int pad_top, pad_left;
 };
 
+// nullptr, or why there is no such convolution.
+const char* CheckPositive(const ConvGeometry& geometry);
+
+// nullptr, or why an image is too large for offsets of 32 bits; `rows` output
+// channels.
+const char* CheckImages(const ConvGeometry& geometry, uint32_t rows);
+
 // TFLite's TfLiteFusedActivation.
 enum class Activation : int32_t {
   kNone = 0,

@@ -6,28 +6,14 @@
 namespace tfrewprune {
 namespace {
 
-constexpr double kMaxImage = (1u << 31) / sizeof(float);
-
 const char* CheckGeometry(const IrregularView& weights, const ConvGeometry& g) {
-  if (g.batch < 0 || g.in_h < 1 || g.in_w < 1 || g.in_c < 1 || g.out_h < 0 ||
-      g.out_w < 0 || g.kernel_h < 1 || g.kernel_w < 1 || g.stride_h < 1 ||
-      g.stride_w < 1 || g.dilation_h < 1 || g.dilation_w < 1 || g.pad_top < 0 ||
-      g.pad_left < 0) {
-    return "invalid convolution geometry: sizes, strides and dilations must "
-           "be positive";
-  }
+  if (const char* error = CheckPositive(g)) return error;
   if (uint64_t(g.kernel_h) * g.kernel_w != weights.taps ||
       uint64_t(g.in_c) * weights.taps != weights.columns) {
     return "payload does not fit the convolution: its taps must be kernel "
            "height x kernel width, its columns taps x input channels";
   }
-  // Lane offsets are 32-bit.
-  if (double(g.in_h) * g.in_w * g.in_c > kMaxImage ||
-      double(g.out_h) * g.out_w * weights.rows > kMaxImage) {
-    return "image too large: input and output of one image must stay below "
-           "2 GiB each";
-  }
-  return nullptr;
+  return CheckImages(g, weights.rows);
 }
 
 // Marks the input pixels that some tap of some output pixel reads.
