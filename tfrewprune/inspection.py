@@ -55,6 +55,7 @@ class LayerRecord:
         macs: Multiply-adds of the dense layer, for a batch of one where the batch is
             unknown; None when another dimension is unknown.
         packed: Whether the layer is packed in this file.
+        adds: Whether the packed layer took over the ADD behind it.
         reason: Why `convert` leaves it dense; None when it is or would be packed.
         predicted_dense_us: Predicted microseconds of the dense layer on one thread.
         predicted_packed_us: Predicted microseconds of the packed layer.
@@ -73,6 +74,7 @@ class LayerRecord:
     bytes_packed: int | None = None
     macs: int | None = None
     packed: bool = False
+    adds: bool = False
     reason: str | None = None
     predicted_dense_us: float | None = None
     predicted_packed_us: float | None = None
@@ -145,7 +147,10 @@ def _dense_record(
 def _packed_record(model: Model, layer: Layer) -> LayerRecord:
     op = "FULLY_CONNECTED" if layer.op == FULLY_CONNECTED else "CONV_2D"
     start = LayerRecord(
-        *(layer.subgraph, layer.operator, layer.name, op, ()), weights=0, packed=True
+        *(layer.subgraph, layer.operator, layer.name, op, ()),
+        weights=0,
+        packed=True,
+        adds=layer.residual is not None,
     )
     if layer.reason is not None:
         return _with(start, reason=layer.reason)

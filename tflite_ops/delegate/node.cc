@@ -36,6 +36,7 @@ class PackedNode {
   Status ReadGraph(Context* context, int node_index);
   Status ReadPayload(Context* context);
   Status CheckBias(Context* context);
+  Status CheckResidual(Context* context, const Shape& output);
   Status PrepareConv2D(Context* context, ThreadPool* pool, Shape* output);
   Status PrepareFullyConnected(Context* context, ThreadPool* pool,
                                Shape* output);
@@ -59,7 +60,7 @@ class PackedNode {
   bool prepared_ = false;  // the operator fits the present shapes
   int node_index_ = -1;
   // Indices, not pointers: TFLite may move its tensors.
-  int input_ = -1, payload_ = -1, bias_ = -1, output_ = -1;
+  int input_ = -1, payload_ = -1, bias_ = -1, residual_ = -1, output_ = -1;
   OpOptions options_ = {};
   GraphWorkspace* workspace_ = nullptr;
   void* payload_copy_ = nullptr;  // only when the model's is misaligned
@@ -107,11 +108,13 @@ Status PackedNode::ReadGraph(Context* context, int node_index) {
                           : OpKind::kFullyConnected;
   options_.kind = kind;
   const int inputs = node->inputs->size;
-  if ((inputs != 2 && inputs != 3) || node->outputs->size != 1) {
-    return Fail(context,
-                "expected the inputs activation, payload and, optionally, bias "
-                "and 1 output. Received: %d inputs and %d outputs.",
-                inputs, node->outputs->size);
+  const int most = kind == OpKind::kConv2D ? 4 : 3;
+  if (inputs < 2 || inputs > most || node->outputs->size != 1) {
+    return Fail(
+        context,
+        "expected the inputs activation, payload and, optionally, bias%s "
+        "and 1 output. Received: %d inputs and %d outputs.",
+        most == 4 ? " and residual" : "", inputs, node->outputs->size);
   }
   const int last = static_cast<int>(context->tensors_size) - 1;
   for (int i = 0; i < inputs; ++i) {
@@ -131,7 +134,8 @@ Status PackedNode::ReadGraph(Context* context, int node_index) {
   }
   input_ = node->inputs->data[0];
   payload_ = node->inputs->data[1];
-  bias_ = inputs == 3 ? node->inputs->data[2] : tflite::kOptionalTensor;
+  bias_ = inputs > 2 ? node->inputs->data[2] : tflite::kOptionalTensor;
+  residual_ = inputs > 3 ? node->inputs->data[3] : tflite::kOptionalTensor;
   output_ = node->outputs->data[0];
   OptionError error;
   const int size = node->custom_initial_data_size;
@@ -220,6 +224,21 @@ Status PackedNode::CheckBias(Context* context) {
   return tflite::kOk;
 }
 
+Status PackedNode::CheckResidual(Context* context, const Shape& output) {
+  const Tensor* residual = tensor(context, residual_);
+  if (residual == nullptr) return tflite::kOk;
+  const Shape shape = ShapeOf(*residual);
+  if (residual->type != tflite::kFloat32 || !shape.Same(output)) {
+    char expected[kShapeText], received[kShapeText];
+    return Fail(context,
+                "the residual must be float32 (type %d) and shaped as the "
+                "output, %s. Received: type %d, shape %s.",
+                tflite::kFloat32, output.Print(expected), residual->type,
+                shape.Print(received));
+  }
+  return tflite::kOk;
+}
+
 Status PackedNode::Prepare(Context* context) {
   if (!valid_) {
     return Fail(context, "the node was refused when it was initialised.");
@@ -241,6 +260,7 @@ Status PackedNode::Prepare(Context* context) {
                             ? PrepareConv2D(context, pool, &output)
                             : PrepareFullyConnected(context, pool, &output);
   if (status != tflite::kOk) return status;
+  if (CheckResidual(context, output) != tflite::kOk) return tflite::kError;
   input_bytes_ = ShapeOf(input).elements() * sizeof(float);
   output_bytes_ = output.elements() * sizeof(float);
   prepared_ = true;
@@ -263,7 +283,8 @@ Status PackedNode::PrepareConv2D(Context* context, ThreadPool* pool,
   pool_ = nullptr;
   const char* message = operator_.PrepareConv2D(
       geometry, static_cast<Activation>(options_.activation),
-      delegate_->kernels(), pool, &workspace_->workspace);
+      delegate_->kernels(), pool, &workspace_->workspace,
+      residual_ != tflite::kOptionalTensor);
   if (message != nullptr) {
     char text[kShapeText];
     return Fail(context, "%s. Received: input %s, %u output channels.", message,
@@ -326,10 +347,12 @@ Status PackedNode::Invoke(Context* context) {
   const Tensor& input = context->tensors[input_];
   const Tensor& output = context->tensors[output_];
   const Tensor* bias = tensor(context, bias_);
+  const Tensor* residual = tensor(context, residual_);
   // A tensor of another size than Prepare saw would be read past its end.
   if (!prepared_ || input.bytes != input_bytes_ ||
       output.bytes != output_bytes_ ||
-      (bias != nullptr && bias->bytes != operator_.rows() * sizeof(float))) {
+      (bias != nullptr && bias->bytes != operator_.rows() * sizeof(float)) ||
+      (residual != nullptr && residual->bytes != output_bytes_)) {
     return Fail(context,
                 "tensors changed since they were allocated: expected %zu input "
                 "and %zu output bytes. Received: %zu and %zu.",
@@ -337,12 +360,14 @@ Status PackedNode::Invoke(Context* context) {
   }
   if (output_bytes_ == 0) return tflite::kOk;
   const float* bias_values = bias == nullptr ? nullptr : bias->data.f;
+  const float* addend = residual == nullptr ? nullptr : residual->data.f;
   if (input.data.f == nullptr || output.data.f == nullptr ||
-      (bias != nullptr && bias_values == nullptr)) {
+      (bias != nullptr && bias_values == nullptr) ||
+      (residual != nullptr && addend == nullptr)) {
     return Fail(context, "a tensor has no memory; allocate tensors first.");
   }
   const int64_t begin = delegate_->BeginRun();
-  operator_.Invoke(input.data.f, bias_values, output.data.f);
+  operator_.Invoke(input.data.f, bias_values, addend, output.data.f);
   delegate_->EndRun(node_index_, begin);
   return tflite::kOk;
 }

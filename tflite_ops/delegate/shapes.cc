@@ -26,6 +26,14 @@ Axis ConvolveAxis(int64_t in, int64_t kernel, int64_t stride, int64_t dilation,
 
 }  // namespace
 
+bool Shape::Same(const Shape& other) const {
+  if (rank != other.rank || rank > kMaxRank) return false;
+  for (int i = 0; i < rank; ++i) {
+    if (dims[i] != other.dims[i]) return false;
+  }
+  return true;
+}
+
 int64_t Shape::elements() const {
   int64_t product = 1;
   bool zero = false;

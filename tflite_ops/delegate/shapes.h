@@ -23,6 +23,7 @@ struct Shape {
   // Product of the dims; -1 when one is negative or the product exceeds
   // INT32_MAX, the most elements an operator takes.
   int64_t elements() const;
+  bool Same(const Shape& other) const;
   // "[1, 28, 28, 3]" into `text`, which has kShapeText bytes; returns it.
   const char* Print(char* text) const;
 };

@@ -91,6 +91,10 @@ struct TransposeJob {
 };
 using TransposeKernel = void (*)(const TransposeJob& job);
 
+// y[i] = clamp(y[i] + residual[i]) for i < count.
+using AddKernel = void (*)(const float* residual, int64_t count, float minimum,
+                           float maximum, float* y);
+
 // Everything one instruction set offers; `isa` kReference has no kernels.
 struct Kernels {
   Isa isa;
@@ -102,6 +106,7 @@ struct Kernels {
   const PlanarKernelRow* planar;  // kernels/planar.h
   int planar_count;               // 0: this instruction set has none
   TransposeKernel transpose;
+  AddKernel add;
 };
 
 }  // namespace tfrewprune

@@ -2,7 +2,7 @@
 #include "simd/vec_avx2.h"
 #define TFREWPRUNE_KERNELS_AVX2
 #define TFREWPRUNE_ISA_VALUE Isa::kAvx2
-#define TFREWPRUNE_ISA_LANES 8
+#define TFREWPRUNE_ISA_VECTOR F32x8Avx2
 #define TFREWPRUNE_PLANAR_TABLE nullptr, 0, nullptr
 #include "kernels/instantiate.h"
 

@@ -3,7 +3,7 @@
 #include "simd/vec_avx512.h"
 #define TFREWPRUNE_KERNELS_AVX512
 #define TFREWPRUNE_ISA_VALUE Isa::kAvx512
-#define TFREWPRUNE_ISA_LANES 16
+#define TFREWPRUNE_ISA_VECTOR F32x16Avx512
 #define TFREWPRUNE_PLANAR_TABLE \
   kPlanarAvx512, kPlanarAvx512Count, &TransposePlanesAvx512
 #include "kernels/instantiate.h"

@@ -113,6 +113,23 @@ struct BandTiles<V, kVecs, kPasses, kLength,
       BandTile<V, kVecs, kPasses, kLength, kIndex + 1>...};
 };
 
+// The contract of AddKernel.
+template <class V>
+void AddResidual(const float* residual, int64_t count, float minimum,
+                 float maximum, float* y) {
+  const auto lo = V::Set(minimum);
+  const auto hi = V::Set(maximum);
+  int64_t i = 0;
+  for (; i + V::kLanes <= count; i += V::kLanes) {
+    V::Store(y + i,
+             V::Clamp(lo, hi, V::Add(V::Load(y + i), V::Load(residual + i))));
+  }
+  for (; i < count; ++i) {  // NaN stays NaN
+    const float sum = y[i] + residual[i];
+    y[i] = sum < minimum ? minimum : sum > maximum ? maximum : sum;
+  }
+}
+
 // Several columns at a time, so that the chain of dependent FMAs does not
 // bound the speed.
 template <class V, int kVecs, int kChains, class Index>

@@ -2,7 +2,7 @@
 #include "simd/vec_neon.h"
 #define TFREWPRUNE_KERNELS_NEON
 #define TFREWPRUNE_ISA_VALUE Isa::kNeon
-#define TFREWPRUNE_ISA_LANES 4
+#define TFREWPRUNE_ISA_VECTOR F32x4Neon
 #define TFREWPRUNE_PLANAR_TABLE nullptr, 0, nullptr
 #include "kernels/instantiate.h"
 

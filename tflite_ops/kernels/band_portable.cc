@@ -2,7 +2,7 @@
 #include "simd/vec_portable.h"
 #define TFREWPRUNE_KERNELS_PORTABLE
 #define TFREWPRUNE_ISA_VALUE Isa::kPortable
-#define TFREWPRUNE_ISA_LANES 4
+#define TFREWPRUNE_ISA_VECTOR F32x4Portable
 #define TFREWPRUNE_PLANAR_TABLE nullptr, 0, nullptr
 #include "kernels/instantiate.h"
 

@@ -2,7 +2,8 @@
 //
 // Turns kernels.inc into the table of one instruction set. Included by
 // band_<isa>.cc after its vectors, its TFREWPRUNE_KERNELS_<ISA> and
-// TFREWPRUNE_TABLE (function name, Isa, lanes).
+// TFREWPRUNE_ISA_VALUE (Isa), TFREWPRUNE_ISA_VECTOR (its widest vector) and
+// TFREWPRUNE_PLANAR_TABLE.
 #include "kernels/band_generic.h"
 #include "kernels/select.h"
 
@@ -32,12 +33,13 @@ constexpr GemvKernelRow kGemv[] = {
 
 constexpr Kernels kKernels = {
     TFREWPRUNE_ISA_VALUE,
-    TFREWPRUNE_ISA_LANES,
+    TFREWPRUNE_ISA_VECTOR::kLanes,
     kBand,
     sizeof(kBand) / sizeof(kBand[0]),
     kGemv,
     sizeof(kGemv) / sizeof(kGemv[0]),
     TFREWPRUNE_PLANAR_TABLE,
+    AddResidual<TFREWPRUNE_ISA_VECTOR>,
 };
 
 }  // namespace

@@ -49,4 +49,13 @@ void ReferenceConv2D(const BandedView& weights, const ConvGeometry& g,
   Activate(activation, output, pixels * weights.rows);
 }
 
+void ReferenceAdd(const float* residual, int64_t count, float minimum,
+                  float maximum, float* y) {
+  for (int64_t i = 0; i < count; ++i) {  // NaN stays NaN
+    y[i] += residual[i];
+    if (y[i] < minimum) y[i] = minimum;
+    if (y[i] > maximum) y[i] = maximum;
+  }
+}
+
 }  // namespace tfrewprune

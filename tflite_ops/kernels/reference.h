@@ -17,6 +17,10 @@ void ReferenceConv2D(const BandedView& weights, const ConvGeometry& geometry,
                      Activation activation, const float* input,
                      const float* bias, float* output);
 
+// The contract of AddKernel (kernels/band.h).
+void ReferenceAdd(const float* residual, int64_t count, float minimum,
+                  float maximum, float* y);
+
 }  // namespace tfrewprune
 
 #endif  // TFREWPRUNE_KERNELS_REFERENCE_H_

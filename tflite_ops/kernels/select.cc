@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/select.h"
 
+#include "kernels/reference.h"
+
 namespace tfrewprune {
 namespace {
 
-constexpr Kernels kReferenceKernels = {
-    Isa::kReference, 1, nullptr, 0, nullptr, 0, nullptr, 0, nullptr};
+constexpr Kernels kReferenceKernels = {Isa::kReference, 1,           nullptr, 0,
+                                       nullptr,         0,           nullptr, 0,
+                                       nullptr,         ReferenceAdd};
 
 }  // namespace
 

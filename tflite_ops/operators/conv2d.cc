@@ -20,15 +20,18 @@ const char* CheckGeometry(const BandedView& weights, const ConvGeometry& g) {
 const char* Conv2D::Prepare(const BandedView& weights,
                             const ConvGeometry& geometry, Activation activation,
                             const Kernels* kernels, ThreadPool* pool,
-                            Workspace* workspace) {
+                            Workspace* workspace, bool sums) {
   weights_ = weights;
   geometry_ = geometry;
   activation_ = activation;
   kernels_ = kernels;
   const ConvGeometry& g = geometry_;
   if (const char* error = CheckGeometry(weights, g)) return error;
+  residual_.add = kernels->add;
+  ActivationRange(activation, &residual_.minimum, &residual_.maximum);
   if (kernels->isa == Isa::kReference) return nullptr;
-  if (const char* error = tables_.Prepare(weights, activation)) return error;
+  const Activation in_kernels = sums ? Activation::kNone : activation;
+  if (const char* error = tables_.Prepare(weights, in_kernels)) return error;
 
   if (workspace == nullptr) workspace = &own_workspace_;
   planar_ = PlanarConv::Supports(*kernels, weights);
@@ -38,22 +41,25 @@ const char* Conv2D::Prepare(const BandedView& weights,
                                         workspace);
 }
 
-void Conv2D::Invoke(const float* input, const float* bias, float* output) {
+void Conv2D::Invoke(const float* input, const float* bias, float* output,
+                    const float* residual) {
+  const int64_t count = int64_t{geometry_.batch} * geometry_.out_h *
+                        geometry_.out_w * weights_.rows;
+  residual_.values = residual;
   if (kernels_->isa == Isa::kReference) {
-    ReferenceConv2D(weights_, geometry_, activation_, input, bias, output);
+    ReferenceConv2D(weights_, geometry_, Activation::kNone, input, bias,
+                    output);
+    residual_.Complete(0, count, output);
+    Activate(activation_, output, count);
     return;
   }
   tables_.PackBias(bias);
   if (planar_) {
-    planar_conv_.Invoke(input, output);
+    planar_conv_.Invoke(input, output, residual_);
   } else {
-    direct_conv_.Invoke(input, output);
+    direct_conv_.Invoke(input, output, residual_);
   }
-  if (NeedsPostPass(activation_)) {
-    Activate(activation_, output,
-             int64_t{geometry_.batch} * geometry_.out_h * geometry_.out_w *
-                 weights_.rows);
-  }
+  if (NeedsPostPass(activation_)) Activate(activation_, output, count);
 }
 
 }  // namespace tfrewprune

@@ -11,6 +11,7 @@
 #include "operators/band_tables.h"
 #include "operators/direct_conv.h"
 #include "operators/planar_conv.h"
+#include "operators/residual.h"
 #include "operators/thread_pool.h"
 #include "operators/workspace.h"
 
@@ -21,13 +22,17 @@ class Conv2D {
   // Allocates everything Invoke needs; may be called again (resized input).
   // `weights` and what it points to, `kernels`, `pool` (nullptr = one thread)
   // and `workspace` (nullptr = one of its own) must outlive the operator.
-  // Returns nullptr, or what is wrong.
+  // `sums`: Invoke gets a residual, and the activation is applied after adding
+  // it. Returns nullptr, or what is wrong.
   const char* Prepare(const BandedView& weights, const ConvGeometry& geometry,
                       Activation activation, const Kernels* kernels,
-                      ThreadPool* pool, Workspace* workspace = nullptr);
+                      ThreadPool* pool, Workspace* workspace = nullptr,
+                      bool sums = false);
 
-  // NHWC in, NHWC out; bias [rows] or nullptr. Allocates nothing.
-  void Invoke(const float* input, const float* bias, float* output);
+  // NHWC in, NHWC out; bias [rows] or nullptr; residual as the output.
+  // Allocates nothing.
+  void Invoke(const float* input, const float* bias, float* output,
+              const float* residual = nullptr);
 
  private:
   BandedView weights_ = {};
@@ -36,6 +41,7 @@ class Conv2D {
   const Kernels* kernels_ = nullptr;
   Workspace own_workspace_;
   BandTables tables_;
+  Residual residual_;
   bool planar_ = false;  // which of the two does the work
   PlanarConv planar_conv_;
   DirectConv direct_conv_;

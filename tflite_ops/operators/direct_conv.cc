@@ -183,16 +183,28 @@ void DirectConv::ComputeTask(int task) {
       tables_->FillMissingRows(output_ + segments[s].output, tile.length,
                                layer_.output_stride);
     }
+    if (band_tasks_ == 1) AddResidual(i);
   }
 }
 
-void DirectConv::Invoke(const float* input, float* output) {
+void DirectConv::AddResidual(int i) const {
+  const Tile& tile = tiling_.tile(i);
+  const Segment* segments = tiling_.segments(tile);
+  for (int s = 0; s < tile.segments; ++s) {
+    residual_.Complete(segments[s].output, tile.length * layer_.output_stride,
+                       output_);
+  }
+}
+
+void DirectConv::Invoke(const float* input, float* output,
+                        const Residual& residual) {
   const ConvGeometry& g = geometry_;
   const int64_t in_image = int64_t{g.in_h} * g.in_w * g.in_c;
   const int64_t out_image = int64_t{g.out_h} * g.out_w * weights_.rows;
   for (int run = 0; run < runs_; ++run) {
     input_ = input + run * in_image;
     output_ = output + run * out_image;
+    residual_ = residual.Image(run * out_image);
     if (padded_) {
       Run(static_cast<int>((plane_rows_ + kPadRows - 1) / kPadRows),
           [](void* self, int task, int) {
@@ -201,6 +213,10 @@ void DirectConv::Invoke(const float* input, float* output) {
     }
     Run(tile_tasks_ * band_tasks_, [](void* self, int task, int) {
       static_cast<DirectConv*>(self)->ComputeTask(task);
+    });
+    if (band_tasks_ == 1 || residual_.values == nullptr) continue;
+    Run(tiling_.tiles(), [](void* self, int task, int) {
+      static_cast<DirectConv*>(self)->AddResidual(task);
     });
   }
 }

@@ -10,6 +10,7 @@
 #include "kernels/convolution.h"
 #include "operators/band_tables.h"
 #include "operators/buffer.h"
+#include "operators/residual.h"
 #include "operators/thread_pool.h"
 #include "operators/tiling.h"
 #include "operators/workspace.h"
@@ -24,7 +25,7 @@ class DirectConv {
                       ThreadPool* pool, Workspace* workspace);
 
   // After tables->PackBias(). Allocates nothing.
-  void Invoke(const float* input, float* output);
+  void Invoke(const float* input, float* output, const Residual& residual);
 
  private:
   // `rows` rows of `width` neighbouring output pixels; strides in floats.
@@ -38,6 +39,7 @@ class DirectConv {
   void Run(int tasks, ThreadPool::Function function);
   void PadTask(int task);
   void ComputeTask(int task);
+  void AddResidual(int i) const;  // once it has all its bands
 
   BandedView weights_ = {};
   ConvGeometry geometry_ = {};
@@ -58,6 +60,7 @@ class DirectConv {
   // Of the image at work.
   const float* input_ = nullptr;
   float* output_ = nullptr;
+  Residual residual_;
 };
 
 }  // namespace tfrewprune

@@ -2,6 +2,8 @@
 #include "operators/irregular_conv2d.h"
 
 #include "kernels/irregular_reference.h"
+#include "kernels/reference.h"
+#include "kernels/select.h"
 
 namespace tfrewprune {
 namespace {
@@ -28,7 +30,8 @@ void MarkRead(int pixels, int stride, int kernel, int dilation, uint8_t* read) {
 const char* IrregularConv2D::Prepare(const IrregularView& weights,
                                      const ConvGeometry& geometry,
                                      Activation activation, Isa isa,
-                                     ThreadPool* pool, Workspace* workspace) {
+                                     ThreadPool* pool, Workspace* workspace,
+                                     bool sums) {
   weights_ = weights;
   geometry_ = geometry;
   activation_ = activation;
@@ -36,13 +39,16 @@ const char* IrregularConv2D::Prepare(const IrregularView& weights,
   workspace_ = workspace == nullptr ? &own_workspace_ : workspace;
   const ConvGeometry& g = geometry_;
   if (const char* error = CheckGeometry(weights, g)) return error;
+  const Kernels* adds = SelectKernels(isa);
+  residual_.add = adds == nullptr ? ReferenceAdd : adds->add;
+  ActivationRange(activation, &residual_.minimum, &residual_.maximum);
   kernels_ = SelectIrregularKernels(isa);
   if (kernels_ == nullptr || g.batch == 0 || g.out_h == 0 || g.out_w == 0 ||
       !PlanIrregular(weights_, g, *kernels_, &plan_)) {
     kernels_ = nullptr;
     return nullptr;
   }
-  ActivationRange(activation, &minimum_, &maximum_);
+  ActivationRange(sums ? Activation::kNone : activation, &minimum_, &maximum_);
   if (!bias_.Allocate(weights.rows)) return kOutOfMemory;
   const int threads = pool == nullptr ? 1 : pool->threads();
   if (const char* error = PrepareWeights()) return error;
@@ -326,10 +332,15 @@ void IrregularConv2D::RunTask(int task, int worker) {
 }
 
 void IrregularConv2D::Invoke(const float* input, const float* bias,
-                             float* output) {
+                             float* output, const float* residual) {
+  const int64_t pixels =
+      int64_t{geometry_.batch} * geometry_.out_h * geometry_.out_w;
+  residual_.values = residual;
   if (kernels_ == nullptr) {
-    ReferenceIrregularConv2D(weights_, geometry_, activation_, input, bias,
-                             output);
+    ReferenceIrregularConv2D(weights_, geometry_, Activation::kNone, input,
+                             bias, output);
+    residual_.Complete(0, pixels * weights_.rows, output);
+    Activate(activation_, output, pixels * weights_.rows);
     return;
   }
   if (bias == nullptr) {
@@ -350,11 +361,32 @@ void IrregularConv2D::Invoke(const float* input, const float* bias,
   } else {
     for (int task = 0; task < tasks; ++task) RunTask(task, 0);
   }
+  AddResidual(pixels);
   if (NeedsPostPass(activation_)) {
-    Activate(activation_, output,
-             int64_t{geometry_.batch} * geometry_.out_h * geometry_.out_w *
-                 weights_.rows);
+    Activate(activation_, output, pixels * weights_.rows);
   }
+}
+
+// Tasks hold a few rows of many pixels: the sum waits for all of them.
+void IrregularConv2D::AddResidual(int64_t pixels) {
+  if (residual_.values == nullptr) return;
+  const int threads = pool_ == nullptr ? 1 : pool_->threads();
+  if (threads == 1) {
+    residual_.Complete(0, pixels * weights_.rows, output_);
+    return;
+  }
+  pool_->Run(
+      threads,
+      [](void* context, int task, int) {
+        const auto* self = static_cast<IrregularConv2D*>(context);
+        const ConvGeometry& g = self->geometry_;
+        const int64_t all = int64_t{g.batch} * g.out_h * g.out_w;
+        const int64_t threads = self->pool_->threads();
+        const int64_t begin = all * task / threads * self->weights_.rows;
+        const int64_t end = all * (task + 1) / threads * self->weights_.rows;
+        self->residual_.Complete(begin, end - begin, self->output_);
+      },
+      this);
 }
 
 }  // namespace tfrewprune

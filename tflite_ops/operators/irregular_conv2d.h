@@ -9,6 +9,7 @@
 #include "kernels/irregular.h"
 #include "operators/buffer.h"
 #include "operators/irregular_plan.h"
+#include "operators/residual.h"
 #include "operators/thread_pool.h"
 #include "operators/workspace.h"
 
@@ -19,11 +20,12 @@ class IrregularConv2D {
   // As Conv2D::Prepare, for weights of layout 1.
   const char* Prepare(const IrregularView& weights,
                       const ConvGeometry& geometry, Activation activation,
-                      Isa isa, ThreadPool* pool,
-                      Workspace* workspace = nullptr);
+                      Isa isa, ThreadPool* pool, Workspace* workspace = nullptr,
+                      bool sums = false);
 
-  // NHWC in, NHWC out; bias [rows] or nullptr. Allocates nothing.
-  void Invoke(const float* input, const float* bias, float* output);
+  // As Conv2D::Invoke.
+  void Invoke(const float* input, const float* bias, float* output,
+              const float* residual = nullptr);
 
  private:
   // What one worker keeps to itself.
@@ -44,6 +46,7 @@ class IrregularConv2D {
                      const Scratch& scratch) const;
   void Lower(int panel, uint32_t row, uint32_t rows, const Scratch& scratch,
              float* image) const;
+  void AddResidual(int64_t pixels);
   int panels() const { return plan_.y.panels * plan_.x.panels; }
 
   // function(block's y, x in the panel, height, width, vectors before it).
@@ -77,6 +80,7 @@ class IrregularConv2D {
   // Of the Invoke at work.
   const float* input_ = nullptr;
   float* output_ = nullptr;
+  Residual residual_;
 };
 
 }  // namespace tfrewprune

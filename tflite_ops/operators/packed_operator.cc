@@ -28,12 +28,13 @@ const char* PackedOperator::PrepareConv2D(const ConvGeometry& geometry,
                                           Activation activation,
                                           const Kernels* kernels,
                                           ThreadPool* pool,
-                                          Workspace* workspace) {
+                                          Workspace* workspace, bool sums) {
   fully_connected_ = false;
-  return irregular_ ? irregular_conv2d_.Prepare(segments_, geometry, activation,
-                                                kernels->isa, pool, workspace)
-                    : banded_conv2d_.Prepare(bands_, geometry, activation,
-                                             kernels, pool, workspace);
+  return irregular_
+             ? irregular_conv2d_.Prepare(segments_, geometry, activation,
+                                         kernels->isa, pool, workspace, sums)
+             : banded_conv2d_.Prepare(bands_, geometry, activation, kernels,
+                                      pool, workspace, sums);
 }
 
 const char* PackedOperator::PrepareFullyConnected(int batch,
@@ -50,17 +51,17 @@ const char* PackedOperator::PrepareFullyConnected(int batch,
 }
 
 void PackedOperator::Invoke(const float* input, const float* bias,
-                            float* output) {
+                            const float* residual, float* output) {
   if (irregular_) {
     if (fully_connected_) {
       irregular_fully_connected_.Invoke(input, bias, output);
     } else {
-      irregular_conv2d_.Invoke(input, bias, output);
+      irregular_conv2d_.Invoke(input, bias, output, residual);
     }
   } else if (fully_connected_) {
     banded_fully_connected_.Invoke(input, bias, output);
   } else {
-    banded_conv2d_.Invoke(input, bias, output);
+    banded_conv2d_.Invoke(input, bias, output, residual);
   }
 }
 

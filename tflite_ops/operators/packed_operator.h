@@ -33,11 +33,13 @@ class PackedOperator {
   // Invoke runs.
   const char* PrepareConv2D(const ConvGeometry& geometry, Activation activation,
                             const Kernels* kernels, ThreadPool* pool,
-                            Workspace* workspace);
+                            Workspace* workspace, bool sums);
   const char* PrepareFullyConnected(int batch, Activation activation,
                                     const Kernels* kernels, ThreadPool* pool,
                                     Workspace* workspace);
-  void Invoke(const float* input, const float* bias, float* output);
+  // `residual` is for sums only.
+  void Invoke(const float* input, const float* bias, const float* residual,
+              float* output);
 
  private:
   bool irregular_ = false;

@@ -265,21 +265,34 @@ void PlanarConv::RunBands(const float* planes, int tile_begin, int tile_end,
                           uint32_t band, uint32_t band_end, int worker) {
   float* stage = workspace_->get() + stage_first_ + worker * stage_floats_;
   const bool first = band == 0;
-  for (; band < band_end; band += bands_at_once_) {
+  const bool all = first && band_end == weights_.band_count;
+  do {
     const uint32_t stop =
         static_cast<uint32_t>(Min(band_end, int64_t{band} + bands_at_once_));
     for (int i = tile_begin; i < tile_end; ++i) {
-      RunTile(tiling_.tile(i), planes, band, stop, stage);
+      const Tile& tile = tiling_.tile(i);
+      RunTile(tile, planes, band, stop, stage);
+      if (stop < band_end) continue;
+      if (first) FillMissingRows(tile);
+      if (all) AddResidual(tile);
     }
+    band = stop;
+  } while (band < band_end);
+}
+
+void PlanarConv::FillMissingRows(const Tile& tile) const {
+  const Segment* segments = tiling_.segments(tile);
+  for (int s = 0; s < tile.segments; ++s) {
+    tables_->FillMissingRows(output_ + segments[s].output, tile.length,
+                             layer_.output_stride);
   }
-  if (!first) return;
-  for (int i = tile_begin; i < tile_end; ++i) {
-    const Tile& tile = tiling_.tile(i);
-    const Segment* segments = tiling_.segments(tile);
-    for (int s = 0; s < tile.segments; ++s) {
-      tables_->FillMissingRows(output_ + segments[s].output, tile.length,
-                               layer_.output_stride);
-    }
+}
+
+void PlanarConv::AddResidual(const Tile& tile) const {
+  const Segment* segments = tiling_.segments(tile);
+  for (int s = 0; s < tile.segments; ++s) {
+    residual_.Complete(segments[s].output, tile.length * layer_.output_stride,
+                       output_);
   }
 }
 
@@ -291,13 +304,15 @@ void PlanarConv::Run(int tasks, ThreadPool::Function function) {
   }
 }
 
-void PlanarConv::Invoke(const float* input, float* output) {
+void PlanarConv::Invoke(const float* input, float* output,
+                        const Residual& residual) {
   const ConvGeometry& g = geometry_;
   const int64_t in_image = int64_t{g.in_h} * g.in_w * g.in_c;
   const int64_t out_image = int64_t{g.out_h} * g.out_w * weights_.rows;
   for (int n = 0; n < g.batch; ++n) {
     input_ = input + n * in_image;
     output_ = output + n * out_image;
+    residual_ = residual.Image(n * out_image);
     if (block_parallel_ || threads_ == 1) {
       Run(blocks_, [](void* context, int task, int worker) {
         PlanarConv* self = static_cast<PlanarConv*>(context);
@@ -340,6 +355,18 @@ void PlanarConv::Invoke(const float* input, float* output) {
             block.tile + static_cast<int>(tiles * (t + 1) / self->tile_tasks_),
             static_cast<uint32_t>(bands * b / self->band_tasks_),
             static_cast<uint32_t>(bands * (b + 1) / self->band_tasks_), worker);
+      });
+      if (band_tasks_ == 1 || residual_.values == nullptr) continue;
+      // Only now every tile has all its bands.
+      Run(tile_tasks_, [](void* context, int task, int) {
+        PlanarConv* self = static_cast<PlanarConv*>(context);
+        const Block& block = *self->shared_;
+        const int64_t tiles = block.tile_end - block.tile;
+        const int64_t end = tiles * (task + 1) / self->tile_tasks_;
+        for (int64_t i = tiles * task / self->tile_tasks_; i < end; ++i) {
+          self->AddResidual(
+              self->tiling_.tile(block.tile + static_cast<int>(i)));
+        }
       });
     }
   }

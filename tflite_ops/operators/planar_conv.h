@@ -12,6 +12,7 @@
 #include "operators/band_tables.h"
 #include "operators/buffer.h"
 #include "operators/planar_layout.h"
+#include "operators/residual.h"
 #include "operators/thread_pool.h"
 #include "operators/tiling.h"
 #include "operators/workspace.h"
@@ -29,7 +30,7 @@ class PlanarConv {
                       ThreadPool* pool, Workspace* workspace);
 
   // After tables->PackBias(). Allocates nothing.
-  void Invoke(const float* input, float* output);
+  void Invoke(const float* input, float* output, const Residual& residual);
 
  private:
   struct Block : PlanarBlock {
@@ -47,6 +48,8 @@ class PlanarConv {
                  uint32_t band_end, const float* planes, float* output,
                  const Segment* segments) const;
   uint32_t RunEnd(uint32_t band, uint32_t band_end) const;
+  void FillMissingRows(const Tile& tile) const;
+  void AddResidual(const Tile& tile) const;  // once it has all its bands
   void Run(int tasks, ThreadPool::Function function);
 
   BandedView weights_ = {};
@@ -81,6 +84,7 @@ class PlanarConv {
   // Of the Invoke at work.
   const float* input_ = nullptr;
   float* output_ = nullptr;
+  Residual residual_;
   const Block* shared_ = nullptr;
 };
 

@@ -13,7 +13,12 @@ from tfrewprune.benchmark.measure import Ratio, Timing
 from tfrewprune.benchmark.packing import pack_every_layer
 from tfrewprune.converter import unpack
 from tfrewprune.converter.detect import find_layers
-from tfrewprune.converter.flatbuffer import Model, read_model, write_model
+from tfrewprune.converter.flatbuffer import (
+    Model,
+    index_list,
+    read_model,
+    write_model,
+)
 from tfrewprune.payload.format import VALUE_ALIGNMENT
 from tfrewprune.runtime import Interpreter
 
@@ -79,9 +84,12 @@ def time_layers(
             continue  # its weights are decoded by operators that stay behind
         if layer.reason is not None:
             continue
-        dense = _cut_out(dense_source, layer.subgraph, layer.operator)
+        cut = [dense_layer.operator]
+        if layer.residual is not None:
+            cut.append(dense_layer.operator + 1)  # the ADD it took over
+        dense = _cut_out(dense_source, layer.subgraph, cut)
         packed = (
-            _cut_out(source, layer.subgraph, layer.operator)
+            _cut_out(source, layer.subgraph, [layer.operator])
             if layer.packed
             else pack_every_layer(dense)[0]
         )
@@ -106,13 +114,25 @@ def time_layers(
         )
 
 
-def _cut_out(model: Model, subgraph_index: int, operator_index: int) -> bytes:
-    """A model that holds one operator of another, its constants included."""
+def _cut_out(model: Model, subgraph_index: int, numbers: list[int]) -> bytes:
+    """A model that holds a few operators of another, their constants included."""
     subgraph = model.subgraphs[subgraph_index]
-    operator = subgraph.operators[operator_index]
+    operators = [subgraph.operators[number] for number in numbers]
+    computed = {
+        index
+        for operator in operators
+        for vector in (operator.intermediates, operator.outputs)
+        for index in index_list(vector)
+    }
     tensors, buffers, places = [], [schema.BufferT()], {-1: -1}
     graph_inputs = []
-    for index in [*map(int, operator.inputs), *map(int, operator.outputs)]:
+    used = (
+        index
+        for operator in operators
+        for vector in (operator.inputs, operator.intermediates, operator.outputs)
+        for index in index_list(vector)
+    )
+    for index in used:
         if index in places:
             continue
         tensor = _copy(subgraph.tensors[index])
@@ -122,21 +142,25 @@ def _cut_out(model: Model, subgraph_index: int, operator_index: int) -> bytes:
             buffers.append(_copy(model.tree.buffers[subgraph.tensors[index].buffer]))
         else:
             tensor.buffer = 0
-            if index in operator.inputs:
+            if index not in computed:
                 graph_inputs.append(len(tensors))
         places[index] = len(tensors)
         tensors.append(tensor)
-    single = _copy(operator)
-    single.opcodeIndex = 0
-    single.inputs = np.array([places[int(i)] for i in operator.inputs], np.int32)
-    single.outputs = np.array([places[int(i)] for i in operator.outputs], np.int32)
+    cut = []
+    for code, operator in enumerate(operators):
+        cut.append(_copy(operator))
+        cut[-1].opcodeIndex = code
+        for name in ("inputs", "intermediates", "outputs"):
+            indices = [places[i] for i in index_list(getattr(operator, name))]
+            setattr(cut[-1], name, np.array(indices, np.int32))
     graph = schema.SubGraphT()
-    graph.name, graph.tensors, graph.operators = b"layer", tensors, [single]
+    graph.name, graph.tensors, graph.operators = b"layer", tensors, cut
     graph.inputs = np.array(graph_inputs, np.int32)
-    graph.outputs = single.outputs
+    graph.outputs = cut[-1].outputs
     tree = schema.ModelT()
     tree.version = model.tree.version
-    tree.operatorCodes = [model.tree.operatorCodes[operator.opcodeIndex]]
+    codes = model.tree.operatorCodes
+    tree.operatorCodes = [codes[operator.opcodeIndex] for operator in operators]
     tree.subgraphs, tree.buffers = [graph], buffers
     alignment = dict.fromkeys(range(1, len(buffers)), VALUE_ALIGNMENT)
     return write_model(replace(model, tree=tree, archive=b"", alignment=alignment))

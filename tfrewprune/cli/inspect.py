@@ -94,7 +94,7 @@ def print_layers(
             dense = _seconds(record.predicted_dense_us)
             packed = _seconds(record.predicted_packed_us)
         if record.packed:
-            state = "packed"
+            state = "packed with its ADD" if record.adds else "packed"
         else:
             state = f"dense: {record.reason}" if record.reason else "would be packed"
         table.add_row(

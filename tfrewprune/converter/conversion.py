@@ -65,9 +65,9 @@ def convert(
     decisions = make_plan(tree, Settings(minimum_gain, band_rows))
     perform(tree, decisions)
     packed = write_model(tree)
-    layers = [d.layer for d in decisions if d.packs]
-    if verify and layers:
-        verify_models(read_model(content), packed, layers, inputs, tolerance)
+    packs = [decision for decision in decisions if decision.packs]
+    if verify and packs:
+        verify_models(read_model(content), packed, packs, inputs, tolerance)
     if output is not None:
         write_atomically(Path(output), packed)
     return packed

@@ -15,7 +15,13 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter import densify, options
-from tfrewprune.converter.flatbuffer import Model, tensor_shape, tensor_signature, text
+from tfrewprune.converter.flatbuffer import (
+    Model,
+    index_list,
+    tensor_shape,
+    tensor_signature,
+    text,
+)
 
 _OPERATOR_NAMES = {
     code: name
@@ -67,6 +73,7 @@ class Layer:
         source: Where the weights are; None when they are not constant.
         options: What the packed operator needs; None when it cannot be packed.
         reason: Why the layer cannot be packed; None when it can, or is packed.
+        residual: Tensor that a packed convolution adds to its output; None mostly.
     """
 
     subgraph: int
@@ -78,6 +85,7 @@ class Layer:
     source: WeightSource | None
     options: options.ConvOptions | options.FullyConnectedOptions | None
     reason: str | None
+    residual: int | None = None
 
     @property
     def packed(self) -> bool:
@@ -91,6 +99,12 @@ def operator_name(model: Model, operator: schema.OperatorT) -> str:
         return custom
     code = model.builtin_code(operator)
     return _OPERATOR_NAMES.get(code, f"operator {code}")
+
+
+def model_numbers_operators(model: Model) -> bool:
+    """Returns whether the model refers to operators by number: none may go then."""
+    names = {text(entry.name) for entry in model.tree.metadata or ()}
+    return _CONTROL_DEPENDENCIES in names
 
 
 def find_layers(model: Model) -> list[Layer]:
@@ -128,14 +142,23 @@ class _Finder:
                 self.writers[int(tensor)].append(number)
 
     def describe(self, number: int, operator: schema.OperatorT, op: str) -> Layer:
-        inputs = [] if operator.inputs is None else [int(i) for i in operator.inputs]
-        outputs = [] if operator.outputs is None else [int(i) for i in operator.outputs]
-        name = text(self.tensors[outputs[0]].name) if outputs else ""
+        inputs, outputs = index_list(operator.inputs), index_list(operator.outputs)
+        residual = None
+        named = outputs[:1]
+        if op == options.CONV_2D and len(inputs) == 4 and inputs[3] >= 0:
+            residual = inputs.pop()
+            named = index_list(operator.intermediates)[:1]  # its output before the sum
+        name = text(self.tensors[named[0]].name) if named else ""
         name = name.split(";")[0] or f"{op} {self.index}:{number}"
         weight = inputs[1] if len(inputs) > 1 else -1
         shape: tuple[int, ...] = ()
         source = packed_options = reason = None
         try:
+            if residual is not None and not named:
+                raise _Skip(
+                    "expected a convolution with a residual to name the tensor it had "
+                    "before the sum as its intermediate, received none"
+                )
             if weight < 0 or len(outputs) != 1 or not 2 <= len(inputs) <= 3:
                 raise _Skip(
                     "expected an activation, weights and at most one bias, received "
@@ -161,6 +184,7 @@ class _Finder:
             source,
             packed_options,
             reason,
+            residual,
         )
 
     def type_of(self, tensor: int) -> str:
@@ -200,8 +224,7 @@ class _Finder:
                 raise _Skip("weights are computed, not constant")
         if stored.isVariable:
             raise _Skip("weights are a variable, not constant")
-        names = {text(entry.name) for entry in self.model.tree.metadata or ()}
-        if decoders and _CONTROL_DEPENDENCIES in names:
+        if decoders and model_numbers_operators(self.model):
             raise _Skip(
                 "weights are decoded by operators that cannot be removed: the model's "
                 "control dependencies number its operators"

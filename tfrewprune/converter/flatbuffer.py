@@ -94,6 +94,11 @@ def tensor_signature(tensor: schema.TensorT) -> tuple[int, ...]:
     return tuple(int(n) for n in tensor.shapeSignature)
 
 
+def index_list(indices: np.ndarray | list | None) -> list[int]:
+    """Returns the indices in a flatbuffer vector; an absent one has none."""
+    return [] if indices is None else [int(i) for i in indices]
+
+
 def read_model(content: bytes | bytearray | memoryview) -> Model:
     """Reads a ``.tflite`` model, checking every offset and index first.
 
@@ -179,22 +184,22 @@ def _check_indices(tree: schema.ModelT) -> None:
                 f"buffer of tensor {text(tensor.name)!r}", tensor.buffer, len(buffers)
             )
         for kind in ("inputs", "outputs"):
-            for index in _list(getattr(subgraph, kind)):
+            for index in index_list(getattr(subgraph, kind)):
                 check(f"{kind} {place}", index, len(tensors))
         for number, operator in enumerate(subgraph.operators or ()):
             check(
                 f"code of operator {number} {place}", operator.opcodeIndex, len(codes)
             )
-            for index in _list(operator.inputs):
+            for index in index_list(operator.inputs):
                 check(f"input of operator {number} {place}", index, len(tensors), -1)
             for kind in ("outputs", "intermediates"):
-                for index in _list(getattr(operator, kind)):
+                for index in index_list(getattr(operator, kind)):
                     check(f"{kind} of operator {number} {place}", index, len(tensors))
     for metadata in tree.metadata or ():
         check(
             f"buffer of metadata {text(metadata.name)!r}", metadata.buffer, len(buffers)
         )
-    for index in _list(tree.metadataBuffer):
+    for index in index_list(tree.metadataBuffer):
         check("metadata buffer", index, len(buffers))
     for signature in tree.signatureDefs or ():
         name = text(signature.signatureKey)
@@ -206,10 +211,6 @@ def _check_indices(tree: schema.ModelT) -> None:
         tensors = tree.subgraphs[signature.subgraphIndex].tensors or []
         for entry in [*(signature.inputs or ()), *(signature.outputs or ())]:
             check(f"tensor of signature {name!r}", entry.tensorIndex, len(tensors))
-
-
-def _list(indices: np.ndarray | list | None) -> list[int]:
-    return [] if indices is None else [int(i) for i in indices]
 
 
 def _archive(content: memoryview) -> bytes:

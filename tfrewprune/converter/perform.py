@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carries out a plan: one operator replaced for one, tensor indices never move."""
+"""Carries out a plan: operators are replaced or go, tensor indices never move."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -12,6 +13,7 @@ from tfrewprune.converter import options
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model
 from tfrewprune.converter.plan import Decision
+from tfrewprune.converter.sums import Sum
 from tfrewprune.payload.format import VALUE_ALIGNMENT
 from tfrewprune.payload.reading import unpack_matrix
 
@@ -41,8 +43,11 @@ def perform(model: Model, decisions: list[Decision]) -> None:
         operator.opcodeIndex = _operator_code(model, custom)
         operator.builtinOptionsType = schema.BuiltinOptions.NONE
         operator.builtinOptions = None
-        operator.customOptions = np.frombuffer(packed.encode(), np.uint8)
         operator.customOptionsFormat = 0
+        if decision.sum is not None:
+            packed = replace(packed, activation=decision.sum.activation)
+            _take_over(operator, decision.sum)
+        operator.customOptions = np.frombuffer(packed.encode(), np.uint8)
 
     old_count = len(model.tree.buffers)
     dense_of: dict[int, int] = {}
@@ -52,7 +57,7 @@ def perform(model: Model, decisions: list[Decision]) -> None:
         for decision in here:
             by_tensor[decision.layer.weight].append(decision)
         readers = _count_readers(subgraph)
-        dead: set[int] = set()
+        dead = {decision.sum.operator for decision in here if decision.sum is not None}
         for tensor, users in by_tensor.items():
             payload = _payload_buffer(model, users[0], places)
             size = len(model.tree.buffers[payload].data)
@@ -92,6 +97,19 @@ def perform(model: Model, decisions: list[Decision]) -> None:
             if number not in dead
         ]
     _settle_buffers(model, dense_of, old_count)
+
+
+def _take_over(operator: schema.OperatorT, total: Sum) -> None:
+    """Makes a convolution add a residual: its own output is never computed alone.
+
+    That output stays on as the operator's intermediate: it names the layer, and
+    unpacking needs it.
+    """
+    inputs = [int(i) for i in operator.inputs]
+    bias = inputs[2:] or [-1]
+    operator.inputs = np.array([*inputs[:2], *bias, total.residual], np.int32)
+    operator.intermediates = operator.outputs
+    operator.outputs = np.array([total.output], np.int32)
 
 
 def _operator_code(model: Model, custom: str) -> int:

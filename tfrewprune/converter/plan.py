@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -13,6 +13,7 @@ from tfrewprune.converter.detect import Layer, find_layers
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model, tensor_shape
 from tfrewprune.converter.options import ConvOptions
+from tfrewprune.converter.sums import Sum, find_sums
 from tfrewprune.payload.cost import LayerShape, default_cost_model
 from tfrewprune.payload.format import PayloadError
 from tfrewprune.payload.irregular import IrregularPacking
@@ -46,6 +47,7 @@ class Decision:
         kept: Weights other than 0; None when unknown.
         packing: The packed weights with predicted times; None when it stays as it is.
         reason: Why it stays dense; None when it is packed.
+        sum: The sum it takes over; None mostly.
     """
 
     layer: Layer
@@ -53,6 +55,7 @@ class Decision:
     kept: int | None = None
     packing: Packing | IrregularPacking | None = None
     reason: str | None = None
+    sum: Sum | None = None
 
     @property
     def packs(self) -> bool:
@@ -66,7 +69,12 @@ def make_plan(model: Model, settings: Settings) -> list[Decision]:
         ConversionError: If weights are damaged or hold NaN or Inf.
     """
     cache: Cache = {}
-    return [decide(model, layer, settings, cache) for layer in find_layers(model)]
+    decisions = [decide(model, layer, settings, cache) for layer in find_layers(model)]
+    sums = find_sums(model, [d.layer for d in decisions if d.packs])
+    return [
+        replace(d, sum=sums.get((d.layer.subgraph, d.layer.operator)))
+        for d in decisions
+    ]
 
 
 def decide(

@@ -37,6 +37,9 @@ def unpack_model(model: Model) -> None:
         by_tensor[layer.subgraph, layer.weight].append(layer)
     for (subgraph, tensor), users in by_tensor.items():
         _restore(model, model.subgraphs[subgraph], tensor, users, dense)
+    for layer in reversed(layers):
+        if layer.residual is not None:
+            _restore_sum(model, layer)
     for buffer, weights in dense.items():
         model.tree.buffers[buffer] = schema.BufferT(data=weights.reshape(-1).view("u1"))
         model.alignment.pop(buffer, None)
@@ -122,6 +125,25 @@ def _restore(
             code = _BUILTIN.FULLY_CONNECTED
             version = 6 if no_bias else 5 if packed.keep_num_dims else 1
         operator.opcodeIndex = _operator_code(model, code, version)
+
+
+def _restore_sum(model: Model, layer: Layer) -> None:
+    """Puts the ADD that a convolution took over behind it again."""
+    operators = model.subgraphs[layer.subgraph].operators
+    conv = operators[layer.operator]
+    add = schema.OperatorT(
+        opcodeIndex=_operator_code(model, _BUILTIN.ADD, 1),
+        inputs=np.array([conv.intermediates[0], layer.residual], np.int32),
+        outputs=conv.outputs,
+        builtinOptionsType=schema.BuiltinOptions.AddOptions,
+        builtinOptions=schema.AddOptionsT(
+            fusedActivationFunction=conv.builtinOptions.fusedActivationFunction
+        ),
+    )
+    conv.builtinOptions.fusedActivationFunction = 0
+    conv.inputs = np.array([i for i in conv.inputs[:3] if i >= 0], np.int32)
+    conv.outputs, conv.intermediates = conv.intermediates, None
+    operators.insert(layer.operator + 1, add)
 
 
 def _operator_code(model: Model, builtin: int, version: int) -> int:

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from tfrewprune.converter.cases import Case, given_cases, random_cases
-from tfrewprune.converter.detect import Layer
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model, read_model, write_model
 from tfrewprune.converter.isolation import run_models
+from tfrewprune.converter.plan import Decision
 from tfrewprune.converter.unpack import unpack_model
 
 
 def verify(
     original: Model,
     packed: bytes,
-    layers: list[Layer],
+    decisions: list[Decision],
     inputs: Iterable[Any] | None,
     tolerance: float,
 ) -> float:
@@ -29,7 +29,7 @@ def verify(
     Args:
         original: The model before conversion.
         packed: The model after conversion.
-        layers: The layers that were packed.
+        decisions: What was done to the layers that were packed.
         inputs: Runs of the caller, beside random ones; see ``given_cases``.
         tolerance: Largest difference allowed, see ``largest_difference``.
 
@@ -61,7 +61,7 @@ def verify(
         difference = max(map(largest_difference, dense, received), default=0.0)
         worst = max(worst, difference)
         if len(dense) != len(received) or not difference <= tolerance:
-            where = _locate(original, models, case, layers, tolerance)
+            where = _locate(original, models, case, decisions, tolerance)
             raise ConversionError(
                 f"the packed model's outputs differ by {difference:.3g} of their "
                 f"largest magnitude, expected at most {tolerance:g}; {where}"
@@ -83,23 +83,27 @@ def _locate(
     original: Model,
     models: dict[str, tuple[bytes, bool]],
     case: Case,
-    layers: list[Layer],
+    decisions: list[Decision],
     tolerance: float,
 ) -> str:
     """Says which packed layer is the first to differ."""
     watched = []
-    for layer in layers:
+    for decision in decisions:
+        layer = decision.layer
         operator = original.subgraphs[layer.subgraph].operators[layer.operator]
-        watched.append((layer.subgraph, int(operator.outputs[0])))
+        total = decision.sum
+        output = int(operator.outputs[0]) if total is None else total.output
+        watched.append((layer.subgraph, output))
     try:
         results = run_models(models, [case], watched)
     except ConversionError as error:
         return f"the layer could not be located: {error}"
-    pairs = zip(layers, results["dense"][0], results["packed"][0], strict=True)
-    for layer, dense, packed in pairs:
+    pairs = zip(decisions, results["dense"][0], results["packed"][0], strict=True)
+    for decision, dense, packed in pairs:
         difference = largest_difference(dense, packed)
         if not difference <= tolerance:
-            return f"the first layer to differ is {layer.name!r}, by {difference:.3g}"
+            name = decision.layer.name
+            return f"the first layer to differ is {name!r}, by {difference:.3g}"
     return "no packed layer differs by as much alone"
 
 
