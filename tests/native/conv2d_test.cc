@@ -18,6 +18,7 @@ struct Case {
   RandomLayerOptions layer;
   bool bias = true;
   int threads = 1;
+  bool sums = false;  // a residual is added before the activation
 
   std::string Describe() const {
     const ConvGeometry& g = geometry;
@@ -42,6 +43,7 @@ struct Case {
                   layer.kept,
                   static_cast<int>(layer.scattered),
                   threads,
+                  static_cast<int>(sums),
                   static_cast<int>(layer.seed)}) {
       s += std::to_string(v) + " ";
     }
@@ -66,22 +68,28 @@ void Check(Case c) {
       layer.Values(size_t(g.batch) * g.in_h * g.in_w * g.in_c);
   const std::vector<float> bias = layer.Values(c.layer.rows);
   const float* bias_data = c.bias ? bias.data() : nullptr;
-  const std::vector<float> expected = DenseConv2D(
+  std::vector<float> expected = DenseConv2D(
       layer.dense, c.layer.rows, g, Activation::kNone, input, bias_data);
+  std::vector<float> residual;
+  if (c.sums) {
+    residual = layer.Values(expected.size());
+    for (size_t i = 0; i < expected.size(); ++i) expected[i] += residual[i];
+  }
   ThreadPool* pool = ThreadPool::Create(c.threads);
   for (Isa isa : SupportedIsas()) {
     SCOPED_TRACE(IsaName(isa));
     Conv2D conv;
     Workspace workspace;
     ASSERT_EQ(conv.Prepare(layer.view, g, c.activation, SelectKernels(isa),
-                           pool, &workspace),
+                           pool, &workspace, c.sums),
               nullptr);
     // NaN where nothing was written, and a guard behind the end.
     std::vector<float> output(expected.size() + 64, NAN);
     for (int repeat = 0; repeat < 2; ++repeat) {
       // As another layer may have left it.
       std::fill_n(workspace.get(), workspace.count(), NAN);
-      conv.Invoke(input.data(), bias_data, output.data());
+      conv.Invoke(input.data(), bias_data, output.data(),
+                  c.sums ? residual.data() : nullptr);
       for (size_t i = 0; i < expected.size(); ++i) {
         const float tolerance = Tolerance(c.layer.columns);
         if (c.activation == Activation::kSignBit) {
@@ -153,6 +161,35 @@ TEST(Conv2DTest, RowsThatAppearNowhereOutputActivatedBias) {
   }
 }
 
+TEST(Conv2DTest, AddsAResidualBeforeTheActivation) {
+  for (int a = 0; a <= 5; ++a) {
+    for (uint32_t rows : {19u, 64u, 512u}) {
+      for (int threads : {1, 2, 3}) {
+        Case c{Geometry(2, 9, 6, rows == 64 ? 3 : 1),
+               static_cast<Activation>(a),
+               {}};
+        c.layer.rows = rows;
+        c.layer.scattered = rows == 19;
+        c.threads = threads;
+        c.sums = true;
+        Check(c);
+      }
+    }
+  }
+}
+
+// Enough weights that a tile gets its bands a few at a time.
+TEST(Conv2DTest, AddsAResidualOnceToManyBands) {
+  for (int threads : {1, 3}) {
+    Case c{Geometry(1, 7, 512, 1), Activation::kRelu, {}};
+    c.layer.rows = 1024;
+    c.layer.kept = 512;
+    c.threads = threads;
+    c.sums = true;
+    Check(c);
+  }
+}
+
 TEST(Conv2DTest, TablesAreSmallBesideThePayload) {
   RandomLayerOptions options;
   options.rows = 512;
@@ -205,6 +242,7 @@ TEST(Conv2DTest, RandomConvolutions) {
     c.layer.seed = random();
     c.bias = random() % 3 != 0;
     c.threads = pick(1, 3);
+    c.sums = random() % 3 == 0;
     Check(c);
   }
 }

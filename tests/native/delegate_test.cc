@@ -429,6 +429,58 @@ TEST_F(DelegateTest, OptionalBiasMayBeLeftOut) {
   }
 }
 
+TEST_F(DelegateTest, AConvolutionAddsItsResidual) {
+  for (const char* isa : {"auto", "portable", "reference"}) {
+    OneLayer layer("ragged");  // 19 x 36, bands of 8
+    layer.Conv2D({2, 5, 3, 9}, 4);
+    FakeInterpreter& graph = layer.interpreter();
+    const int residual = graph.AddTensor({2, 5, 3, 19}, "residual");
+    const int sum = graph.AddTensor({1}, "sum");
+    std::vector<int32_t> relu = layer.options();
+    relu[3] = 1;
+    graph.AddNode(kConv2DName, {0, 1, 2, residual}, {sum}, relu.data(), 64);
+    Handle delegate = Create({"isa"}, {isa});
+    ASSERT_EQ(graph.Apply(delegate.get()), tflite::kOk) << graph.errors();
+    ASSERT_EQ(graph.Allocate(), tflite::kOk) << graph.errors();
+    layer.FillInput();
+    for (int i = 0; i < 2 * 5 * 3 * 19; ++i) {
+      graph.tensor(residual).data.f[i] = static_cast<float>(i % 41 - 20);
+    }
+    ASSERT_EQ(graph.Invoke(), tflite::kOk) << graph.errors();
+    ASSERT_EQ(graph.shape(sum), (std::vector<int>{2, 5, 3, 19}));
+    for (int i = 0; i < 2 * 5 * 3 * 19; ++i) {
+      const float expected =
+          layer.output().data.f[i] + graph.tensor(residual).data.f[i];
+      EXPECT_NEAR(graph.tensor(sum).data.f[i], std::fmax(expected, 0.0f), 1e-5);
+    }
+  }
+}
+
+TEST_F(DelegateTest, AResidualThatDoesNotFitIsRefused) {
+  struct {
+    std::vector<int> shape;
+    int type;
+    const char* message;
+  } cases[] = {{{1, 5, 3, 19}, 1, "[2, 5, 3, 19]. Received: type 1, shape [1,"},
+               {{2, 5, 3, 1}, 1, "shaped as the output"},
+               {{2, 5, 57}, 1, "shape [2, 5, 57]"},
+               {{2, 5, 3, 19}, 3, "Received: type 3"}};
+  for (const auto& c : cases) {
+    OneLayer layer("ragged");
+    layer.Conv2D({2, 5, 3, 9}, 4);
+    FakeInterpreter& graph = layer.interpreter();
+    const int residual = graph.AddTensor(c.shape, "residual");
+    graph.tensor(residual).type =
+        static_cast<decltype(tflite::kFloat32)>(c.type);
+    graph.AddNode(kConv2DName, {0, 1, 2, residual}, {graph.AddTensor({1})},
+                  layer.options().data(), 64);
+    Handle delegate = Create();
+    ASSERT_EQ(graph.Apply(delegate.get()), tflite::kOk) << graph.errors();
+    EXPECT_EQ(graph.Allocate(), tflite::kError);
+    EXPECT_TRUE(Contains(graph.errors(), c.message)) << graph.errors();
+  }
+}
+
 TEST_F(DelegateTest, LayersOfOneGraphShareTheirScratch) {
   const uint64_t before = tfrewprune_held_bytes();
   for (const char* isa : {"auto", "portable"}) {

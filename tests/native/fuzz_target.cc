@@ -63,12 +63,19 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const int x = graph.AddTensor(shape, "x");
     const int w = graph.AddConstant(payload.data(), payload.size());
     const int b = control[7] % 2 == 0 ? -1 : graph.AddTensor({rows}, "bias");
+    std::vector<int> inputs = {x, w, b};
+    int residual = -1;
+    if (control[7] / 2 % 4 == 1) {
+      residual = graph.AddTensor({shape[0], shape[1], shape.back(), rows}, "r");
+      if (conv) graph.Resize(residual, {shape[0], shape[1], shape[2], rows});
+      inputs.push_back(residual);
+    }
     const int y = graph.AddTensor({1}, "y");
-    graph.AddNode(conv ? kConv2DName : kFullyConnectedName, {x, w, b}, {y},
+    graph.AddNode(conv ? kConv2DName : kFullyConnectedName, inputs, {y},
                   options.data(), options.size());
     if (graph.Apply(delegate->base()) == tflite::kOk &&
         graph.Allocate() == tflite::kOk) {
-      for (int index : {x, b}) {
+      for (int index : {x, b, residual}) {
         if (index < 0) continue;
         tflite::Tensor& tensor = graph.tensor(index);
         std::fill_n(tensor.data.f, tensor.bytes / 4, 0.5f);

@@ -7,7 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
-// Layout of an input: 8 bytes of control (operator, input shape, ISA, bias),
+// Layout of an input: 8 bytes of control (operator, input shape, ISA, bias,
+// residual),
 // 64 bytes of custom_options, then the payload. Anything may be missing.
 inline constexpr size_t kFuzzControlBytes = 8;
 inline constexpr size_t kFuzzOptionBytes = 64;

@@ -20,16 +20,31 @@ struct Case {
   Activation activation = Activation::kNone;
   bool bias = true;
   int threads = 1;
+  bool sums = false;  // a residual is added before the activation
 
   std::string Describe() const {
     const ConvGeometry& g = geometry;
     std::string s;
-    for (int v :
-         {g.batch, g.in_h, g.in_w, g.in_c, g.out_h, g.out_w, g.kernel_h,
-          g.kernel_w, g.stride_h, g.stride_w, g.dilation_h, g.dilation_w,
-          g.pad_top, g.pad_left, static_cast<int>(activation),
-          static_cast<int>(layer.rows), static_cast<int>(layer.chunk_channels),
-          threads, static_cast<int>(layer.seed)}) {
+    for (int v : {g.batch,
+                  g.in_h,
+                  g.in_w,
+                  g.in_c,
+                  g.out_h,
+                  g.out_w,
+                  g.kernel_h,
+                  g.kernel_w,
+                  g.stride_h,
+                  g.stride_w,
+                  g.dilation_h,
+                  g.dilation_w,
+                  g.pad_top,
+                  g.pad_left,
+                  static_cast<int>(activation),
+                  static_cast<int>(layer.rows),
+                  static_cast<int>(layer.chunk_channels),
+                  threads,
+                  static_cast<int>(sums),
+                  static_cast<int>(layer.seed)}) {
       s += std::to_string(v) + " ";
     }
     return s;
@@ -72,20 +87,27 @@ void Check(Case c) {
       layer.Values(size_t(g.batch) * g.in_h * g.in_w * g.in_c);
   const std::vector<float> bias = layer.Values(c.layer.rows);
   const float* bias_data = c.bias ? bias.data() : nullptr;
-  const std::vector<float> expected = DenseConv2D(
+  std::vector<float> expected = DenseConv2D(
       layer.dense, c.layer.rows, g, Activation::kNone, input, bias_data);
+  std::vector<float> residual;
+  if (c.sums) {
+    residual = layer.Values(expected.size());
+    for (size_t i = 0; i < expected.size(); ++i) expected[i] += residual[i];
+  }
   ThreadPool* pool = ThreadPool::Create(c.threads);
   for (Isa isa : SupportedIsas()) {
     SCOPED_TRACE(IsaName(isa));
     IrregularConv2D conv;
     Workspace workspace;
-    ASSERT_EQ(conv.Prepare(layer.view, g, c.activation, isa, pool, &workspace),
+    ASSERT_EQ(conv.Prepare(layer.view, g, c.activation, isa, pool, &workspace,
+                           c.sums),
               nullptr);
     std::vector<float> output(expected.size() + 64, NAN);
     for (int repeat = 0; repeat < 2; ++repeat) {
       // As another layer may have left it.
       std::fill_n(workspace.get(), workspace.count(), NAN);
-      conv.Invoke(input.data(), bias_data, output.data());
+      conv.Invoke(input.data(), bias_data, output.data(),
+                  c.sums ? residual.data() : nullptr);
       ExpectOutput(expected, c.activation, Tolerance(layer.view.columns),
                    output);
     }
@@ -126,6 +148,10 @@ TEST(IrregularConv2DTest, ActivationsAndMissingBias) {
     Case c{Geometry(1, 6, 6, 8, 3), {}, static_cast<Activation>(a)};
     Check(c);
     c.bias = false;
+    Check(c);
+    c.sums = true;
+    Check(c);
+    c.threads = 2;
     Check(c);
   }
 }
@@ -205,6 +231,7 @@ TEST(IrregularConv2DTest, RandomLayers) {
     c.layer.idle_rows = between(0, 4);
     c.layer.seed = i;
     c.threads = between(1, 3);
+    c.sums = random() % 3 == 0;
     Check(c);
   }
 }

@@ -91,6 +91,17 @@ def fully_connected(
     return y
 
 
+def add(graph: Graph, a: int, b: int, activation="NONE", name="sum", **tensor) -> int:
+    """Appends an ADD, returns its output."""
+    shapes = [graph.tensors[index].shape for index in (a, b)]
+    y = graph.tensor(name, np.broadcast_shapes(*shapes), **tensor)
+    if "signature" not in tensor:
+        graph.tensors[y].signature = graph.tensors[a].signature
+    options = schema.AddOptionsT(fusedActivationFunction=ACTIVATIONS.index(activation))
+    _append(graph, "ADD", [a, b], y, options, schema.BuiltinOptions.AddOptions)
+    return y
+
+
 def plain(graph: Graph, op: str, inputs: list[int], shape, name="y", **tensor) -> int:
     """Appends an operator without options, returns its output."""
     y = graph.tensor(name, shape, **tensor)

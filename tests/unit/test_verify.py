@@ -9,9 +9,9 @@ from tiny_models import Graph
 
 import tfrewprune as trp
 from tfrewprune.converter.cases import random_cases
-from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.converter.isolation import run_models
+from tfrewprune.converter.plan import Settings, make_plan
 from tfrewprune.converter.verify import largest_difference, verify
 from tfrewprune.payload import decode, encode
 
@@ -40,7 +40,8 @@ def with_scaled_weights(content, operator, factor):
 
 def check(dense, packed, tolerance=1e-3):
     original = read_model(dense)
-    return verify(original, packed, find_layers(original), None, tolerance)
+    decisions = make_plan(original, Settings(minimum_gain=0))
+    return verify(original, packed, decisions, None, tolerance)
 
 
 def test_a_right_model_passes_with_its_difference():

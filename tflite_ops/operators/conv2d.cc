@@ -29,7 +29,7 @@ const char* Conv2D::Prepare(const BandedView& weights,
   if (const char* error = CheckGeometry(weights, g)) return error;
   residual_.add = kernels->add;
   ActivationRange(activation, &residual_.minimum, &residual_.maximum);
-  if (kernels->isa == Isa::kReference) return nullptr;
+  if (kernels->isa == Isa::kReference || OutputCount() == 0) return nullptr;
   const Activation in_kernels = sums ? Activation::kNone : activation;
   if (const char* error = tables_.Prepare(weights, in_kernels)) return error;
 
@@ -41,10 +41,15 @@ const char* Conv2D::Prepare(const BandedView& weights,
                                         workspace);
 }
 
+int64_t Conv2D::OutputCount() const {
+  return int64_t{geometry_.batch} * geometry_.out_h * geometry_.out_w *
+         weights_.rows;
+}
+
 void Conv2D::Invoke(const float* input, const float* bias, float* output,
                     const float* residual) {
-  const int64_t count = int64_t{geometry_.batch} * geometry_.out_h *
-                        geometry_.out_w * weights_.rows;
+  const int64_t count = OutputCount();
+  if (count == 0) return;
   residual_.values = residual;
   if (kernels_->isa == Isa::kReference) {
     ReferenceConv2D(weights_, geometry_, Activation::kNone, input, bias,

@@ -35,6 +35,8 @@ class Conv2D {
               const float* residual = nullptr);
 
  private:
+  int64_t OutputCount() const;
+
   BandedView weights_ = {};
   ConvGeometry geometry_ = {};
   Activation activation_ = Activation::kNone;
