@@ -122,6 +122,31 @@ TEST(Conv2DTest, EveryWidthOfMapAndBandHeight) {
   }
 }
 
+// Enough weights that a run down the last column is worth its transposition.
+TEST(Conv2DTest, OddWidthsOfManyWeights) {
+  int seed = 0;
+  for (uint32_t band_rows : {8u, 16u, 32u}) {
+    for (int size : {5, 7, 9, 17}) {
+      for (int stride : {1, 2}) {
+        for (int dilation : {1, 2}) {
+          for (int kernel : {2, 3, 5}) {
+            Case c;
+            c.geometry = Geometry(1 + seed % 2, size * stride - seed / 2 % 2,
+                                  8 + seed % 3, kernel, stride, dilation);
+            c.layer.rows = 160;
+            c.layer.band_rows = band_rows;
+            c.layer.kept = kernel * kernel * c.geometry.in_c / 2;
+            c.layer.scattered = seed % 5 == 0;
+            c.layer.seed = ++seed;
+            c.threads = 1 + seed % 3;
+            Check(c);
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(Conv2DTest, LongPointwiseRows) {
   for (int size : {9, 10, 15}) {
     Case c;

@@ -76,23 +76,30 @@ struct Bands {
   std::vector<uint8_t> full_run;
 };
 
-// Every used lane of both bands at the first `pixels` of every segment of `y`
-// is what `expected(band, lane, segment, pixel)` says, and nothing else is
-// written.
+// Some pixels of `y`: `pixels` of them, `stride` floats apart.
+struct PixelRun {
+  Segment segment;
+  int pixels;
+  int64_t stride;
+};
+
+// Every used lane of both bands at the pixels of every run of `y` is what
+// `expected(band, lane, run, pixel)` says, and nothing else is written.
 template <class Function>
-void CheckPixels(const Bands& b, const std::vector<Segment>& segments,
-                 int pixels, int output_pixel, const std::vector<float>& y,
-                 float tolerance, Function expected) {
+void CheckPixels(const Bands& b, const std::vector<PixelRun>& runs,
+                 const std::vector<float>& y, float tolerance,
+                 Function expected) {
   size_t written = 0;
-  for (const Segment& segment : segments) {
-    for (int p = 0; p < pixels; ++p) {
+  for (size_t i = 0; i < runs.size(); ++i) {
+    for (int p = 0; p < runs[i].pixels; ++p) {
       for (int band = 0; band < 2; ++band) {
         for (int lane = 0; lane < b.height; ++lane) {
           const int row = b.row[band * b.height + lane];
           if (row < 0) continue;
           ++written;
-          ASSERT_NEAR(y[segment.output + p * output_pixel + row],
-                      expected(band, lane, segment, p), tolerance);
+          ASSERT_NEAR(y[runs[i].segment.output + p * runs[i].stride + row],
+                      expected(band, lane, i, p), tolerance)
+              << "run " << i;
         }
       }
     }
@@ -126,14 +133,18 @@ TEST(KernelsTest, BandTilesComputeTheirFormula) {
           // Uneven distances: every segment has a base of its own.
           segment.push_back({g * 97 + g * g, int64_t{g} * output_pixel * 40});
         }
+        std::vector<PixelRun> runs;
+        for (const Segment& s : segment) {
+          runs.push_back({s, entry.length, output_pixel});
+        }
         std::vector<float> y(size_t(segments) * output_pixel * 40, NAN);
         entry.kernel[segments - 1](layer, 0, 2, b.input.data(), y.data(),
                                    segment.data());
         ASSERT_NO_FATAL_FAILURE(CheckPixels(
-            b, segment, entry.length, output_pixel, y, Tolerance(kept + 1),
-            [&](int band, int lane, const Segment& from, int p) {
+            b, runs, y, Tolerance(kept + 1),
+            [&](int band, int lane, size_t run, int p) {
               return b.Expected(band, lane, b.start[band], b.start[band + 1],
-                                from.input + p * pixel);
+                                runs[run].segment.input + p * pixel);
             }));
       }
     }
@@ -146,25 +157,38 @@ TEST(KernelsTest, PlanarTilesComputeTheirFormula) {
     for (int i = 0; i < kernels->planar_count; ++i) {
       const PlanarKernelRow& entry = kernels->planar[i];
       for (int segments = 1; segments <= entry.max_segments; ++segments) {
+        if (entry.kernel[segments - 1] == nullptr) {
+          EXPECT_TRUE(segments < entry.part ||
+                      (segments == entry.part && entry.down == 0));
+          continue;
+        }
         const int kept = kKept[(i + segments) % 5];
         const int last = 1 + (i + segments) % entry.unit;
+        const int down_last = 1 + (i + segments / 2) % entry.unit;
         SCOPED_TRACE(testing::Message()
                      << IsaName(isa) << " R " << entry.band_rows << " unit "
                      << entry.unit << " length " << entry.length << " segments "
-                     << segments << " kept " << kept << " last " << last);
+                     << segments << " part " << entry.part << " down "
+                     << entry.down << " kept " << kept << " last " << last);
         Bands b(entry.band_rows, kept, i * 100 + segments);
         const int output_pixel = 2 * b.height + 5;
         // Channels and taps of a column, and where they lie in the planes.
-        constexpr int kChannels = 17, kStride = 3;
-        constexpr int kTapFirst[] = {4, 0, 11};
-        ptrdiff_t tap_offset[3];
+        constexpr int kChannels = 17, kStride = 3, kDownStride = 2;
+        constexpr int kTapFirst[] = {4, 0, 11}, kDownFirst[] = {1, 8, 5};
+        ptrdiff_t tap_offset[3], down_tap_offset[3];
+        const auto offset = [](int t, int first, int stride) {
+          return (first - t * kChannels * stride) *
+                 static_cast<ptrdiff_t>(sizeof(float));
+        };
         for (int t = 0; t < 3; ++t) {
-          tap_offset[t] = (kTapFirst[t] - t * kChannels * kStride) *
-                          static_cast<ptrdiff_t>(sizeof(float));
+          tap_offset[t] = offset(t, kTapFirst[t], kStride);
+          down_tap_offset[t] = offset(t, kDownFirst[t], kDownStride);
         }
-        for (size_t n = 0; n < b.column.size(); ++n) {
-          b.column[n] = b.column16[n] % kChannels * kStride +
-                        kTapFirst[b.column16[n] / kChannels];
+        std::vector<uint32_t> column, down_column;
+        for (const uint32_t n : b.column16) {
+          const uint32_t channel = n % kChannels, tap = n / kChannels;
+          column.push_back(channel * kStride + kTapFirst[tap]);
+          down_column.push_back(channel * kDownStride + kDownFirst[tap]);
         }
         // Three kernel rows: [a, b), [b, c), [c, end) of every band.
         std::vector<uint32_t> start;
@@ -182,21 +206,45 @@ TEST(KernelsTest, PlanarTilesComputeTheirFormula) {
         layer.channel_stride = kStride * sizeof(float);
         layer.tap_scale = TapScale(kChannels);
         layer.tap_offset = tap_offset;
-        const int pixels = (entry.length - 1) * entry.unit + last;
-        std::vector<Segment> segment;
+        layer.down_channel_stride = kDownStride * sizeof(float);
+        layer.down_tap_offset = down_tap_offset;
+        layer.down_output_stride = 2 * output_pixel;
+        std::vector<PixelRun> runs;
+        const auto add_run = [&](int units, int last, int64_t stride) {
+          const int64_t g = static_cast<int64_t>(runs.size());
+          runs.push_back({{g * 131 + g * g, g * output_pixel * 130},
+                          (units - 1) * entry.unit + last,
+                          stride});
+        };
         for (int g = 0; g < segments; ++g) {
-          segment.push_back({g * 131 + g * g, int64_t{g} * output_pixel * 130});
+          add_run(entry.length, last, output_pixel);
         }
+        if (entry.down > 0) {
+          add_run(entry.down, down_last, layer.down_output_stride);
+        }
+        std::vector<Segment> segment;
+        for (const PixelRun& run : runs) segment.push_back(run.segment);
         for (uint32_t tap = 0; tap < 3; ++tap) {
           const uint32_t tap_end = tap == 0 ? 3 : 2;
-          std::vector<float> y(size_t(segments) * output_pixel * 130, NAN);
-          entry.kernel[segments - 1](layer, 0, 2, tap, tap_end, last,
-                                     b.input.data(), y.data(), segment.data());
+          // Also nothing at all.
+          const uint32_t part = (i + segments) % 2 ? tap_end : tap;
+          const PlanarExtent extent = {
+              tap,  tap_end,  tap > 1 ? part : 1, tap_end - (tap == 0),
+              last, down_last};
+          std::vector<float> y(runs.size() * output_pixel * 130, NAN);
+          entry.kernel[segments - 1](layer, 0, 2, extent, b.input.data(),
+                                     y.data(), segment.data());
           ASSERT_NO_FATAL_FAILURE(CheckPixels(
-              b, segment, pixels, output_pixel, y, Tolerance(kept + 1),
-              [&](int band, int lane, const Segment& from, int p) {
-                return b.Expected(band, lane, start[band * 4 + tap],
-                                  start[band * 4 + tap_end], from.input + p);
+              b, runs, y, Tolerance(kept + 1),
+              [&](int band, int lane, size_t run, int p) {
+                const bool is_down = run == size_t(segments);
+                const bool is_part = run < size_t(entry.part);
+                b.column = is_down ? down_column : column;
+                return b.Expected(
+                    band, lane,
+                    start[band * 4 + (is_part ? extent.part_begin : tap)],
+                    start[band * 4 + (is_part ? extent.part_end : tap_end)],
+                    runs[run].segment.input + p);
               }));
         }
       }

@@ -7,9 +7,17 @@
 namespace tfrewprune {
 
 extern const PlanarKernelRow kPlanarAvx512[kPlanarAvx512Count] = {
+#define TFREWPRUNE_PLANAR_MIXED(G, length, segments, part, down) \
+  {G::kRows,                                                     \
+   G::kUnit,                                                     \
+   length,                                                       \
+   segments,                                                     \
+   part,                                                         \
+   down,                                                         \
+   PlanarTiles<G, length, part, down,                            \
+               std::make_integer_sequence<int, segments>>::kTable},
 #define TFREWPRUNE_PLANAR(G, length, segments) \
-  {G::kRows, G::kUnit, length, segments,       \
-   PlanarTiles<G, length, std::make_integer_sequence<int, segments>>::kTable},
+  TFREWPRUNE_PLANAR_MIXED(G, length, segments, 0, 0)
 #define TFREWPRUNE_KERNELS_PLANAR_AVX512
 #include "kernels/kernels.inc"
 };

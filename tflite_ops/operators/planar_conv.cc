@@ -12,9 +12,10 @@ constexpr uint64_t kBandBytes = 192 << 10;
 // for them; they are collected for this many rows first.
 constexpr int64_t kPixelsPerSet = 14;
 constexpr int64_t kStageRows = 128;
-// Input rows that one task transposes when several threads share a block.
-constexpr int kRowsPerTask = 4;
-constexpr int kRegisters = 28;  // accumulators of a full tile
+// Planes of a column are small beside the others, but for vast dilations.
+constexpr int64_t kMostDownFloats = 64 << 10;
+constexpr double kTransposeCycles = 70;  // of 16 x 16 floats
+constexpr int kRegisters = 28;           // accumulators of a full tile
 
 }  // namespace
 
@@ -51,24 +52,26 @@ const char* PlanarConv::Prepare(const BandedView& weights,
     g.in_w = g.out_w = static_cast<int>(pixels);
   }
 
+  down_ = false;
   shapes_ = 0;
   for (int i = 0; i < kernels.planar_count; ++i) {
     const PlanarKernelRow& row = kernels.planar[i];
     if (row.band_rows != static_cast<int>(weights.band_rows)) continue;
+    if (shapes_ == kMostShapes) return "more planar kernels than places";
     unit_ = row.unit;
-    const double registers = row.band_rows * row.unit / 16.0;
-    // Two FMAs a cycle; a chain of dependent ones takes four cycles each.
-    double cycles = 0.5 * registers * row.length * row.max_segments;
-    if (cycles < 4) cycles = 4;
     kernel_[shapes_] = &row;
-    shape_[shapes_++] = {row.length, row.max_segments, cycles};
+    shape_[shapes_++] = {row.length, row.max_segments,
+                         UnitCycles(row.length * row.max_segments), row.part,
+                         row.down};
   }
   const int64_t tile_pixels = kRegisters * 16 / weights.band_rows;
   if (const char* error = layout_.Prepare(g, tile_pixels, unit_, threads_)) {
     return error;
   }
-  if (const char* error = PrepareColumns()) return error;
+  staged_ = tile_pixels > kPixelsPerSet * CacheSets(weights.rows);
   if (const char* error = PrepareBlocks()) return error;
+  if (const char* error = PrepareColumns()) return error;
+  PrepareThreads();
 
   layer_.value = weights.value;
   layer_.start = start_.get();
@@ -84,8 +87,17 @@ const char* PlanarConv::Prepare(const BandedView& weights,
   layer_.minimum = tables.minimum();
   layer_.maximum = tables.maximum();
 
-  const int64_t planes = layout_.floats() * (block_parallel_ ? threads_ : 1);
-  staged_ = tile_pixels > kPixelsPerSet * CacheSets(weights.rows);
+  layer_.down_tap_offset = down_tap_offset_.get();
+  layer_.down_channel_stride =
+      down_planes_.channel_stride() * ptrdiff_t{sizeof(float)};
+  layer_.down_output_stride = layer_.output_stride * g.out_w;
+  down_layer_ = layer_;
+  down_layer_.tap_offset = layer_.down_tap_offset;
+  down_layer_.channel_stride = layer_.down_channel_stride;
+  down_layer_.output_stride = layer_.down_output_stride;
+
+  const int64_t planes = layout_.floats() * (block_parallel_ ? threads_ : 1) +
+                         (down_ ? down_planes_.floats() : 0);
   stage_first_ = planes;
   stage_floats_ = 0;
   if (!staged_) return workspace->Reserve(planes) ? nullptr : kOutOfMemory;
@@ -104,7 +116,7 @@ const char* PlanarConv::PrepareColumns() {
   const ConvGeometry& g = geometry_;
   const uint32_t stride = static_cast<uint32_t>(g.kernel_h) + 1;
   const int64_t taps = int64_t{g.kernel_h} * g.kernel_w;
-  if (!tap_offset_.Allocate(taps) ||
+  if (!tap_offset_.Allocate(taps) || !down_tap_offset_.Allocate(taps) ||
       !start_.Allocate(uint64_t{weights_.band_count} * stride)) {
     return kOutOfMemory;
   }
@@ -113,6 +125,12 @@ const char* PlanarConv::PrepareColumns() {
     const int64_t y = tap / g.kernel_w * g.dilation_h;
     tap_offset_[tap] = static_cast<ptrdiff_t>(
         (layout_.TapOffset(y, x) - tap * g.in_c * layout_.channel_stride()) *
+        int64_t{sizeof(float)});
+    if (!down_) continue;
+    down_tap_offset_[tap] = static_cast<ptrdiff_t>(
+        (down_planes_.TapOffset(static_cast<int>(tap / g.kernel_w),
+                                static_cast<int>(tap % g.kernel_w)) -
+         tap * g.in_c * down_planes_.channel_stride()) *
         int64_t{sizeof(float)});
   }
   const uint32_t row_columns = static_cast<uint32_t>(g.kernel_w) * g.in_c;
@@ -129,13 +147,22 @@ const char* PlanarConv::PrepareColumns() {
   return nullptr;
 }
 
+void PlanarConv::BeginTiles() {
+  tiling_.Begin(shape_, shapes_, unit_, 1, weights_.rows);
+}
+
 bool PlanarConv::AddTiles(Block* block) {
   const ConvGeometry& g = geometry_;
   block->tile = tiling_.tiles();
+  const int64_t across = block->x_end - block->x - (down_ ? 1 : 0);
+  if (down_) {
+    const Segment segment = {layout_.floats(), across * weights_.rows};
+    if (!tiling_.AddDown(segment, g.out_h, g.kernel_h)) return false;
+  }
   for (int y = block->y; y < block->y_end; ++y) {
     const int64_t top = int64_t{y} * g.stride_h - g.pad_top;
     PixelRow row;
-    row.pixels = block->x_end - block->x;
+    row.pixels = across;
     row.tap_begin =
         top < 0
             ? static_cast<int>(Min(DivideUp(-top, g.dilation_h), g.kernel_h))
@@ -157,7 +184,7 @@ const char* PlanarConv::PrepareBlocks() {
   const ConvGeometry& g = geometry_;
   const int block_rows = layout_.block_rows();
   const int block_pixels = layout_.block_pixels();
-  tiling_.Begin(shape_, shapes_, unit_, 1, weights_.rows);
+  BeginTiles();
   const int64_t down = DivideUp(g.out_h, block_rows);
   const int64_t across = DivideUp(g.out_w, block_pixels);
   if (!block_.Allocate(down * across)) return kOutOfMemory;
@@ -176,9 +203,63 @@ const char* PlanarConv::PrepareBlocks() {
     if (!AddTiles(&block)) return kOutOfMemory;
   }
 
-  // Where it is fair every worker takes whole blocks, into planes of its own;
-  // else all work on one block after the other, first on its transposition,
-  // then on its tiles and bands.
+  return blocks_ == 1 ? PrepareDown() : nullptr;
+}
+
+// Cycles that `units` take a column: two FMAs a cycle, but a chain of dependent
+// ones takes four cycles each.
+double PlanarConv::UnitCycles(int units) const {
+  const double cycles = 0.5 * weights_.band_rows * unit_ / 16.0 * units;
+  return cycles < 4 ? 4 : cycles;
+}
+
+// Of all columns by all tiles.
+double PlanarConv::TileCycles() const {
+  double cycles = 0;
+  for (int i = 0; i < tiling_.tiles(); ++i) {
+    const Tile& tile = tiling_.tile(i);
+    const PlanarKernelRow& kernel = *kernel_[tile.shape];
+    const int units = tile.segments * kernel.length +
+                      (tile.down ? tile.down_pixels + unit_ - 1 : 0) / unit_;
+    double taps = tile.tap_end - tile.tap_begin;
+    if (kernel.part > 0) {
+      const double part = tile.part_end - tile.part_begin;
+      cycles += UnitCycles(units) * part;
+      taps -= part;
+    }
+    cycles += UnitCycles(units - kernel.part * kernel.length) * taps;
+  }
+  return cycles / geometry_.kernel_h *
+         static_cast<double>(weights_.column_count);
+}
+
+// Where rows are one pixel longer than units hold, a run down the last column
+// takes that pixel of all of them, if its transposition is worth it.
+const char* PlanarConv::PrepareDown() {
+  const ConvGeometry& g = geometry_;
+  if (staged_ || g.out_h == 1 || g.out_w % unit_ != 1) return nullptr;
+  if (const char* error = down_planes_.Prepare(g, g.out_w - 1)) return error;
+  const int64_t floats = down_planes_.floats();
+  if (floats > kMostDownFloats) return nullptr;
+  const double without = TileCycles();
+  down_ = true;
+  BeginTiles();
+  if (AddTiles(&block_[0]) &&
+      TileCycles() + kTransposeCycles / 256 * floats < without) {
+    return nullptr;
+  }
+  down_ = false;
+  BeginTiles();
+  return AddTiles(&block_[0]) ? nullptr : kOutOfMemory;
+}
+
+// Where it is fair every worker takes whole blocks, into planes of its own;
+// else all work on one block after the other, first on its transposition, then
+// on its tiles and bands.
+void PlanarConv::PrepareThreads() {
+  const ConvGeometry& g = geometry_;
+  const int64_t block_pixels =
+      int64_t{layout_.block_rows()} * layout_.block_pixels();
   const uint64_t bytes =
       weights_.column_count * weights_.band_rows * sizeof(float);
   bands_at_once_ = Max(1, weights_.band_count);
@@ -186,189 +267,17 @@ const char* PlanarConv::PrepareBlocks() {
     bands_at_once_ =
         Max(1, static_cast<int64_t>(weights_.band_count * kBandBytes / bytes));
   }
-  const int64_t busiest =
-      DivideUp(blocks_, threads_) * block_rows * block_pixels * threads_;
+  const int64_t busiest = DivideUp(blocks_, threads_) * block_pixels * threads_;
   block_parallel_ = threads_ > 1 && 0.9 * static_cast<double>(busiest) <=
                                         double(g.out_h) * g.out_w;
   tile_tasks_ = band_tasks_ = 1;
   if (threads_ > 1 && !block_parallel_ && blocks_ > 0) {
+    // Bands first: every worker then reads weights that no other reads.
     const int tiles = block_[0].tile_end - block_[0].tile;
     const int bands = static_cast<int>(weights_.band_count);
-    tile_tasks_ = static_cast<int>(Max(1, Min(tiles, 2 * threads_)));
-    band_tasks_ = static_cast<int>(
-        Max(1, Min(bands, DivideUp(4 * threads_, tile_tasks_))));
-  }
-  return nullptr;
-}
-
-void PlanarConv::RunKernel(const PlanarLayer& layer, const Tile& tile,
-                           uint32_t band, uint32_t band_end,
-                           const float* planes, float* output,
-                           const Segment* segments) const {
-  kernel_[tile.shape]->kernel[tile.segments - 1](
-      layer, band, band_end, static_cast<uint32_t>(tile.tap_begin),
-      static_cast<uint32_t>(tile.tap_end), tile.last, planes, output, segments);
-}
-
-// The end of the bands that follow `band` with one run of output rows.
-uint32_t PlanarConv::RunEnd(uint32_t band, uint32_t band_end) const {
-  const uint32_t height = weights_.band_rows;
-  uint32_t end = band;
-  while (end < band_end && layer_.full_run[end] &&
-         layer_.row[uint64_t{end} * height] ==
-             layer_.row[uint64_t{band} * height] +
-                 static_cast<int32_t>((end - band) * height)) {
-    ++end;
-  }
-  return end;
-}
-
-void PlanarConv::RunTile(const Tile& tile, const float* planes, uint32_t band,
-                         uint32_t band_end, float* stage) const {
-  const Segment* segments = tiling_.segments(tile);
-  if (!staged_) {
-    RunKernel(layer_, tile, band, band_end, planes, output_, segments);
-    return;
-  }
-  while (band < band_end) {
-    uint32_t stop =
-        static_cast<uint32_t>(Min(band_end, int64_t{band} + stage_bands_));
-    stop = RunEnd(band, stop);
-    if (stop == band) {  // scattered rows
-      RunKernel(layer_, tile, band, band + 1, planes, output_, segments);
-      ++band;
-      continue;
-    }
-    const int64_t row = layer_.row[uint64_t{band} * weights_.band_rows];
-    const int64_t pitch = stage_layer_.output_stride;
-    Segment staged[Tiling::kMaxSegments];
-    for (int s = 0; s < tile.segments; ++s) {
-      staged[s] = {segments[s].input, s * tile.length * pitch - row};
-    }
-    RunKernel(stage_layer_, tile, band, stop, planes, stage, staged);
-    const size_t bytes =
-        size_t{stop - band} * weights_.band_rows * sizeof(float);
-    for (int s = 0; s < tile.segments; ++s) {
-      float* to = output_ + segments[s].output + row;
-      const float* from = stage + s * tile.length * pitch;
-      for (int p = 0; p < tile.length; ++p) {
-        memcpy(to, from, bytes);
-        to += layer_.output_stride;
-        from += pitch;
-      }
-    }
-    band = stop;
-  }
-}
-
-void PlanarConv::RunBands(const float* planes, int tile_begin, int tile_end,
-                          uint32_t band, uint32_t band_end, int worker) {
-  float* stage = workspace_->get() + stage_first_ + worker * stage_floats_;
-  const bool first = band == 0;
-  const bool all = first && band_end == weights_.band_count;
-  do {
-    const uint32_t stop =
-        static_cast<uint32_t>(Min(band_end, int64_t{band} + bands_at_once_));
-    for (int i = tile_begin; i < tile_end; ++i) {
-      const Tile& tile = tiling_.tile(i);
-      RunTile(tile, planes, band, stop, stage);
-      if (stop < band_end) continue;
-      if (first) FillMissingRows(tile);
-      if (all) AddResidual(tile);
-    }
-    band = stop;
-  } while (band < band_end);
-}
-
-void PlanarConv::FillMissingRows(const Tile& tile) const {
-  const Segment* segments = tiling_.segments(tile);
-  for (int s = 0; s < tile.segments; ++s) {
-    tables_->FillMissingRows(output_ + segments[s].output, tile.length,
-                             layer_.output_stride);
-  }
-}
-
-void PlanarConv::AddResidual(const Tile& tile) const {
-  const Segment* segments = tiling_.segments(tile);
-  for (int s = 0; s < tile.segments; ++s) {
-    residual_.Complete(segments[s].output, tile.length * layer_.output_stride,
-                       output_);
-  }
-}
-
-void PlanarConv::Run(int tasks, ThreadPool::Function function) {
-  if (threads_ > 1 && tasks > 1) {
-    pool_->Run(tasks, function, this);
-  } else {
-    for (int task = 0; task < tasks; ++task) function(this, task, 0);
-  }
-}
-
-void PlanarConv::Invoke(const float* input, float* output,
-                        const Residual& residual) {
-  const ConvGeometry& g = geometry_;
-  const int64_t in_image = int64_t{g.in_h} * g.in_w * g.in_c;
-  const int64_t out_image = int64_t{g.out_h} * g.out_w * weights_.rows;
-  for (int n = 0; n < g.batch; ++n) {
-    input_ = input + n * in_image;
-    output_ = output + n * out_image;
-    residual_ = residual.Image(n * out_image);
-    if (block_parallel_ || threads_ == 1) {
-      Run(blocks_, [](void* context, int task, int worker) {
-        PlanarConv* self = static_cast<PlanarConv*>(context);
-        const Block& block = self->block_[task];
-        float* planes =
-            self->workspace_->get() + worker * self->layout_.floats();
-        self->layout_.StoreRows(block, self->input_, self->transpose_, planes,
-                                0, self->layout_.StoredRows(block));
-        self->layout_.ClearBorders(block, planes);
-        self->RunBands(planes, block.tile, block.tile_end, 0,
-                       self->weights_.band_count, worker);
-      });
-      continue;
-    }
-    for (int b = 0; b < blocks_; ++b) {
-      shared_ = &block_[b];
-      Run(static_cast<int>(
-              DivideUp(layout_.StoredRows(*shared_), kRowsPerTask)),
-          [](void* context, int task, int) {
-            PlanarConv* self = static_cast<PlanarConv*>(context);
-            const Block& block = *self->shared_;
-            float* planes = self->workspace_->get();
-            if (task == 0) self->layout_.ClearBorders(block, planes);
-            self->layout_.StoreRows(
-                block, self->input_, self->transpose_, planes,
-                task * kRowsPerTask,
-                static_cast<int>(Min(self->layout_.StoredRows(block),
-                                     (task + 1) * kRowsPerTask)));
-          });
-      Run(tile_tasks_ * band_tasks_, [](void* context, int task, int worker) {
-        PlanarConv* self = static_cast<PlanarConv*>(context);
-        const Block& block = *self->shared_;
-        const int64_t tiles = block.tile_end - block.tile;
-        const int64_t t = task / self->band_tasks_;
-        const uint64_t b = task % self->band_tasks_;
-        const uint64_t bands = self->weights_.band_count;
-        self->RunBands(
-            self->workspace_->get(),
-            block.tile + static_cast<int>(tiles * t / self->tile_tasks_),
-            block.tile + static_cast<int>(tiles * (t + 1) / self->tile_tasks_),
-            static_cast<uint32_t>(bands * b / self->band_tasks_),
-            static_cast<uint32_t>(bands * (b + 1) / self->band_tasks_), worker);
-      });
-      if (band_tasks_ == 1 || residual_.values == nullptr) continue;
-      // Only now every tile has all its bands.
-      Run(tile_tasks_, [](void* context, int task, int) {
-        PlanarConv* self = static_cast<PlanarConv*>(context);
-        const Block& block = *self->shared_;
-        const int64_t tiles = block.tile_end - block.tile;
-        const int64_t end = tiles * (task + 1) / self->tile_tasks_;
-        for (int64_t i = tiles * task / self->tile_tasks_; i < end; ++i) {
-          self->AddResidual(
-              self->tiling_.tile(block.tile + static_cast<int>(i)));
-        }
-      });
-    }
+    band_tasks_ = static_cast<int>(Max(1, Min(bands, 4 * threads_)));
+    tile_tasks_ = static_cast<int>(
+        Max(1, Min(tiles, DivideUp(4 * threads_, band_tasks_))));
   }
 }
 

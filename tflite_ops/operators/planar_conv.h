@@ -11,6 +11,7 @@
 #include "kernels/planar.h"
 #include "operators/band_tables.h"
 #include "operators/buffer.h"
+#include "operators/down_planes.h"
 #include "operators/planar_layout.h"
 #include "operators/residual.h"
 #include "operators/thread_pool.h"
@@ -38,7 +39,15 @@ class PlanarConv {
   };
   const char* PrepareColumns();
   const char* PrepareBlocks();
+  const char* PrepareDown();
+  void PrepareThreads();
   bool AddTiles(Block* block);
+  void BeginTiles();
+  double UnitCycles(int units) const;
+  double TileCycles() const;
+  int TransposeTasks() const;
+  void TransposeTask(int task);
+  void StoreDown() const;
   // Of all bands and tiles in the ranges; `worker` picks the stage.
   void RunBands(const float* planes, int tile, int tile_end, uint32_t band,
                 uint32_t band_end, int worker);
@@ -60,16 +69,20 @@ class PlanarConv {
   Workspace* workspace_ = nullptr;
   int threads_ = 1;
   TransposeKernel transpose_ = nullptr;
-  const PlanarKernelRow* kernel_[32];
-  TileShape shape_[32];
+  static constexpr int kMostShapes = 64;
+  const PlanarKernelRow* kernel_[kMostShapes];
+  TileShape shape_[kMostShapes];
   int shapes_ = 0, unit_ = 1;
 
   PlanarLayout layout_;
+  bool down_ = false;  // the last column has a run and planes of its own
+  DownPlanes down_planes_;
+  PlanarLayer down_layer_ = {};  // of tiles that are nothing but that run
   int64_t bands_at_once_ = 1;
   bool block_parallel_ = false;
   int band_tasks_ = 1, tile_tasks_ = 1;
   Buffer<uint32_t> start_;
-  Buffer<ptrdiff_t> tap_offset_;
+  Buffer<ptrdiff_t> tap_offset_, down_tap_offset_;
   Buffer<Block> block_;
   int blocks_ = 0;
   Tiling tiling_;

@@ -70,7 +70,12 @@ const char* PlanarLayout::Prepare(const ConvGeometry& geometry,
     if (threads > 1 && g.out_h == 1) {
       pixels = FairShare(g.out_w, pixels, unit, threads);
     } else if (threads > 1) {
-      rows = FairShare(g.out_h, rows, 1, threads);
+      // Small images stay whole where the shares would differ much: all work
+      // on the one block then.
+      const int64_t share = FairShare(g.out_h, rows, 1, threads);
+      const int64_t busiest =
+          DivideUp(DivideUp(g.out_h, share), threads) * share * threads;
+      if (rows < g.out_h || 20 * busiest <= 21 * g.out_h) rows = share;
     }
   }
   block_rows_ = static_cast<int>(rows);
@@ -79,10 +84,24 @@ const char* PlanarLayout::Prepare(const ConvGeometry& geometry,
   // A stored row starts with its first pixel of the image, at a cache line; the
   // zeros left of it are those that end the row before.
   const bool part_of_row = pixels < g.out_w;
+  const auto left = [&](int p) {
+    return part_of_row ? 0 : DivideUp(Max(g.pad_left - p, 0), g.stride_w);
+  };
+  const auto image = [&](int p) {
+    const int64_t count = pixels + phase_[p].reach;
+    return part_of_row
+               ? count
+               : Max(Min(count, DivideUp(Max(g.in_w + g.pad_left - p, 0),
+                                         g.stride_w)) -
+                         left(p),
+                     0);
+  };
+  // As many zeros as any phase reaches past either end of its pixels.
   int64_t border = 0;
   for (int p = 0; p < g.stride_w; ++p) {
-    border = Max(border, DivideUp(Max(g.pad_left - p, 0), g.stride_w));
-    border = Max(border, phase_[p].reach);
+    if (phase_[p].reach < 0) continue;
+    border = Max(border, left(p));
+    border = Max(border, pixels + phase_[p].reach - left(p) - image(p));
   }
   const int64_t align = pixels > 8 ? 16 : 8;
   row_pitch_ = 0;
@@ -91,17 +110,9 @@ const char* PlanarLayout::Prepare(const ConvGeometry& geometry,
     Phase& phase = phase_[p];
     if (phase.reach < 0) continue;
     last = p;
-    const int64_t left =
-        part_of_row ? 0 : DivideUp(Max(g.pad_left - p, 0), g.stride_w);
-    const int64_t count = pixels + phase.reach;
-    const int64_t image =
-        part_of_row ? count
-                    : Min(count, DivideUp(Max(g.in_w + g.pad_left - p, 0),
-                                          g.stride_w)) -
-                          left;
-    phase.plane = row_pitch_ - left;
+    phase.plane = row_pitch_ - left(p);
     phase.begin = row_pitch_;
-    phase.floats = DivideUp(Max(image, 0) + border, align) * align;
+    phase.floats = DivideUp(image(p) + border, align) * align;
     row_pitch_ += phase.floats;
   }
   const int64_t stored_rows = (rows - 1) * row_step + halo_rows + 1;
