@@ -9,7 +9,7 @@
 // [band_begin, band_end), lane r < R, segment g and pixel p < length * unit
 //
 //   y[g][p][row(b, r)] = clamp(bias[b * R + r] +
-//       sum over n in [start(b, begin), start(b, end)) of
+//       sum over n in [start(b, tap_begin), start(b, tap_end)) of
 //       x[g][offset(column[n]) + p] * value[n * R + r])
 //
 // for those p only that `last` counts in: the last unit of every segment stores

@@ -7,6 +7,7 @@ const char* BandTables::Prepare(const BandedView& weights,
                                 Activation activation) {
   ActivationRange(activation, &minimum_, &maximum_);
   const uint32_t width = weights.band_rows;
+  width_ = width;
   lanes_ = uint64_t{weights.band_count} * width;
   Buffer<uint8_t> present;
   if (!bias_.Allocate(lanes_) || !row_.Allocate(lanes_) ||
@@ -19,6 +20,10 @@ const char* BandTables::Prepare(const BandedView& weights,
     const uint32_t row = weights.RowId(i);
     row_[i] = row == weights.rows ? -1 : static_cast<int32_t>(row);
     if (row < weights.rows) present[row] = 1;
+  }
+  in_order_ = lanes_ == weights.rows;
+  for (uint64_t i = 0; i < lanes_; ++i) {
+    in_order_ = in_order_ && row_[i] == static_cast<int64_t>(i);
   }
   for (uint32_t b = 0; b < weights.band_count; ++b) {
     const int32_t* row = row_.get() + uint64_t{b} * width;
@@ -37,8 +42,15 @@ const char* BandTables::Prepare(const BandedView& weights,
 
 void BandTables::PackBias(const float* bias) {
   if (bias != nullptr) {
-    for (uint64_t i = 0; i < lanes_; ++i) {
-      bias_[i] = row_[i] < 0 ? 0.0f : bias[row_[i]];
+    for (uint64_t b = 0, i = 0; i < lanes_; ++b) {
+      if (full_run_[b]) {
+        memcpy(bias_.get() + i, bias + row_[i], width_ * sizeof(float));
+        i += width_;
+        continue;
+      }
+      for (uint32_t lane = 0; lane < width_; ++lane, ++i) {
+        bias_[i] = row_[i] < 0 ? 0.0f : bias[row_[i]];
+      }
     }
   } else if (lanes_ > 0) {
     memset(bias_.get(), 0, lanes_ * sizeof(float));

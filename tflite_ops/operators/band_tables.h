@@ -18,6 +18,14 @@ class BandTables {
   // Brings the bias (nullptr = zeros) into packed order for one Invoke.
   void PackBias(const float* bias);
 
+  // The same for callers that can do with the bias in its own place, where its
+  // order is the packed one.
+  const float* PackedBias(const float* bias) {
+    if (in_order_ && bias != nullptr) return bias;
+    PackBias(bias);
+    return bias_.get();
+  }
+
   // output[row] = clamp(bias[row]) of rows that no band carries, for `pixels`
   // pixels that lie `output_stride` floats apart. After PackBias().
   void FillMissingRows(float* output, int64_t pixels,
@@ -30,8 +38,10 @@ class BandTables {
   float maximum() const { return maximum_; }
 
  private:
-  uint64_t lanes_ = 0;    // B x R
-  uint32_t missing_ = 0;  // rows without a lane
+  uint64_t lanes_ = 0;     // B x R
+  uint32_t width_ = 0;     // R
+  uint32_t missing_ = 0;   // rows without a lane
+  bool in_order_ = false;  // lane i is row i, and there are no other rows
   float minimum_ = 0, maximum_ = 0;
   Buffer<float> bias_;
   Buffer<int32_t> row_;

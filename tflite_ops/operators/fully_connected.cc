@@ -42,7 +42,6 @@ const char* FullyConnected::Prepare(const BandedView& weights, int batch,
   layer_.value = weights.value;
   layer_.band_start = weights.band_start;
   layer_.column = weights.column;
-  layer_.bias = tables_.bias();
   layer_.row = tables_.row();
   layer_.full_run = tables_.full_run();
   layer_.minimum = tables_.minimum();
@@ -79,7 +78,7 @@ void FullyConnected::Invoke(const float* input, const float* bias,
     pixels_.Invoke(input, bias, output);
     return;
   }
-  tables_.PackBias(bias);
+  layer_.bias = tables_.PackedBias(bias);
   for (int n = 0; n < batch_; ++n) {
     input_ = input + int64_t{n} * weights_.columns;
     output_ = output + int64_t{n} * weights_.rows;
