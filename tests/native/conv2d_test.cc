@@ -232,9 +232,7 @@ TEST(Conv2DTest, TablesAreSmallBesideThePayload) {
         nullptr);
     const uint64_t tables =
         held_bytes - before - workspace.count() * sizeof(float);
-    // The band kernels keep 4 bytes a column, the planar ones nothing.
-    const double share = SelectKernels(isa)->planar_count > 0 ? 0.03 : 0.09;
-    EXPECT_LT(tables, share * static_cast<double>(payload)) << IsaName(isa);
+    EXPECT_LT(tables, 0.03 * static_cast<double>(payload)) << IsaName(isa);
   }
 }
 

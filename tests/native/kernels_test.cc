@@ -25,6 +25,12 @@ struct Bands {
     };
     start = {0, static_cast<uint32_t>(kept),
              static_cast<uint32_t>(2 * kept + 1)};
+    for (int band = 0; band < 2; ++band) {
+      const uint32_t n = start[band + 1] - start[band];
+      for (uint32_t part : {0u, n / 4, n / 2, n}) {
+        row_start.push_back(start[band] + part);
+      }
+    }
     for (uint32_t n = 0; n < start[2]; ++n) {
       offset.push_back(
           static_cast<int32_t>(sizeof(float) * (random() % kReach)));
@@ -38,6 +44,7 @@ struct Bands {
     }
     for (int r = 0; r < 2 * height; ++r) bias.push_back(uniform());
     full_run = {1, 0};
+    offset.push_back(-1);  // read, never used
     for (int i = 0; i < kInput; ++i) input.push_back(uniform());
   }
 
@@ -70,6 +77,8 @@ struct Bands {
   static constexpr float kMinimum = -1.5f, kMaximum = 1.25f;
   int height;
   std::vector<uint32_t> start, column;
+  // Three kernel rows: [a, b), [b, c), [c, end) of every band.
+  std::vector<uint32_t> row_start;
   std::vector<uint16_t> column16;
   std::vector<int32_t> offset, row;
   std::vector<float> value, bias, input;
@@ -125,7 +134,8 @@ TEST(KernelsTest, BandTilesComputeTheirFormula) {
         const int pixel = 3, output_pixel = 2 * b.height + 5;
         BandLayer layer = b.Layer<BandLayer>();
         layer.output_stride = output_pixel;
-        layer.band_start = b.start.data();
+        layer.start = b.row_start.data();
+        layer.start_stride = 4;
         layer.offset = b.offset.data();
         layer.pixel_stride = pixel * sizeof(float);
         std::vector<Segment> segment;
@@ -137,15 +147,19 @@ TEST(KernelsTest, BandTilesComputeTheirFormula) {
         for (const Segment& s : segment) {
           runs.push_back({s, entry.length, output_pixel});
         }
-        std::vector<float> y(size_t(segments) * output_pixel * 40, NAN);
-        entry.kernel[segments - 1](layer, 0, 2, b.input.data(), y.data(),
-                                   segment.data());
-        ASSERT_NO_FATAL_FAILURE(CheckPixels(
-            b, runs, y, Tolerance(kept + 1),
-            [&](int band, int lane, size_t run, int p) {
-              return b.Expected(band, lane, b.start[band], b.start[band + 1],
-                                runs[run].segment.input + p * pixel);
-            }));
+        for (uint32_t tap = 0; tap < 3; ++tap) {
+          const uint32_t tap_end = tap == 0 ? 3 : 2;
+          std::vector<float> y(size_t(segments) * output_pixel * 40, NAN);
+          entry.kernel[segments - 1](layer, 0, 2, tap, tap_end, b.input.data(),
+                                     y.data(), segment.data());
+          ASSERT_NO_FATAL_FAILURE(CheckPixels(
+              b, runs, y, Tolerance(kept + 1),
+              [&](int band, int lane, size_t run, int p) {
+                return b.Expected(band, lane, b.row_start[band * 4 + tap],
+                                  b.row_start[band * 4 + tap_end],
+                                  runs[run].segment.input + p * pixel);
+              }));
+        }
       }
     }
   }
@@ -190,17 +204,9 @@ TEST(KernelsTest, PlanarTilesComputeTheirFormula) {
           column.push_back(channel * kStride + kTapFirst[tap]);
           down_column.push_back(channel * kDownStride + kDownFirst[tap]);
         }
-        // Three kernel rows: [a, b), [b, c), [c, end) of every band.
-        std::vector<uint32_t> start;
-        for (int band = 0; band < 2; ++band) {
-          const uint32_t n = b.start[band + 1] - b.start[band];
-          for (uint32_t part : {0u, n / 4, n / 2, n}) {
-            start.push_back(b.start[band] + part);
-          }
-        }
         PlanarLayer layer = b.Layer<PlanarLayer>();
         layer.output_stride = output_pixel;
-        layer.start = start.data();
+        layer.start = b.row_start.data();
         layer.start_stride = 4;
         layer.column = b.column16.data();
         layer.channel_stride = kStride * sizeof(float);
@@ -242,8 +248,8 @@ TEST(KernelsTest, PlanarTilesComputeTheirFormula) {
                 b.column = is_down ? down_column : column;
                 return b.Expected(
                     band, lane,
-                    start[band * 4 + (is_part ? extent.part_begin : tap)],
-                    start[band * 4 + (is_part ? extent.part_end : tap_end)],
+                    b.row_start[band * 4 + (is_part ? extent.part_begin : tap)],
+                    b.row_start[band * 4 + (is_part ? extent.part_end : tap_end)],
                     runs[run].segment.input + p);
               }));
         }

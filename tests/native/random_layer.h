@@ -77,7 +77,12 @@ class RandomLayer {
     view.row_id = Index(lanes, &row16_, &row32_);
     view.column = Index(columns, &column16_, &column32_);
     view.band_start = start_.data();
-    view.value = value_.data();
+    // At a cache line, as in a file.
+    value_.reserve(value_.size() + 16);
+    const size_t past = reinterpret_cast<uintptr_t>(value_.data()) / 4 % 16;
+    const size_t skip = (16 - past) % 16;
+    value_.insert(value_.begin(), skip, 0.0f);
+    view.value = value_.data() + skip;
   }
 
   float Uniform() {

@@ -4,6 +4,8 @@
 #ifndef TFREWPRUNE_KERNELS_BAND_GENERIC_H_
 #define TFREWPRUNE_KERNELS_BAND_GENERIC_H_
 
+#include <cstring>
+
 #include "kernels/band.h"
 #include "simd/vec.h"
 
@@ -24,24 +26,41 @@ __attribute__((noinline)) void StoreRows(const float* lanes, int pixels,
   }
 }
 
+// A value whose origin the compiler does not know.
+template <class T>
+TFREWPRUNE_INLINE inline T Opaque(T value) {
+  __asm__("" : "+r"(value));
+  return value;
+}
+
 // kVecs registers hold the lanes worked on at once; kPasses times that is R.
 template <class V, int kVecs, int kPasses, int kLength, int kSegments>
 void BandTile(const BandLayer& layer, uint32_t band_begin, uint32_t band_end,
-              const float* input, float* output, const Segment* segment) {
+              uint32_t tap_begin, uint32_t tap_end, const float* input,
+              float* output, const Segment* segment) {
   constexpr int kWidth = kVecs * V::kLanes;
   constexpr int kRows = kWidth * kPasses;
   using Reg = typename V::Reg;
-  const char* base[kSegments];
-  Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
-    base[g] = reinterpret_cast<const char*>(input + segment[g].input);
-  });
-  // Pixels are addressed from every fourth one: three strides in registers
-  // serve any segment length.
+  constexpr int kPrefetch = 1024;  // floats; see kernels/planar_generic.h
+  // Pixels are addressed from every fourth one: two strides in registers serve
+  // any segment length. What is opaque keeps the compiler from making one chain
+  // of additions of a column's addresses, which is longer than what the FMAs of
+  // the columns before cover.
   const ptrdiff_t stride = layer.pixel_stride;
-  const ptrdiff_t stride3 = 3 * stride;
+  const ptrdiff_t stride3 = Opaque(3 * stride);
+  constexpr int kEights = (kLength + 7) / 8;
+  const char* base[kSegments][kEights];
+  Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
+    const char* first =
+        reinterpret_cast<const char*>(input + segment[g].input);
+    Unroll<kEights>([&](auto e) TFREWPRUNE_INLINE {
+      base[g][e] = e == 0 ? first : Opaque(first + 8 * e * stride);
+    });
+  });
   for (uint32_t band = band_begin; band < band_end; ++band) {
-    const uint32_t begin = layer.band_start[band];
-    const uint32_t end = layer.band_start[band + 1];
+    const uint32_t* start = layer.start + size_t{band} * layer.start_stride;
+    const uint32_t begin = start[tap_begin];
+    const uint32_t end = start[tap_end];
     for (int pass = 0; pass < kPasses; ++pass) {
       const int lane = pass * kWidth;
       const float* bias = layer.bias + size_t{band} * kRows + lane;
@@ -53,19 +72,25 @@ void BandTile(const BandLayer& layer, uint32_t band_begin, uint32_t band_end,
         });
       });
       const float* w = layer.value + size_t{begin} * kRows + lane;
-      for (const int32_t *o = layer.offset + begin, *o_end = layer.offset + end;
-           o != o_end; ++o, w += kRows) {
-        const ptrdiff_t offset = *o;
+      // The next column's offset is loaded a column ahead: its latency is as
+      // long as many a column takes.
+      const int32_t* o = layer.offset + begin;
+      ptrdiff_t next = *o;
+      for (const int32_t* o_end = layer.offset + end; o != o_end; w += kRows) {
+        const ptrdiff_t offset = next;
+        next = *++o;
+        __builtin_prefetch(w + kPrefetch);
         Reg weight[kVecs];
         Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
           weight[v] = V::Load(w + v * V::kLanes);
         });
         Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
-          const char* x = base[g] + offset;
+          const char* x = base[g][0];
           Unroll<kLength>([&](auto p) TFREWPRUNE_INLINE {
             constexpr int kStep = p % 4;
-            if (p > 0 && kStep == 0) x += 4 * stride;
-            const char* xp = kStep == 3 ? x + stride3 : x + kStep * stride;
+            if (p % 8 == 0) x = base[g][p / 8] + offset;
+            if (p % 8 == 4) x = Opaque(x + 4 * stride);
+            const char* xp = x + (kStep == 3 ? stride3 : kStep * stride);
             const Reg s = V::Set(*reinterpret_cast<const float*>(xp));
             Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
               acc[g][p][v] = V::Fma(s, weight[v], acc[g][p][v]);

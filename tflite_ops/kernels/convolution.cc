@@ -16,6 +16,18 @@ const char* CheckPositive(const ConvGeometry& g) {
   return nullptr;
 }
 
+void KernelRowsInside(const ConvGeometry& g, int y, int* begin, int* end) {
+  const int64_t top = int64_t{y} * g.stride_h - g.pad_top;
+  // Kernel rows whose first input row is `rows` or more below the top.
+  auto rows_above = [&](int64_t rows) {
+    const int64_t taps = (rows + g.dilation_h - 1) / g.dilation_h;
+    return static_cast<int>(taps < g.kernel_h ? taps : g.kernel_h);
+  };
+  *begin = top < 0 ? rows_above(-top) : 0;
+  *end = top < g.in_h ? rows_above(g.in_h - top) : 0;
+  if (*end < *begin) *end = *begin;
+}
+
 const char* CheckImages(const ConvGeometry& g, uint32_t rows) {
   constexpr double kMaxImage = (1u << 31) / sizeof(float);
   if (double(g.in_h) * g.in_w * g.in_c > kMaxImage ||

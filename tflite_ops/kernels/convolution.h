@@ -20,6 +20,10 @@ struct ConvGeometry {
   int pad_top, pad_left;
 };
 
+// The kernel rows [begin, end) that lie inside of the image at output row y.
+void KernelRowsInside(const ConvGeometry& geometry, int y, int* begin,
+                      int* end);
+
 // nullptr, or why there is no such convolution.
 const char* CheckPositive(const ConvGeometry& geometry);
 

@@ -3,6 +3,23 @@
 
 namespace tfrewprune {
 
+bool StartsOfKernelRows(const BandedView& weights, uint32_t row_columns,
+                        int kernel_h, Buffer<uint32_t>* start) {
+  const uint32_t stride = static_cast<uint32_t>(kernel_h) + 1;
+  if (!start->Allocate(uint64_t{weights.band_count} * stride)) return false;
+  for (uint32_t b = 0; b < weights.band_count; ++b) {
+    uint32_t* band = start->get() + uint64_t{b} * stride;
+    uint32_t next = 0;  // kernel row whose first column is looked for
+    for (uint64_t i = weights.band_start[b]; i < weights.band_start[b + 1];
+         ++i) {
+      const uint32_t row = weights.Column(i) / row_columns;
+      while (next <= row) band[next++] = static_cast<uint32_t>(i);
+    }
+    while (next < stride) band[next++] = weights.band_start[b + 1];
+  }
+  return true;
+}
+
 const char* BandTables::Prepare(const BandedView& weights,
                                 Activation activation) {
   ActivationRange(activation, &minimum_, &maximum_);

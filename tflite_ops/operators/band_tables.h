@@ -10,6 +10,12 @@
 
 namespace tfrewprune {
 
+// Where the columns of each kernel row begin: start[b * (kernel_h + 1) + t] is
+// the first column of band b whose kernel row is t or later. A kernel row has
+// `row_columns` columns. False when memory is out.
+bool StartsOfKernelRows(const BandedView& weights, uint32_t row_columns,
+                        int kernel_h, Buffer<uint32_t>* start);
+
 class BandTables {
  public:
   // nullptr, or what went wrong.

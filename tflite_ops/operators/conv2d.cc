@@ -15,6 +15,39 @@ const char* CheckGeometry(const BandedView& weights, const ConvGeometry& g) {
   return CheckImages(g, weights.rows);
 }
 
+// True where the band kernels, which read the image as it is, win although the
+// planar kernels could do the layer. Those take 14 cycles for the FMAs that take
+// the band kernels 15 to 16 (28 pixels are 28 loads), but their input must be
+// transposed: what counts is how much is done with an input. The limits are
+// measured, see HACKING.md.
+bool DirectWins(const BandedView& weights, const ConvGeometry& g) {
+  constexpr int64_t kTile = 28;  // pixels
+  // Few pixels leave little to transpose and make emptier tiles here.
+  if (int64_t{g.batch} * g.out_h * g.out_w < 100) return false;
+  // Pixels, or output pixels, that share a set of the first-level cache: the
+  // planar kernels have an answer to both.
+  if (CacheSets(int64_t{g.stride_w} * g.in_c) < 2) return false;
+  if (CacheSets(weights.rows) < 2) return false;
+  const bool pointwise = g.kernel_h == 1 && g.kernel_w == 1;
+  // FMA cycles for every input.
+  const double cycles = 0.5 * g.out_h * g.out_w *
+                        static_cast<double>(weights.column_count) *
+                        weights.band_rows / 16;
+  const double inputs =
+      pointwise ? double(g.out_h) * g.out_w * g.in_c
+                : double(g.in_h) * g.in_w * g.in_c;
+  const double reuse = cycles / inputs;
+  // Bytes that a tile reads: once for every band, from the second-level cache
+  // where they are more than the first one holds.
+  const double window =
+      double(sizeof(float)) * g.in_c *
+      ((g.kernel_h - 1) * g.dilation_h + 1) *
+      (pointwise ? kTile
+                 : (kTile - 1) * g.stride_w +
+                       (g.kernel_w - 1) * g.dilation_w + 1);
+  return reuse <= (pointwise ? 1.0 : 2.5) && reuse * window <= 54 * 1024;
+}
+
 }  // namespace
 
 const char* Conv2D::Prepare(const BandedView& weights,
@@ -34,7 +67,8 @@ const char* Conv2D::Prepare(const BandedView& weights,
   if (const char* error = tables_.Prepare(weights, in_kernels)) return error;
 
   if (workspace == nullptr) workspace = &own_workspace_;
-  planar_ = PlanarConv::Supports(*kernels, weights);
+  planar_ = PlanarConv::Supports(*kernels, weights) && !DirectWins(weights, g);
+  if (getenv("DIRECT")) planar_ = PlanarConv::Supports(*kernels, weights) && getenv("DIRECT")[0] == '0';
   return planar_ ? planar_conv_.Prepare(weights, g, tables_, *kernels, pool,
                                         workspace)
                  : direct_conv_.Prepare(weights, g, tables_, *kernels, pool,

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Convolution by the band kernels (kernels/band.h), which read the NHWC image
-// as it is, or a padded copy of it.
+// in place. Above and below the image tiles leave kernel rows out; output
+// pixels whose taps reach past its left or right side read a zero-padded copy
+// of the few columns there. Small images are copied as a whole.
 #ifndef TFREWPRUNE_OPERATORS_DIRECT_CONV_H_
 #define TFREWPRUNE_OPERATORS_DIRECT_CONV_H_
 
@@ -28,33 +30,64 @@ class DirectConv {
   void Invoke(const float* input, float* output, const Residual& residual);
 
  private:
-  // `rows` rows of `width` neighbouring output pixels; strides in floats.
-  struct PixelGrid {
-    int64_t rows, width;
-    int64_t input_row_stride, input_pixel_stride;
-    int64_t output_row_stride, output_pixel_stride;
+  // An image that tiles read: the input, or what was copied of it.
+  struct Source {
+    int64_t width;                // pixels of a row
+    Buffer<int32_t> tap_offset;   // bytes; that of the tap's first column off
+    int64_t first;                // of its offsets in the workspace
+    BandLayer layer;
+  };
+  // Input columns [x, x + width), zeros outside of the image, which the copy
+  // holds from its column `at` on.
+  struct Window {
+    int64_t x, width, at;
   };
 
-  const char* PrepareTiles(const Kernels& kernels, const PixelGrid& grid);
+  void ChooseWindows();
+  bool PrepareTaps(Source* source);
+  const char* PrepareTiles(const Kernels& kernels);
+  bool AddRows();
+  bool AddSides();
+  void PrepareTasks();
+  void PrepareLayer(Source* source, int64_t pixel_stride,
+                    int64_t output_stride);
+
   void Run(int tasks, ThreadPool::Function function);
-  void PadTask(int task);
+  void PrepareTask(int task);
+  void CopyRows(int64_t begin, int64_t end);
+  int32_t* Offsets(const Source& source) const {
+    return reinterpret_cast<int32_t*>(workspace_->get() + source.first);
+  }
+  void MakeOffsets(const Source& source, uint64_t begin, uint64_t end);
   void ComputeTask(int task);
+  void RunTile(int i, uint32_t band, uint32_t band_end) const;
+  void FillMissingRows(int i) const;
   void AddResidual(int i) const;  // once it has all its bands
 
   BandedView weights_ = {};
-  ConvGeometry geometry_ = {};
+  ConvGeometry geometry_ = {};  // pointwise: one row of all pixels
   const BandTables* tables_ = nullptr;
   ThreadPool* pool_ = nullptr;
-  Workspace* workspace_ = nullptr;  // one padded image
+  // The copy, then the offsets of the columns for both sources: kept, they
+  // would be 6 % of the payload; they take 1 to 2 cycles a column to make,
+  // which every pixel uses.
+  Workspace* workspace_ = nullptr;
+  int threads_ = 1;
 
   const BandKernelRow* kernel_[16];
   Tiling tiling_;
-  BandLayer layer_ = {};
-  Buffer<int32_t> offset_;
-  bool padded_ = false;
-  int64_t plane_rows_ = 0;
-  int64_t plane_pitch_ = 0;  // floats between rows of what the tiles read
-  int runs_ = 0;             // images worked on one after the other
+  int side_tile_ = 0;  // tiles from here on read the copy
+  Source in_place_ = {}, copied_ = {};
+  Buffer<uint32_t> start_;
+
+  // Output columns [inside_, inside_end_) are worked on along their rows.
+  int64_t inside_ = 0, inside_end_ = 0;
+  bool whole_ = false;  // they read the copy, too: of the padded image
+  Window window_[2] = {};
+  int64_t copy_y_ = 0, copy_rows_ = 0;  // input rows that are copied
+  int prepare_tasks_ = 0;
+
+  int64_t tiles_at_once_ = 1, bands_at_once_ = 1;
   int tile_tasks_ = 1, band_tasks_ = 1;
 
   // Of the image at work.

@@ -114,10 +114,10 @@ const char* PlanarConv::Prepare(const BandedView& weights,
 // in their band.
 const char* PlanarConv::PrepareColumns() {
   const ConvGeometry& g = geometry_;
-  const uint32_t stride = static_cast<uint32_t>(g.kernel_h) + 1;
   const int64_t taps = int64_t{g.kernel_h} * g.kernel_w;
   if (!tap_offset_.Allocate(taps) || !down_tap_offset_.Allocate(taps) ||
-      !start_.Allocate(uint64_t{weights_.band_count} * stride)) {
+      !StartsOfKernelRows(weights_, static_cast<uint32_t>(g.kernel_w) * g.in_c,
+                          g.kernel_h, &start_)) {
     return kOutOfMemory;
   }
   for (int64_t tap = 0; tap < taps; ++tap) {
@@ -132,17 +132,6 @@ const char* PlanarConv::PrepareColumns() {
                                 static_cast<int>(tap % g.kernel_w)) -
          tap * g.in_c * down_planes_.channel_stride()) *
         int64_t{sizeof(float)});
-  }
-  const uint32_t row_columns = static_cast<uint32_t>(g.kernel_w) * g.in_c;
-  for (uint32_t b = 0; b < weights_.band_count; ++b) {
-    uint32_t* start = start_.get() + uint64_t{b} * stride;
-    uint32_t next = 0;  // kernel row whose first column is looked for
-    for (uint64_t i = weights_.band_start[b]; i < weights_.band_start[b + 1];
-         ++i) {
-      const uint32_t tap_y = weights_.Column(i) / row_columns;
-      while (next <= tap_y) start[next++] = static_cast<uint32_t>(i);
-    }
-    while (next < stride) start[next++] = weights_.band_start[b + 1];
   }
   return nullptr;
 }
@@ -160,17 +149,9 @@ bool PlanarConv::AddTiles(Block* block) {
     if (!tiling_.AddDown(segment, g.out_h, g.kernel_h)) return false;
   }
   for (int y = block->y; y < block->y_end; ++y) {
-    const int64_t top = int64_t{y} * g.stride_h - g.pad_top;
     PixelRow row;
     row.pixels = across;
-    row.tap_begin =
-        top < 0
-            ? static_cast<int>(Min(DivideUp(-top, g.dilation_h), g.kernel_h))
-            : 0;
-    row.tap_end = static_cast<int>(
-        Max(row.tap_begin,
-            Min(g.kernel_h,
-                top >= g.in_h ? 0 : DivideUp(g.in_h - top, g.dilation_h))));
+    KernelRowsInside(g, y, &row.tap_begin, &row.tap_end);
     row.input = layout_.RowOffset(*block, y);
     row.output = (int64_t{y} * g.out_w + block->x) * weights_.rows;
     if (!tiling_.Add(row)) return false;

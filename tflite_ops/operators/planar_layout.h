@@ -13,12 +13,9 @@
 #include "kernels/convolution.h"
 #include "kernels/planar.h"
 #include "operators/buffer.h"
+#include "operators/integers.h"
 
 namespace tfrewprune {
-
-inline int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t Max(int64_t a, int64_t b) { return a > b ? a : b; }
-inline int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Sets of the first-level cache that lines `stride` floats apart fall onto.
 int64_t CacheSets(int64_t stride);

@@ -50,6 +50,12 @@ class Tiling {
   void Begin(const TileShape* shapes, int count, int unit, int64_t input_stride,
              int64_t output_stride);
 
+  // Other strides from here on; nothing may wait.
+  void SetStrides(int64_t input_stride, int64_t output_stride) {
+    input_stride_ = input_stride;
+    output_stride_ = output_stride;
+  }
+
   // Adds pixels. The row is cut into segments of the cheapest lengths; they
   // wait until a tile of their length is full, so that the rows of narrow maps
   // fill the registers as well as those of wide ones. False when memory is out.
