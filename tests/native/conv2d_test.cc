@@ -236,6 +236,77 @@ TEST(Conv2DTest, TablesAreSmallBesideThePayload) {
   }
 }
 
+// Maps large enough to be read in place, their sides copied: every kernel,
+// stride and dilation, wide and narrow.
+TEST(Conv2DTest, BordersOfMapsReadInPlace) {
+  struct {
+    int height, width;
+  } sizes[] = {{12, 40}, {40, 12}, {17, 33}, {150, 2}, {3, 90}};
+  struct {
+    int height, width;
+  } kernels[] = {{3, 3}, {1, 5}, {5, 1}, {2, 4}, {7, 3}};
+  uint32_t seed = 0;
+  for (auto size : sizes) {
+    for (auto kernel : kernels) {
+      for (int stride : {1, 2, 3}) {
+        for (int dilation : {1, 2}) {
+          Case c;
+          ConvGeometry& g = c.geometry;
+          g = {static_cast<int>(1 + seed % 2),
+               size.height,
+               size.width,
+               3 + static_cast<int>(seed % 3),
+               0,
+               0,
+               kernel.height,
+               kernel.width,
+               stride,
+               seed % 5 == 0 ? 1 : stride,
+               dilation,
+               seed % 7 == 0 ? 1 : dilation,
+               0,
+               0};
+          ResolvePadding(seed % 4 != 3, &g);
+          c.layer.band_rows = seed % 3 == 0 ? 32 : 16;
+          c.layer.rows = 40;
+          c.layer.kept = 6;
+          c.layer.scattered = seed % 4 == 1;
+          c.layer.seed = ++seed;
+          c.threads = 1 + seed % 3;
+          c.sums = seed % 2 == 0;
+          Check(c);
+        }
+      }
+    }
+  }
+}
+
+// Pixels at powers of two of bytes, whose tiles are smaller.
+TEST(Conv2DTest, PixelsThatShareCacheSets) {
+  for (int channels : {512, 1024, 2048}) {
+    for (uint32_t band_rows : {16u, 32u}) {
+      Case c{Geometry(1, 11, channels, 1), Activation::kRelu, {}};
+      c.layer.rows = 2 * band_rows;
+      c.layer.band_rows = band_rows;
+      c.layer.kept = 30;
+      Check(c);
+    }
+  }
+}
+
+TEST(Conv2DTest, ColumnsOfThirtyTwoBitsAtBorders) {
+  for (uint32_t band_rows : {4u, 8u, 16u, 32u}) {
+    for (int size : {7, 12}) {
+      Case c{Geometry(2, size, 7400, 3, 2), Activation::kNone, {}};
+      c.layer.rows = band_rows;
+      c.layer.band_rows = band_rows;
+      c.layer.kept = 100;
+      c.threads = size == 7 ? 1 : 2;
+      Check(c);
+    }
+  }
+}
+
 TEST(Conv2DTest, MoreColumnsThanSixteenBitsCount) {
   for (int channels : {65535, 65536, 65537}) {
     Case c{Geometry(1, 2, channels, 1), Activation::kRelu, {}};

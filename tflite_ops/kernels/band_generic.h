@@ -51,8 +51,7 @@ void BandTile(const BandLayer& layer, uint32_t band_begin, uint32_t band_end,
   constexpr int kEights = (kLength + 7) / 8;
   const char* base[kSegments][kEights];
   Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
-    const char* first =
-        reinterpret_cast<const char*>(input + segment[g].input);
+    const char* first = reinterpret_cast<const char*>(input + segment[g].input);
     Unroll<kEights>([&](auto e) TFREWPRUNE_INLINE {
       base[g][e] = e == 0 ? first : Opaque(first + 8 * e * stride);
     });

@@ -2,6 +2,7 @@
 #include "operators/conv2d.h"
 
 #include "kernels/reference.h"
+#include "operators/planar_layout.h"
 
 namespace tfrewprune {
 namespace {
@@ -16,9 +17,9 @@ const char* CheckGeometry(const BandedView& weights, const ConvGeometry& g) {
 }
 
 // True where the band kernels, which read the image as it is, win although the
-// planar kernels could do the layer. Those take 14 cycles for the FMAs that take
-// the band kernels 15 to 16 (28 pixels are 28 loads), but their input must be
-// transposed: what counts is how much is done with an input. The limits are
+// planar kernels could do the layer. Those take 14 cycles for the FMAs that
+// take the band kernels 15 to 16 (28 pixels are 28 loads), but their input must
+// be transposed: what counts is how much is done with an input. The limits are
 // measured, see HACKING.md.
 bool DirectWins(const BandedView& weights, const ConvGeometry& g) {
   constexpr int64_t kTile = 28;  // pixels
@@ -33,18 +34,16 @@ bool DirectWins(const BandedView& weights, const ConvGeometry& g) {
   const double cycles = 0.5 * g.out_h * g.out_w *
                         static_cast<double>(weights.column_count) *
                         weights.band_rows / 16;
-  const double inputs =
-      pointwise ? double(g.out_h) * g.out_w * g.in_c
-                : double(g.in_h) * g.in_w * g.in_c;
+  const double inputs = pointwise ? double(g.out_h) * g.out_w * g.in_c
+                                  : double(g.in_h) * g.in_w * g.in_c;
   const double reuse = cycles / inputs;
   // Bytes that a tile reads: once for every band, from the second-level cache
   // where they are more than the first one holds.
   const double window =
-      double(sizeof(float)) * g.in_c *
-      ((g.kernel_h - 1) * g.dilation_h + 1) *
-      (pointwise ? kTile
-                 : (kTile - 1) * g.stride_w +
-                       (g.kernel_w - 1) * g.dilation_w + 1);
+      double(sizeof(float)) * g.in_c * ((g.kernel_h - 1) * g.dilation_h + 1) *
+      (pointwise
+           ? kTile
+           : (kTile - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1);
   return reuse <= (pointwise ? 1.0 : 2.5) && reuse * window <= 54 * 1024;
 }
 
@@ -68,7 +67,6 @@ const char* Conv2D::Prepare(const BandedView& weights,
 
   if (workspace == nullptr) workspace = &own_workspace_;
   planar_ = PlanarConv::Supports(*kernels, weights) && !DirectWins(weights, g);
-  if (getenv("DIRECT")) planar_ = PlanarConv::Supports(*kernels, weights) && getenv("DIRECT")[0] == '0';
   return planar_ ? planar_conv_.Prepare(weights, g, tables_, *kernels, pool,
                                         workspace)
                  : direct_conv_.Prepare(weights, g, tables_, *kernels, pool,

@@ -11,6 +11,8 @@ namespace {
 // Floats and offsets that one task makes when several threads share the work.
 constexpr int64_t kPrepareFloats = 16 << 10;
 constexpr int kMaxShapes = 16;
+// Offsets are bytes of 32 bits.
+constexpr double kMostFloats = INT32_MAX / sizeof(float);
 // Tiles run over bands of about so many bytes of weights, one after the other,
 // before the next bands come: more weights would have to come from afar again
 // for every tile. Tiles whose input has about so many bytes take turns.
@@ -61,11 +63,10 @@ const char* DirectConv::Prepare(const BandedView& weights,
   }
 
   ChooseWindows();
-  const int64_t copied = copied_.width * copy_rows_ * g.in_c;
-  if (Max(copied, int64_t{g.in_h} * g.in_w * g.in_c) >
-      INT32_MAX / int64_t{sizeof(float)}) {
+  if (double(copied_.width) * copy_rows_ * g.in_c > kMostFloats) {
     return "input image too large: one padded image must stay below 2 GiB";
   }
+  const int64_t copied = copied_.width * copy_rows_ * g.in_c;
   const int64_t columns = static_cast<int64_t>(weights.column_count);
   in_place_.first = DivideUp(copied, 16) * 16;
   copied_.first = in_place_.first + (whole_ ? 0 : columns + 1);
@@ -171,11 +172,12 @@ const char* DirectConv::PrepareTiles(const Kernels& kernels) {
   for (int i = 0; i < kernels.band_count; ++i) {
     const BandKernelRow& row = kernels.band[i];
     if (row.band_rows != static_cast<int>(weights_.band_rows)) continue;
-    const int segments = static_cast<int>(
-        Min(row.max_segments, most_pixels / row.length));
+    const int segments =
+        static_cast<int>(Min(row.max_segments, most_pixels / row.length));
     if (segments == 0) continue;
     kernel_[shapes] = &row;
-    shape[shapes++] = {row.length, segments, TileCycles(kernels, row, segments)};
+    shape[shapes++] = {row.length, segments,
+                       TileCycles(kernels, row, segments)};
   }
   if (shapes == 0) {
     return "no kernel for this band height: expected 4, 8, 16 or 32 rows";
@@ -248,8 +250,8 @@ void DirectConv::PrepareTasks() {
   const uint64_t bytes =
       weights_.column_count * weights_.band_rows * sizeof(float);
   if (bytes > 2 * kBandBytes) {
-    bands_at_once_ = Max(
-        1, static_cast<int64_t>(weights_.band_count * kBandBytes / bytes));
+    bands_at_once_ =
+        Max(1, static_cast<int64_t>(weights_.band_count * kBandBytes / bytes));
     const int64_t input = int64_t{g.in_h} * g.in_w * g.in_c * sizeof(float);
     tiles_at_once_ = Max(1, DivideUp(tiles, DivideUp(input, kInputBytes)));
   }
@@ -298,8 +300,8 @@ void DirectConv::MakeOffsets(const Source& source, uint64_t begin,
   } else {
     for (uint64_t i = begin; i < end; ++i) {
       const uint32_t column = weights_.Column(i);
-      offset[i] = static_cast<int32_t>(column * kFloat +
-                                       tap_offset[column / channels]);
+      offset[i] =
+          static_cast<int32_t>(column * kFloat + tap_offset[column / channels]);
     }
   }
 }
@@ -333,8 +335,8 @@ void DirectConv::RunTile(int i, uint32_t band, uint32_t band_end) const {
   kernel_[tile.shape]->kernel[tile.segments - 1](
       copied ? copied_.layer : in_place_.layer, band, band_end,
       static_cast<uint32_t>(tile.tap_begin),
-      static_cast<uint32_t>(tile.tap_end),
-      copied ? workspace_->get() : input_, output_, tiling_.segments(tile));
+      static_cast<uint32_t>(tile.tap_end), copied ? workspace_->get() : input_,
+      output_, tiling_.segments(tile));
 }
 
 void DirectConv::FillMissingRows(int i) const {

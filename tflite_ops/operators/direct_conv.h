@@ -32,9 +32,9 @@ class DirectConv {
  private:
   // An image that tiles read: the input, or what was copied of it.
   struct Source {
-    int64_t width;                // pixels of a row
-    Buffer<int32_t> tap_offset;   // bytes; that of the tap's first column off
-    int64_t first;                // of its offsets in the workspace
+    int64_t width;               // pixels of a row
+    Buffer<int32_t> tap_offset;  // bytes; that of the tap's first column off
+    int64_t first;               // of its offsets in the workspace
     BandLayer layer;
   };
   // Input columns [x, x + width), zeros outside of the image, which the copy
