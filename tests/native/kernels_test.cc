@@ -249,7 +249,8 @@ TEST(KernelsTest, PlanarTilesComputeTheirFormula) {
                 return b.Expected(
                     band, lane,
                     b.row_start[band * 4 + (is_part ? extent.part_begin : tap)],
-                    b.row_start[band * 4 + (is_part ? extent.part_end : tap_end)],
+                    b.row_start[band * 4 +
+                                (is_part ? extent.part_end : tap_end)],
                     runs[run].segment.input + p);
               }));
         }

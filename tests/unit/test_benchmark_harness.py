@@ -16,7 +16,12 @@ from tfrewprune.benchmark.compare import (
 )
 from tfrewprune.benchmark.harness import DEFAULT_PLAN, Sweep, measure_layer, run_sweeps
 from tfrewprune.benchmark.layers import Layer, build_model
-from tfrewprune.benchmark.machine import WORKING_SETS, Machine, measure_machine
+from tfrewprune.benchmark.machine import (
+    WORKING_SETS,
+    Machine,
+    fill_seconds,
+    measure_machine,
+)
 from tfrewprune.benchmark.measure import WrongResultError
 from tfrewprune.benchmark.packing import pack_every_layer
 from tfrewprune.benchmark.plot import plot_speed_up
@@ -151,6 +156,18 @@ def test_machine_limits_are_plausible():
     assert machine.read[0] > 0.8 * machine.read[-1]
     with pytest.raises(ValueError, match="isa"):
         measure_machine("sse9", 1, 0.01)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_filling_a_larger_buffer_takes_longer(threads):
+    small, large = (
+        fill_seconds("portable", size, threads, 0.005) for size in (2**16, 2**24)
+    )
+    if small is None:
+        pytest.skip("no C compiler")
+    assert 0 < small < large
+    with pytest.raises(ValueError, match="isa"):
+        fill_seconds("sse9", 2**16)
 
 
 def test_least_time_is_bytes_over_bandwidth():

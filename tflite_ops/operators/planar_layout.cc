@@ -112,11 +112,7 @@ const char* PlanarLayout::Prepare(const ConvGeometry& geometry,
     last = p;
     phase.plane = row_pitch_ - left(p);
     phase.begin = row_pitch_;
-    // Zeros where no pixel of the image has this remainder, too.
-    phase.floats = DivideUp(Max(image(p) + border,
-                                pixels + phase.reach - left(p)),
-                            align) *
-                   align;
+    phase.floats = DivideUp(image(p) + border, align) * align;
     row_pitch_ += phase.floats;
   }
   const int64_t stored_rows = (rows - 1) * row_step + halo_rows + 1;

@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter as LiteRtInterpreter
 
 from tfrewprune.benchmark.compare import time_pair
 from tfrewprune.benchmark.layers import Layer, build_model, load_layers
-from tfrewprune.benchmark.machine import measure_machine
+from tfrewprune.benchmark.machine import fill_seconds, measure_machine
 from tfrewprune.benchmark.packing import pack_every_layer
 from tfrewprune.benchmark.weights import pruned_weights
 from tfrewprune.runtime import Interpreter
@@ -110,6 +110,8 @@ class Row:
         bytes_moved: Input + output + payload, each once.
         share_of_bandwidth: Least time to move those bytes, at the bandwidth measured
             for a working set of this size, over our time; or None.
+        share_of_stores: Time to fill a buffer of the output's size, measured in this
+            run, over our time; or None.
         payload_overhead: Payload bytes over the bytes of the surviving weights.
         error: Largest output difference over the largest output.
     """
@@ -133,6 +135,7 @@ class Row:
     share_of_peak: float | None
     bytes_moved: int
     share_of_bandwidth: float | None
+    share_of_stores: float | None
     payload_overhead: float
     error: float
 
@@ -221,6 +224,7 @@ def measure_layer(
     written = 4 * layer.pixels * layer.outputs
     read = inputs.nbytes + payload_bytes
     least = machine.least_seconds(read, written)
+    fill = fill_seconds(candidate.isa, written, threads)
     by_tap = weights.reshape(layer.outputs, -1, layer.inputs)
     kept_by_tap = np.count_nonzero(by_tap, axis=(0, 2))
     flops_done = 2 * int(kept_by_tap @ layer.tap_pixels.ravel()) / seconds
@@ -244,6 +248,7 @@ def measure_layer(
         share_of_peak=flops_done / machine.peak if machine.peak else None,
         bytes_moved=read + written,
         share_of_bandwidth=least / seconds if least is not None else None,
+        share_of_stores=fill / seconds if fill is not None else None,
         payload_overhead=payload_bytes / max(4 * kept, 1),
         error=error,
     )

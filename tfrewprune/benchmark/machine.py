@@ -91,32 +91,78 @@ def measure_machine(isa: str, threads: int = 1, seconds: float = 0.3) -> Machine
     library = _library()
     if library is None:
         return Machine(cpu_name(), isa, threads, None, None, None)
-    name = isa.encode("ascii")
-    if not library.tfrewprune_can_run(name):
-        raise ValueError(f"This CPU cannot run `isa`={isa!r}.")
+    _check_can_run(library, isa)
     with ThreadPoolExecutor(threads) as pool:
-
-        def stream(write: int, size: int) -> float:
-            # Best of the threads' own times, added up: they run at the same time.
-            share = max(size // threads, 4096)
-            buffers = [_aligned(share) for _ in range(threads)]
-            return sum(
-                pool.map(
-                    lambda buffer: library.tfrewprune_stream(
-                        name, write, buffer.ctypes.data, share, seconds / 10
-                    ),
-                    buffers,
-                )
-            )
-
         peak = sum(
             pool.map(
-                lambda _: library.tfrewprune_fma_peak(name, seconds), range(threads)
+                lambda _: library.tfrewprune_fma_peak(isa.encode("ascii"), seconds),
+                range(threads),
             )
         )
-        read = tuple(stream(0, size) for size in WORKING_SETS)
-        write = tuple(stream(1, size) for size in WORKING_SETS)
+    read = tuple(
+        _stream(library, isa, False, size, threads, seconds / 10)
+        for size in WORKING_SETS
+    )
+    write = tuple(
+        _stream(library, isa, True, size, threads, seconds / 10)
+        for size in WORKING_SETS
+    )
     return Machine(cpu_name(), isa, threads, peak, read, write)
+
+
+@lru_cache
+def fill_seconds(
+    isa: str, size: int, threads: int = 1, seconds: float = 0.03
+) -> float | None:
+    """Time to write a buffer of this size, again and again, at the best of many fills.
+
+    What no layer with that much output can stay below.
+
+    Args:
+        isa: As in `measure_machine`.
+        size: Bytes.
+        threads: Threads that share the buffer.
+        seconds: How long the loop runs.
+
+    Returns:
+        Seconds a fill, or None without a C compiler.
+
+    Raises:
+        ValueError: If this CPU cannot run `isa`.
+    """
+    library = _library()
+    if library is None:
+        return None
+    _check_can_run(library, isa)
+    return size / _stream(library, isa, True, size, threads, seconds)
+
+
+def _check_can_run(library: ctypes.CDLL, isa: str) -> None:
+    if not library.tfrewprune_can_run(isa.encode("ascii")):
+        raise ValueError(f"This CPU cannot run `isa`={isa!r}.")
+
+
+def _stream(
+    library: ctypes.CDLL,
+    isa: str,
+    write: bool,
+    size: int,
+    threads: int,
+    seconds: float,
+) -> float:
+    """Bytes/s of a buffer that is shared out: the threads' own best times added up,
+    for they run at the same time."""
+    share = max(size // threads, _ALIGNMENT)
+    buffers = [_aligned(share) for _ in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(
+            pool.map(
+                lambda buffer: library.tfrewprune_stream(
+                    isa.encode("ascii"), write, buffer.ctypes.data, share, seconds
+                ),
+                buffers,
+            )
+        )
 
 
 def _aligned(size: int) -> np.ndarray:

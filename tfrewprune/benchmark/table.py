@@ -25,6 +25,7 @@ def row_table(rows: Iterable[Row]) -> Table:
         "dense-equiv.",
         "% of peak",
         "% of bandw.",
+        "% of stores",
         "payload",
     ):
         table.add_column(name, justify="right", no_wrap=True)
@@ -52,6 +53,7 @@ def _cells(row: Row) -> Iterator[str]:
     yield f"{row.flops_dense / 1e9:.0f}"
     yield _percent(row.share_of_peak)
     yield _percent(row.share_of_bandwidth)
+    yield _percent(row.share_of_stores)
     yield f"{row.payload_overhead:.3f}"
 
 
