@@ -21,8 +21,6 @@ constexpr int64_t kInputBytes = 256 << 10;
 // Pixels of a tile that may share a set of the first-level cache (8 ways or
 // more): more of them evict each other from column to column.
 constexpr int64_t kPixelsPerSet = 7;
-// Borders apart make more and emptier tiles: not worth it for few pixels.
-constexpr int64_t kSmallImage = 100;
 
 // Two FMAs and two loads a cycle, a chain of dependent FMAs takes four.
 double TileCycles(const Kernels& kernels, const BandKernelRow& row,
@@ -62,15 +60,15 @@ const char* DirectConv::Prepare(const BandedView& weights,
     g.in_w = g.out_w = static_cast<int>(pixels);
   }
 
-  ChooseWindows();
-  if (double(copied_.width) * copy_rows_ * g.in_c > kMostFloats) {
+  border_.Prepare(g);
+  if (double(border_.width()) * border_.rows() * g.in_c > kMostFloats) {
     return "input image too large: one padded image must stay below 2 GiB";
   }
-  const int64_t copied = copied_.width * copy_rows_ * g.in_c;
+  const int64_t copied = border_.width() * border_.rows() * g.in_c;
   const int64_t columns = static_cast<int64_t>(weights.column_count);
-  in_place_.first = DivideUp(copied, 16) * 16;
-  copied_.first = in_place_.first + (whole_ ? 0 : columns + 1);
-  const int64_t used = copied_.first + (copied > 0 ? columns + 1 : 0);
+  image_.first = DivideUp(copied, 16) * 16;
+  copy_.first = image_.first + (border_.whole() ? 0 : columns + 1);
+  const int64_t used = copy_.first + (copied > 0 ? columns + 1 : 0);
   if (!workspace->Reserve(used)) return kOutOfMemory;
   prepare_tasks_ = 1;
   if (threads_ > 1) {
@@ -78,59 +76,24 @@ const char* DirectConv::Prepare(const BandedView& weights,
         static_cast<int>(Min(2 * threads_, 1 + used / kPrepareFloats));
   }
 
+  image_.width = g.in_w;
+  copy_.width = border_.width();
   if (!StartsOfKernelRows(weights_, static_cast<uint32_t>(g.kernel_w) * g.in_c,
                           g.kernel_h, &start_) ||
-      !PrepareTaps(&in_place_) || !PrepareTaps(&copied_)) {
+      !PrepareTaps(&image_) || !PrepareTaps(&copy_)) {
     return kOutOfMemory;
   }
   const int64_t pixel = int64_t{g.in_c} * g.stride_w;
-  PrepareLayer(&in_place_, pixel, weights.rows);
-  if (whole_) {
-    PrepareLayer(&copied_, pixel, weights.rows);
+  PrepareLayer(&image_, pixel, weights.rows);
+  if (border_.whole()) {
+    PrepareLayer(&copy_, pixel, weights.rows);
   } else {
-    PrepareLayer(&copied_, copied_.width * g.in_c * g.stride_h,
+    PrepareLayer(&copy_, copy_.width * g.in_c * g.stride_h,
                  int64_t{weights.rows} * g.out_w);
   }
   if (const char* error = PrepareTiles(kernels)) return error;
   PrepareTasks();
   return nullptr;
-}
-
-// Which output columns need a copy, and of what.
-void DirectConv::ChooseWindows() {
-  const ConvGeometry& g = geometry_;
-  const int64_t reach_w = int64_t{g.kernel_w - 1} * g.dilation_w + 1;
-  const int64_t reach_h = int64_t{g.kernel_h - 1} * g.dilation_h + 1;
-  // What the taps of all output pixels reach.
-  const int64_t need_w = int64_t{g.out_w - 1} * g.stride_w + reach_w;
-  const int64_t need_h = int64_t{g.out_h - 1} * g.stride_h + reach_h;
-  in_place_.width = g.in_w;
-  inside_ = Min(DivideUp(g.pad_left, g.stride_w), g.out_w);
-  const int64_t room = int64_t{g.in_w} + g.pad_left - reach_w;
-  inside_end_ = room < 0 ? 0 : Min(room / g.stride_w + 1, g.out_w);
-  window_[0] = window_[1] = {};
-  if (inside_ > 0) {
-    window_[0] = {-int64_t{g.pad_left}, (inside_ - 1) * g.stride_w + reach_w,
-                  0};
-  }
-  if (inside_end_ < g.out_w) {
-    const int64_t x = inside_end_ * g.stride_w - g.pad_left;
-    window_[1] = {x, need_w - g.pad_left - x, window_[0].width};
-  }
-  copied_.width = window_[0].width + window_[1].width;
-  copy_y_ = 0;
-  copy_rows_ = g.in_h;
-  const bool padded = copied_.width > 0 || g.pad_top > 0 || need_h > g.in_h;
-  whole_ = padded && (inside_ >= inside_end_ || 2 * copied_.width > need_w ||
-                      int64_t{g.out_h} * g.out_w < kSmallImage);
-  if (!whole_) return;
-  inside_ = 0;
-  inside_end_ = g.out_w;
-  window_[0] = {-int64_t{g.pad_left}, Max(need_w, 0), 0};
-  window_[1] = {};
-  copied_.width = window_[0].width;
-  copy_y_ = -int64_t{g.pad_top};
-  copy_rows_ = Max(need_h, 0);
 }
 
 bool DirectConv::PrepareTaps(Source* source) {
@@ -184,9 +147,9 @@ const char* DirectConv::PrepareTiles(const Kernels& kernels) {
   }
   tiling_.Begin(shape, shapes, 1, pixel, weights_.rows);
   if (!AddRows() || !tiling_.Flush()) return kOutOfMemory;
-  side_tile_ = whole_ ? 0 : tiling_.tiles();
-  if (whole_) return nullptr;
-  tiling_.SetStrides(int64_t{g.stride_h} * copied_.width * g.in_c,
+  copy_tile_ = border_.whole() ? 0 : tiling_.tiles();
+  if (border_.whole()) return nullptr;
+  tiling_.SetStrides(int64_t{g.stride_h} * copy_.width * g.in_c,
                      int64_t{weights_.rows} * g.out_w);
   return AddSides() && tiling_.Flush() ? nullptr : kOutOfMemory;
 }
@@ -194,20 +157,20 @@ const char* DirectConv::PrepareTiles(const Kernels& kernels) {
 // Along the rows of the image.
 bool DirectConv::AddRows() {
   const ConvGeometry& g = geometry_;
-  if (inside_ >= inside_end_) return true;
-  const int64_t width = whole_ ? copied_.width : g.in_w;
+  const int64_t x = border_.inside();
+  if (x >= border_.inside_end()) return true;
   for (int y = 0; y < g.out_h; ++y) {
     PixelRow row;
-    row.pixels = inside_end_ - inside_;
-    row.output = (int64_t{y} * g.out_w + inside_) * weights_.rows;
-    if (whole_) {
+    row.pixels = border_.inside_end() - x;
+    row.output = (int64_t{y} * g.out_w + x) * weights_.rows;
+    if (border_.whole()) {
       row.tap_begin = 0;
       row.tap_end = g.kernel_h;
-      row.input = int64_t{y} * g.stride_h * width * g.in_c;
+      row.input = border_.FirstTap(y, x) * g.in_c;
     } else {
       KernelRowsInside(g, y, &row.tap_begin, &row.tap_end);
-      row.input = ((int64_t{y} * g.stride_h - g.pad_top) * width +
-                   inside_ * g.stride_w - g.pad_left) *
+      row.input = ((int64_t{y} * g.stride_h - g.pad_top) * g.in_w +
+                   x * g.stride_w - g.pad_left) *
                   g.in_c;
     }
     if (!tiling_.Add(row)) return false;
@@ -228,12 +191,9 @@ bool DirectConv::AddSides() {
     }
     row.pixels = y_end - y;
     for (int64_t x = 0; x < g.out_w; ++x) {
-      if (x == inside_) x = inside_end_;
+      if (x == border_.inside()) x = border_.inside_end();
       if (x >= g.out_w) break;
-      const Window& window = window_[x < inside_ ? 0 : 1];
-      const int64_t at = x * g.stride_w - g.pad_left - window.x + window.at;
-      row.input =
-          ((int64_t{y} * g.stride_h - g.pad_top) * copied_.width + at) * g.in_c;
+      row.input = border_.FirstTap(y, x) * g.in_c;
       row.output = (int64_t{y} * g.out_w + x) * weights_.rows;
       if (!tiling_.Add(row)) return false;
     }
@@ -277,11 +237,12 @@ void DirectConv::PrepareTask(int task) {
   const uint64_t columns = weights_.column_count;
   const uint64_t begin = columns * task / prepare_tasks_;
   const uint64_t end = columns * (task + 1) / prepare_tasks_;
-  if (!whole_) MakeOffsets(in_place_, begin, end);
-  if (copied_.width == 0) return;
-  MakeOffsets(copied_, begin, end);
-  CopyRows(copy_rows_ * task / prepare_tasks_,
-           copy_rows_ * (task + 1) / prepare_tasks_);
+  if (!border_.whole()) MakeOffsets(image_, begin, end);
+  if (copy_.width == 0) return;
+  MakeOffsets(copy_, begin, end);
+  border_.CopyRows(input_, border_.rows() * task / prepare_tasks_,
+                   border_.rows() * (task + 1) / prepare_tasks_,
+                   workspace_->get());
 }
 
 void DirectConv::MakeOffsets(const Source& source, uint64_t begin,
@@ -306,34 +267,11 @@ void DirectConv::MakeOffsets(const Source& source, uint64_t begin,
   }
 }
 
-void DirectConv::CopyRows(int64_t begin, int64_t end) {
-  const ConvGeometry& g = geometry_;
-  const int64_t pitch = copied_.width * g.in_c;
-  for (int64_t row = begin; row < end; ++row) {
-    float* to = workspace_->get() + row * pitch;
-    const int64_t y = copy_y_ + row;
-    if (y < 0 || y >= g.in_h) {
-      memset(to, 0, pitch * sizeof(float));
-      continue;
-    }
-    for (const Window& window : window_) {
-      const int64_t from = Min(Max(-window.x, 0), window.width);
-      const int64_t stop = Max(from, Min(g.in_w - window.x, window.width));
-      float* out = to + window.at * g.in_c;
-      const float* in = input_ + (y * g.in_w + window.x + from) * g.in_c;
-      const size_t pixel = g.in_c * sizeof(float);
-      memset(out, 0, from * pixel);
-      memcpy(out + from * g.in_c, in, (stop - from) * pixel);
-      memset(out + stop * g.in_c, 0, (window.width - stop) * pixel);
-    }
-  }
-}
-
 void DirectConv::RunTile(int i, uint32_t band, uint32_t band_end) const {
   const Tile& tile = tiling_.tile(i);
-  const bool copied = i >= side_tile_;
+  const bool copied = i >= copy_tile_;
   kernel_[tile.shape]->kernel[tile.segments - 1](
-      copied ? copied_.layer : in_place_.layer, band, band_end,
+      copied ? copy_.layer : image_.layer, band, band_end,
       static_cast<uint32_t>(tile.tap_begin),
       static_cast<uint32_t>(tile.tap_end), copied ? workspace_->get() : input_,
       output_, tiling_.segments(tile));
@@ -341,7 +279,7 @@ void DirectConv::RunTile(int i, uint32_t band, uint32_t band_end) const {
 
 void DirectConv::FillMissingRows(int i) const {
   const Tile& tile = tiling_.tile(i);
-  const BandLayer& layer = i < side_tile_ ? in_place_.layer : copied_.layer;
+  const BandLayer& layer = i < copy_tile_ ? image_.layer : copy_.layer;
   for (int s = 0; s < tile.segments; ++s) {
     tables_->FillMissingRows(output_ + tiling_.segments(tile)[s].output,
                              tile.length, layer.output_stride);
@@ -351,8 +289,8 @@ void DirectConv::FillMissingRows(int i) const {
 void DirectConv::AddResidual(int i) const {
   if (residual_.values == nullptr) return;
   const Tile& tile = tiling_.tile(i);
-  const int64_t stride = i < side_tile_ ? in_place_.layer.output_stride
-                                        : copied_.layer.output_stride;
+  const int64_t stride =
+      i < copy_tile_ ? image_.layer.output_stride : copy_.layer.output_stride;
   // Pixels of a row follow each other, those down a column do not.
   const bool row = stride == weights_.rows;
   const int64_t count = row ? stride * tile.length : weights_.rows;
@@ -391,8 +329,8 @@ void DirectConv::Invoke(const float* input, float* output,
   const ConvGeometry& g = geometry_;
   const int64_t in_image = int64_t{g.in_h} * g.in_w * g.in_c;
   const int64_t out_image = int64_t{g.out_h} * g.out_w * weights_.rows;
-  in_place_.layer.offset = Offsets(in_place_);
-  copied_.layer.offset = Offsets(copied_);
+  image_.layer.offset = Offsets(image_);
+  copy_.layer.offset = Offsets(copy_);
   for (int n = 0; n < g.batch; ++n) {
     input_ = input + n * in_image;
     output_ = output + n * out_image;

@@ -12,6 +12,7 @@
 #include "kernels/convolution.h"
 #include "operators/band_tables.h"
 #include "operators/buffer.h"
+#include "operators/image_border.h"
 #include "operators/residual.h"
 #include "operators/thread_pool.h"
 #include "operators/tiling.h"
@@ -37,13 +38,6 @@ class DirectConv {
     int64_t first;               // of its offsets in the workspace
     BandLayer layer;
   };
-  // Input columns [x, x + width), zeros outside of the image, which the copy
-  // holds from its column `at` on.
-  struct Window {
-    int64_t x, width, at;
-  };
-
-  void ChooseWindows();
   bool PrepareTaps(Source* source);
   const char* PrepareTiles(const Kernels& kernels);
   bool AddRows();
@@ -54,7 +48,6 @@ class DirectConv {
 
   void Run(int tasks, ThreadPool::Function function);
   void PrepareTask(int task);
-  void CopyRows(int64_t begin, int64_t end);
   int32_t* Offsets(const Source& source) const {
     return reinterpret_cast<int32_t*>(workspace_->get() + source.first);
   }
@@ -75,16 +68,11 @@ class DirectConv {
   int threads_ = 1;
 
   const BandKernelRow* kernel_[16];
+  ImageBorder border_;
   Tiling tiling_;
-  int side_tile_ = 0;  // tiles from here on read the copy
-  Source in_place_ = {}, copied_ = {};
+  int copy_tile_ = 0;  // tiles from here on read the copy
+  Source image_ = {}, copy_ = {};
   Buffer<uint32_t> start_;
-
-  // Output columns [inside_, inside_end_) are worked on along their rows.
-  int64_t inside_ = 0, inside_end_ = 0;
-  bool whole_ = false;  // they read the copy, too: of the padded image
-  Window window_[2] = {};
-  int64_t copy_y_ = 0, copy_rows_ = 0;  // input rows that are copied
   int prepare_tasks_ = 0;
 
   int64_t tiles_at_once_ = 1, bands_at_once_ = 1;

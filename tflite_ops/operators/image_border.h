@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which output columns of a convolution have taps left or right of the image,
+// and a zero-padded copy of what they read. Small images, and those that are
+// mostly border, are copied as a whole.
+#ifndef TFREWPRUNE_OPERATORS_IMAGE_BORDER_H_
+#define TFREWPRUNE_OPERATORS_IMAGE_BORDER_H_
+
+#include "kernels/convolution.h"
+
+namespace tfrewprune {
+
+class ImageBorder {
+ public:
+  void Prepare(const ConvGeometry& geometry);
+
+  // Output columns [inside, inside_end) are worked on along their rows. They
+  // read the image; the copy where `whole`, which then holds zeros above and
+  // below the image, too.
+  int64_t inside() const { return inside_; }
+  int64_t inside_end() const { return inside_end_; }
+  bool whole() const { return whole_; }
+
+  // Of the copy, in pixels; width 0: nothing is copied.
+  int64_t width() const { return window_[0].width + window_[1].width; }
+  int64_t rows() const { return rows_; }
+  // From the copy to what the first tap of an output pixel reads, in pixels.
+  int64_t FirstTap(int64_t y, int64_t x) const;
+
+  // Makes rows [begin, end) of the copy `to` of one image.
+  void CopyRows(const float* input, int64_t begin, int64_t end,
+                float* to) const;
+
+ private:
+  // Input columns [x, x + width), zeros outside of the image, which the copy
+  // holds from its column `at` on.
+  struct Window {
+    int64_t x, width, at;
+  };
+
+  ConvGeometry geometry_ = {};
+  int64_t inside_ = 0, inside_end_ = 0;
+  bool whole_ = false;
+  Window window_[2] = {};     // left and right of the inside
+  int64_t y_ = 0, rows_ = 0;  // input rows
+};
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_OPERATORS_IMAGE_BORDER_H_
