@@ -79,6 +79,7 @@ struct GemvKernelRow {
   GemvKernel kernel;
 };
 
+struct FlatKernelRow;
 struct PlanarKernelRow;
 
 // An image of `channels` interleaved channels to planes:
@@ -110,6 +111,8 @@ struct Kernels {
   const PlanarKernelRow* planar;  // kernels/planar.h
   int planar_count;               // 0: this instruction set has none
   TransposeKernel transpose;
+  const FlatKernelRow* flat;  // kernels/flat.h
+  int flat_count;
   AddKernel add;
 };
 

@@ -6,9 +6,9 @@
 namespace tfrewprune {
 namespace {
 
-constexpr Kernels kReferenceKernels = {Isa::kReference, 1,           nullptr, 0,
-                                       nullptr,         0,           nullptr, 0,
-                                       nullptr,         ReferenceAdd};
+constexpr Kernels kReferenceKernels = {
+    Isa::kReference, 1, nullptr, 0,       nullptr, 0,
+    nullptr,         0, nullptr, nullptr, 0,       ReferenceAdd};
 
 }  // namespace
 

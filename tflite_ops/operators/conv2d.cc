@@ -66,7 +66,12 @@ const char* Conv2D::Prepare(const BandedView& weights,
   if (const char* error = tables_.Prepare(weights, in_kernels)) return error;
 
   if (workspace == nullptr) workspace = &own_workspace_;
-  planar_ = PlanarConv::Supports(*kernels, weights) && !DirectWins(weights, g);
+  flat_ = FlatConv::Supports(*kernels, weights);
+  planar_ = !flat_ && PlanarConv::Supports(*kernels, weights) &&
+            !DirectWins(weights, g);
+  if (flat_) {
+    return flat_conv_.Prepare(weights, g, tables_, *kernels, pool, workspace);
+  }
   return planar_ ? planar_conv_.Prepare(weights, g, tables_, *kernels, pool,
                                         workspace)
                  : direct_conv_.Prepare(weights, g, tables_, *kernels, pool,
@@ -91,7 +96,9 @@ void Conv2D::Invoke(const float* input, const float* bias, float* output,
     return;
   }
   tables_.PackBias(bias);
-  if (planar_) {
+  if (flat_) {
+    flat_conv_.Invoke(input, output, residual_);
+  } else if (planar_) {
     planar_conv_.Invoke(input, output, residual_);
   } else {
     direct_conv_.Invoke(input, output, residual_);

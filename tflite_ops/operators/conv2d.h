@@ -10,6 +10,7 @@
 #include "kernels/convolution.h"
 #include "operators/band_tables.h"
 #include "operators/direct_conv.h"
+#include "operators/flat_conv.h"
 #include "operators/planar_conv.h"
 #include "operators/residual.h"
 #include "operators/thread_pool.h"
@@ -44,7 +45,8 @@ class Conv2D {
   Workspace own_workspace_;
   BandTables tables_;
   Residual residual_;
-  bool planar_ = false;  // which of the two does the work
+  bool flat_ = false, planar_ = false;  // which of the three does the work
+  FlatConv flat_conv_;
   PlanarConv planar_conv_;
   DirectConv direct_conv_;
 };

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Contract of the flat kernels (registers hold 16 pixels of one output row).
+//
+// For narrow bands: a weight is broadcast to a register of neighbouring pixels,
+// so that one plain load serves R FMAs. The input was transposed to planes in
+// which the rows of the image follow each other, `width` pixels and `gap` more,
+// zeros that two rows share. A run of 16-pixel units therefore crosses the ends
+// of rows; what it computes for the gaps is dropped. With pixel p of a run at
+// column (run.column + p) % (width + gap) of its row, and n its place among the
+// pixels whose column is below `width`, for every band b in
+// [band_begin, band_end), lane r < R and the first run.pixels such p
+//
+//   y[n][row(b, r)] = clamp(bias[b * R + r] +
+//       sum over i in [band_start[b], band_start[b + 1]) of
+//       x[offset(column[i]) + p] * value[i * R + r])
+//
+// where x = planes + run.input, y[n] = output + run.output + n * output_stride
+// (+ row_skip after each end of a row), and offset(c) as in kernels/planar.h.
+// Whole units are read, whatever they hold.
+#ifndef TFREWPRUNE_KERNELS_FLAT_H_
+#define TFREWPRUNE_KERNELS_FLAT_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tfrewprune {
+
+struct FlatLayer {
+  const float* value;           // N x R, in the payload
+  const uint32_t* band_start;   // B + 1, in the payload
+  const uint16_t* column;       // N, in the payload
+  ptrdiff_t channel_stride;     // bytes
+  uint64_t tap_scale;           // TapScale(channels)
+  const ptrdiff_t* tap_offset;  // bytes; c * channel_stride taken off
+  const float* bias;            // B x R, in packed order, 0 in unused lanes
+  const int32_t* row;           // B x R output rows, -1 in unused lanes
+  const uint8_t* full_run;      // B: 1 when the band's R lanes are R rows that
+                                // follow each other in the output
+  ptrdiff_t output_stride;      // floats between output pixels
+  float minimum, maximum;       // clamp of the fused activation
+};
+
+// How wide the rows of a block are.
+struct FlatRows {
+  int32_t width, gap;
+  ptrdiff_t row_skip;  // floats
+};
+
+struct FlatRun {
+  int64_t input;   // floats from the planes to the first pixel
+  int64_t output;  // floats from the output to the first pixel that is stored
+  int32_t column;  // of the first pixel, below width + gap
+  int32_t pixels;  // stored
+  int32_t units;
+};
+
+// `stage` has room for 16 x 16 x units floats, aligned to 64 bytes.
+using FlatKernel = void (*)(const FlatLayer& layer, uint32_t band_begin,
+                            uint32_t band_end, const FlatRows& rows,
+                            const FlatRun& run, const float* planes,
+                            float* output, float* stage);
+
+// kernel[u - 1] takes runs of u units.
+struct FlatKernelRow {
+  int band_rows;
+  int max_units;
+  const FlatKernel* kernel;
+};
+
+inline constexpr int kFlatUnit = 16;  // pixels
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_KERNELS_FLAT_H_

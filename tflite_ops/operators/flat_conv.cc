@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "operators/flat_conv.h"
+
+#include "kernels/planar.h"
+#include "operators/planar_layout.h"
+
+namespace tfrewprune {
+namespace {
+
+// A run goes over bands of about so many bytes of weights before the next run
+// does: more would have to come from afar again for every run.
+constexpr uint64_t kBandBytes = 192 << 10;
+// Rows that leave the kernels together.
+constexpr int kStoredRows = 16;
+// Shares of the transposition when several threads share a block.
+constexpr int kSharesPerThread = 4;
+
+const FlatKernelRow* FindKernels(const Kernels& kernels, uint32_t band_rows) {
+  for (int i = 0; i < kernels.flat_count; ++i) {
+    if (kernels.flat[i].band_rows == static_cast<int>(band_rows)) {
+      return &kernels.flat[i];
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+bool FlatConv::Supports(const Kernels& kernels, const BandedView& weights) {
+  return weights.index_bytes == 2 &&
+         FindKernels(kernels, weights.band_rows) != nullptr;
+}
+
+const char* FlatConv::Prepare(const BandedView& weights,
+                              const ConvGeometry& geometry,
+                              const BandTables& tables, const Kernels& kernels,
+                              ThreadPool* pool, Workspace* workspace) {
+  weights_ = weights;
+  geometry_ = geometry;
+  tables_ = &tables;
+  pool_ = pool;
+  workspace_ = workspace;
+  threads_ = pool == nullptr ? 1 : pool->threads();
+  transpose_ = kernels.transpose;
+  kernels_ = FindKernels(kernels, weights.band_rows);
+  ConvGeometry& g = geometry_;
+  if (g.kernel_h == 1 && g.kernel_w == 1 && g.stride_h == 1 &&
+      g.stride_w == 1 && g.pad_top == 0 && g.pad_left == 0 &&
+      g.out_h == g.in_h && g.out_w == g.in_w) {
+    // Pixels do not know of each other: all of them are one row.
+    const int64_t pixels = int64_t{g.batch} * g.out_h * g.out_w;
+    if (pixels > INT32_MAX) return "too many pixels for one operator";
+    g.batch = g.in_h = g.out_h = 1;
+    g.in_w = g.out_w = static_cast<int>(pixels);
+  }
+  if (const char* error = PrepareBlocks()) return error;
+
+  const int64_t taps = int64_t{g.kernel_h} * g.kernel_w;
+  if (!tap_offset_.Allocate(taps)) return kOutOfMemory;
+  for (int64_t tap = 0; tap < taps; ++tap) {
+    const int64_t y = tap / g.kernel_w * g.dilation_h;
+    const int64_t x = tap % g.kernel_w * g.dilation_w;
+    tap_offset_[tap] = static_cast<ptrdiff_t>(
+        (layout_.TapOffset(y, x) - tap * g.in_c * layout_.channel_stride()) *
+        int64_t{sizeof(float)});
+  }
+  layer_.value = weights.value;
+  layer_.band_start = weights.band_start;
+  layer_.column = static_cast<const uint16_t*>(weights.column);
+  layer_.channel_stride = layout_.channel_stride() * ptrdiff_t{sizeof(float)};
+  layer_.tap_scale = TapScale(static_cast<uint32_t>(g.in_c));
+  layer_.tap_offset = tap_offset_.get();
+  layer_.bias = tables.bias();
+  layer_.row = tables.row();
+  layer_.full_run = tables.full_run();
+  layer_.output_stride = static_cast<ptrdiff_t>(weights.rows);
+  layer_.minimum = tables.minimum();
+  layer_.maximum = tables.maximum();
+
+  first_stage_ = layout_.floats() * (block_parallel_ ? threads_ : 1);
+  stage_floats_ = int64_t{kStoredRows} * kFlatUnit * kernels_->max_units;
+  return workspace->Reserve(first_stage_ + stage_floats_ * threads_)
+             ? nullptr
+             : kOutOfMemory;
+}
+
+const char* FlatConv::PrepareBlocks() {
+  const ConvGeometry& g = geometry_;
+  const int64_t run_pixels = int64_t{kernels_->max_units} * kFlatUnit;
+  block_parallel_ = false;
+  // Where it is fair every worker takes whole blocks, into planes of its own;
+  // else all work on one block after the other, first on its transposition,
+  // then on its runs and bands.
+  for (int attempt = 0; attempt < 2 && !block_parallel_; ++attempt) {
+    const int owners = attempt == 0 ? threads_ : 1;
+    if (const char* error = layout_.Prepare(g, run_pixels, owners)) {
+      return error;
+    }
+    const int64_t rows = layout_.block_rows(), pixels = layout_.block_pixels();
+    const int64_t blocks = DivideUp(g.out_h, rows) * DivideUp(g.out_w, pixels);
+    const int64_t busiest =
+        DivideUp(blocks, threads_) * rows * pixels * threads_;
+    block_parallel_ = threads_ > 1 && 0.9 * static_cast<double>(busiest) <=
+                                          double(g.out_h) * g.out_w;
+  }
+
+  const int block_rows = layout_.block_rows();
+  const int block_pixels = layout_.block_pixels();
+  rows_.width = block_pixels;
+  rows_.gap = static_cast<int32_t>(layout_.pitch()) - block_pixels;
+  rows_.row_skip = static_cast<ptrdiff_t>(g.out_w - block_pixels) *
+                   static_cast<ptrdiff_t>(weights_.rows);
+  const int64_t down = DivideUp(g.out_h, block_rows);
+  const int64_t across = DivideUp(g.out_w, block_pixels);
+  if (!block_.Allocate(down * across)) return kOutOfMemory;
+  blocks_ = 0;
+  int64_t runs = 0;
+  for (int64_t i = 0; i < down * across; ++i) {
+    Block& block = block_[blocks_++];
+    block.y = static_cast<int>(i / across * block_rows);
+    block.x = static_cast<int>(i % across * block_pixels);
+    block.y_end = static_cast<int>(Min(g.out_h, int64_t{block.y} + block_rows));
+    block.x_end =
+        static_cast<int>(Min(g.out_w, int64_t{block.x} + block_pixels));
+    runs += CountRuns(block);
+  }
+  if (!run_.Allocate(runs)) return kOutOfMemory;
+  runs_ = 0;
+  for (int i = 0; i < blocks_; ++i) AddRuns(&block_[i]);
+  ChooseTasks();
+  return nullptr;
+}
+
+// Full runs, or equal ones: a run of one unit hardly fills the FMA pipelines.
+int FlatConv::CountRuns(const Block& block) const {
+  return static_cast<int>(DivideUp(Units(block), kernels_->max_units));
+}
+
+int64_t FlatConv::Units(const Block& block) const {
+  const int64_t rows = block.y_end - block.y, pixels = block.x_end - block.x;
+  return DivideUp((rows - 1) * layout_.pitch() + pixels, kFlatUnit);
+}
+
+void FlatConv::AddRuns(Block* block) {
+  const int64_t units = Units(*block), runs = CountRuns(*block);
+  const int64_t width = block->x_end - block->x;
+  const int64_t rows = block->y_end - block->y;
+  const int64_t pitch = layout_.pitch();
+  // Image pixels among the first n of the block's planes.
+  const auto stored = [&](int64_t n) {
+    return Min(n / pitch, rows) * width +
+           (n / pitch < rows ? Min(n % pitch, width) : 0);
+  };
+  block->run = runs_;
+  for (int64_t i = 0; i < runs; ++i) {
+    const int64_t begin = units * i / runs * kFlatUnit;
+    const int64_t end = units * (i + 1) / runs * kFlatUnit;
+    const int64_t first = stored(begin), pixels = stored(end) - first;
+    if (pixels == 0) continue;  // within a gap
+    FlatRun& run = run_[runs_++];
+    run.input = begin;
+    run.column = static_cast<int32_t>(begin % pitch);
+    const int64_t y = block->y + first / width, x = block->x + first % width;
+    run.output = (y * geometry_.out_w + x) * weights_.rows;
+    run.pixels = static_cast<int32_t>(pixels);
+    run.units = static_cast<int32_t>((end - begin) / kFlatUnit);
+  }
+  block->run_end = runs_;
+}
+
+void FlatConv::ChooseTasks() {
+  const uint64_t bytes =
+      weights_.column_count * weights_.band_rows * sizeof(float);
+  const int64_t group = kStoredRows / weights_.band_rows;
+  bands_at_once_ = Max(1, weights_.band_count);
+  if (bytes > 2 * kBandBytes) {
+    const int64_t bands =
+        static_cast<int64_t>(weights_.band_count * kBandBytes / bytes);
+    bands_at_once_ = Max(1, bands / group) * group;
+  }
+  run_tasks_ = band_tasks_ = 1;
+  if (threads_ > 1 && !block_parallel_ && blocks_ > 0) {
+    const int64_t runs = block_[0].run_end - block_[0].run;
+    const int64_t groups = DivideUp(weights_.band_count, group);
+    run_tasks_ = static_cast<int>(Max(1, Min(runs, 2 * threads_)));
+    band_tasks_ = static_cast<int>(
+        Max(1, Min(groups, DivideUp(4 * threads_, run_tasks_))));
+  }
+}
+
+void FlatConv::RunBands(const Block& block, const float* planes, int run,
+                        int run_end, uint32_t band, uint32_t band_end,
+                        float* stage) const {
+  for (; band < band_end; band += static_cast<uint32_t>(bands_at_once_)) {
+    const uint32_t stop =
+        static_cast<uint32_t>(Min(band_end, int64_t{band} + bands_at_once_));
+    for (int i = block.run + run; i < block.run + run_end; ++i) {
+      kernels_->kernel[run_[i].units - 1](layer_, band, stop, rows_, run_[i],
+                                          planes, output_, stage);
+    }
+  }
+}
+
+void FlatConv::FillMissingRows(const Block& block) const {
+  for (int y = block.y; y < block.y_end; ++y) {
+    tables_->FillMissingRows(
+        output_ + (int64_t{y} * geometry_.out_w + block.x) * weights_.rows,
+        block.x_end - block.x, layer_.output_stride);
+  }
+}
+
+void FlatConv::Run(int tasks, ThreadPool::Function function) {
+  if (threads_ > 1 && tasks > 1) {
+    pool_->Run(tasks, function, this);
+  } else {
+    for (int task = 0; task < tasks; ++task) function(this, task, 0);
+  }
+}
+
+void FlatConv::Invoke(const float* input, float* output) {
+  const ConvGeometry& g = geometry_;
+  const int64_t in_image = int64_t{g.in_h} * g.in_w * g.in_c;
+  const int64_t out_image = int64_t{g.out_h} * g.out_w * weights_.rows;
+  for (int n = 0; n < g.batch; ++n) {
+    input_ = input + n * in_image;
+    output_ = output + n * out_image;
+    if (block_parallel_ || threads_ == 1) {
+      Run(blocks_, [](void* context, int task, int worker) {
+        FlatConv* self = static_cast<FlatConv*>(context);
+        const Block& block = self->block_[task];
+        float* planes = self->Planes(worker);
+        self->layout_.StoreRows(block, self->input_, self->transpose_, planes,
+                                0, 1);
+        self->RunBands(block, planes, 0, block.run_end - block.run, 0,
+                       self->weights_.band_count, self->Stage(worker));
+        self->FillMissingRows(block);
+      });
+      continue;
+    }
+    for (int b = 0; b < blocks_; ++b) {
+      shared_ = &block_[b];
+      Run(kSharesPerThread * threads_, [](void* context, int task, int) {
+        FlatConv* self = static_cast<FlatConv*>(context);
+        self->layout_.StoreRows(*self->shared_, self->input_, self->transpose_,
+                                self->Planes(0), task,
+                                kSharesPerThread * self->threads_);
+      });
+      Run(run_tasks_ * band_tasks_, [](void* context, int task, int worker) {
+        FlatConv* self = static_cast<FlatConv*>(context);
+        const Block& block = *self->shared_;
+        const int64_t runs = block.run_end - block.run;
+        const int64_t bands = self->weights_.band_count;
+        const int64_t group = kStoredRows / self->weights_.band_rows;
+        const int64_t groups = DivideUp(bands, group);
+        const int64_t r = task / self->band_tasks_;
+        const int64_t b = task % self->band_tasks_;
+        self->RunBands(
+            block, self->Planes(0),
+            static_cast<int>(runs * r / self->run_tasks_),
+            static_cast<int>(runs * (r + 1) / self->run_tasks_),
+            static_cast<uint32_t>(groups * b / self->band_tasks_ * group),
+            static_cast<uint32_t>(
+                Min(bands, groups * (b + 1) / self->band_tasks_ * group)),
+            self->Stage(worker));
+        if (task == 0) self->FillMissingRows(block);
+      });
+    }
+  }
+}
+
+}  // namespace tfrewprune

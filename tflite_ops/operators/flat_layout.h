@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where the flat kernels (kernels/flat.h) find their input: the blocks that a
+// convolution is worked on in, and how the image under a block is stored.
+//
+// A channel holds a part for every remainder of rows and columns by the
+// strides; a part holds its rows one after the other, `pitch` floats apart, the
+// zeros right of a row being also those left of the next. Rows above and below
+// the image are stored as zeros, so that a run of pixels may begin in one row
+// and end in another.
+#ifndef TFREWPRUNE_OPERATORS_FLAT_LAYOUT_H_
+#define TFREWPRUNE_OPERATORS_FLAT_LAYOUT_H_
+
+#include "kernels/band.h"
+#include "kernels/convolution.h"
+#include "operators/buffer.h"
+
+namespace tfrewprune {
+
+// Output pixels [y, y_end) x [x, x_end).
+struct FlatBlock {
+  int y, y_end, x, x_end;
+};
+
+class FlatLayout {
+ public:
+  // What of a stored row, or of the stored rows, comes from the image.
+  struct Span {
+    int64_t from, to;
+  };
+
+  // Cuts the image into equal blocks, as many for every thread. Blocks that are
+  // parts of a row have at least `run_pixels` unless the row is shorter.
+  // nullptr, or what went wrong.
+  const char* Prepare(const ConvGeometry& geometry, int64_t run_pixels,
+                      int threads);
+
+  int block_rows() const { return block_rows_; }
+  int block_pixels() const { return block_pixels_; }
+  int64_t pitch() const { return pitch_; }  // of the rows of a part
+  int64_t channel_stride() const { return channel_stride_; }
+  int64_t floats() const { return floats_; }  // of one block
+  // From an output pixel's place to what the tap (y, x) reads, channel 0.
+  int64_t TapOffset(int64_t y, int64_t x) const;
+
+  // Transposes a share of the rows under a block of the image `input`.
+  void StoreRows(const FlatBlock& block, const float* input,
+                 TransposeKernel transpose, float* planes, int share,
+                 int shares) const;
+
+ private:
+  // Input rows or columns whose index has one remainder by the stride.
+  struct Phase {
+    int64_t reach;  // taps reach this far past the output; -1: there are none
+    int64_t index;  // among those with taps
+  };
+  static int64_t FindPhases(int taps, int dilation, int stride,
+                            Buffer<Phase>* phases);
+  // Of a channel and of one of its parts, in blocks of that size.
+  int64_t ChannelFloats(int64_t rows, int64_t pixels) const;
+  int64_t PartFloats(int64_t rows, int64_t pixels) const;
+  int64_t Pitch(int64_t pixels) const;
+  Span StoredPixels(int64_t x, int64_t x_end, int phase) const;
+  Span StoredRows(const FlatBlock& block, int phase) const;
+  int64_t PartOffset(int phase_y, int phase_x) const {
+    return (phase_y_[phase_y].index * parts_across_ + phase_x_[phase_x].index) *
+           part_floats_;
+  }
+
+  ConvGeometry geometry_ = {};
+  int block_rows_ = 0, block_pixels_ = 0;
+  int64_t pitch_ = 0, part_floats_ = 0, channel_stride_ = 0, floats_ = 0;
+  int64_t parts_down_ = 0, parts_across_ = 0;
+  int64_t reach_ = 0;  // rows that a part has more than its block
+  Buffer<Phase> phase_y_, phase_x_;
+};
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_OPERATORS_FLAT_LAYOUT_H_
