@@ -4,20 +4,19 @@
 //
 // For narrow bands: a weight is broadcast to a register of neighbouring pixels,
 // so that one plain load serves R FMAs. The input was transposed to planes in
-// which the rows of the image follow each other, `width` pixels and `gap` more,
+// which the rows of the image follow each other, between them some more pixels,
 // zeros that two rows share. A run of 16-pixel units therefore crosses the ends
-// of rows; what it computes for the gaps is dropped. With pixel p of a run at
-// column (run.column + p) % (width + gap) of its row, and n its place among the
-// pixels whose column is below `width`, for every band b in
-// [band_begin, band_end), lane r < R and the first run.pixels such p
+// of rows; `stored` has a bit for every pixel that belongs to the image, and
+// what is computed for the gaps is dropped. For every band b in
+// [band_begin, band_end), lane r < R and pixel p whose bit is the n-th that is
+// set, from 0 on,
 //
-//   y[n][row(b, r)] = clamp(bias[b * R + r] +
+//   output[run.output + n * output_stride + row(b, r)] = clamp(bias[b * R + r] +
 //       sum over i in [band_start[b], band_start[b + 1]) of
-//       x[offset(column[i]) + p] * value[i * R + r])
+//       planes[run.input + offset(column[i]) + p] * value[i * R + r])
 //
-// where x = planes + run.input, y[n] = output + run.output + n * output_stride
-// (+ row_skip after each end of a row), and offset(c) as in kernels/planar.h.
-// Whole units are read, whatever they hold.
+// with offset(c) as in kernels/planar.h. Whole units are read, whatever they
+// hold.
 #ifndef TFREWPRUNE_KERNELS_FLAT_H_
 #define TFREWPRUNE_KERNELS_FLAT_H_
 
@@ -41,25 +40,21 @@ struct FlatLayer {
   float minimum, maximum;       // clamp of the fused activation
 };
 
-// How wide the rows of a block are.
-struct FlatRows {
-  int32_t width, gap;
-  ptrdiff_t row_skip;  // floats
-};
+inline constexpr int kFlatUnit = 16;  // pixels
+inline constexpr int kMaxFlatUnits = 6;
 
 struct FlatRun {
   int64_t input;   // floats from the planes to the first pixel
-  int64_t output;  // floats from the output to the first pixel that is stored
-  int32_t column;  // of the first pixel, below width + gap
-  int32_t pixels;  // stored
+  int64_t output;  // floats from the output to the first that is stored
   int32_t units;
+  uint16_t stored[kMaxFlatUnits];  // bit i: pixel i of the unit
 };
 
 // `stage` has room for 16 x 16 x units floats, aligned to 64 bytes.
 using FlatKernel = void (*)(const FlatLayer& layer, uint32_t band_begin,
-                            uint32_t band_end, const FlatRows& rows,
-                            const FlatRun& run, const float* planes,
-                            float* output, float* stage);
+                            uint32_t band_end, const FlatRun& run,
+                            const float* planes, float* output,
+                            float* stage);
 
 // kernel[u - 1] takes runs of u units.
 struct FlatKernelRow {
@@ -67,8 +62,6 @@ struct FlatKernelRow {
   int max_units;
   const FlatKernel* kernel;
 };
-
-inline constexpr int kFlatUnit = 16;  // pixels
 
 }  // namespace tfrewprune
 

@@ -68,80 +68,66 @@ TFREWPRUNE_VEC void SumBand(const FlatLayer& layer, uint32_t band,
   });
 }
 
-// Walks over the pixels of a run that are stored.
-struct Cursor {
-  int32_t column, left;
-  float* y;
+// Where the pixels of a unit go: no branches where a gap may be anywhere.
+struct Places {
+  alignas(64) int32_t floats[kFlatUnit];  // from the first pixel of the run
+  alignas(32) uint16_t lanes[kFlatUnit];  // all or none
 };
 
-TFREWPRUNE_VEC void Step(const FlatRows& rows, ptrdiff_t stride, bool stored,
-                         Cursor* cursor) {
-  if (stored) {
-    cursor->y += stride;
-    --cursor->left;
+TFREWPRUNE_VEC void FindPlaces(const FlatLayer& layer, const FlatRun& run,
+                               Places* places) {
+  const __m512i rank =
+      _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  int before = 0;
+  for (int u = 0; u < run.units; ++u) {
+    const uint16_t stored = run.stored[u];
+    // Pixels that are not stored have the place of the first: no harm.
+    const __m512i n = _mm512_maskz_expand_epi32(
+        stored, _mm512_add_epi32(rank, _mm512_set1_epi32(before)));
+    _mm512_store_si512(
+        places[u].floats,
+        _mm512_mullo_epi32(n, _mm512_set1_epi32(layer.output_stride)));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(places[u].lanes),
+                       _mm256_maskz_set1_epi16(stored, -1));
+    before += __builtin_popcount(stored);
   }
-  ++cursor->column;
-  if (cursor->column == rows.width) cursor->y += rows.row_skip;
-  if (cursor->column == rows.width + rows.gap) cursor->column = 0;
 }
 
-// Up to 16 rows that follow each other in the output: pixel by pixel.
-__attribute__((noinline)) void StoreRun(const FlatLayer& layer,
-                                        const FlatRows& rows,
-                                        const FlatRun& run, int lanes,
-                                        const float* stage, float* y) {
+// Up to 16 rows that follow each other in the output.
+template <int kUnits>
+TFREWPRUNE_VEC void StoreRun(const FlatLayer& layer, const Places* places,
+                             int lanes, const float* stage, float* y) {
   const Reg lo = Vec::Set(layer.minimum);
   const Reg hi = Vec::Set(layer.maximum);
-  const __mmask16 mask = static_cast<__mmask16>((1u << lanes) - 1);
-  const ptrdiff_t stride = layer.output_stride;
-  const ptrdiff_t pitch = ptrdiff_t{run.units} * kFlatUnit;
-  Cursor cursor = {run.column, run.pixels, y};
-  for (int u = 0; u < run.units; ++u, stage += kFlatUnit) {
-    const auto load = [&](auto i) TFREWPRUNE_INLINE {
-      Reg v = Vec::Load(stage + i * pitch);
-      asm("" : "+v"(v));  // no memory operands: each would be loaded twice
-      return v;
-    };
-    if (cursor.column + kFlatUnit < rows.width && cursor.left >= kFlatUnit) {
-      Transpose16x16(load, [&](int i, Reg v) TFREWPRUNE_INLINE {
-        _mm512_mask_storeu_ps(cursor.y + i * stride, mask,
-                              Vec::Clamp(lo, hi, v));
-      });
-      cursor.column += kFlatUnit;
-      cursor.left -= kFlatUnit;
-      cursor.y += kFlatUnit * stride;
-      continue;
-    }
-    alignas(64) float block[kFlatUnit * kLanes];
-    Transpose16x16(load, [&](int i, Reg v) TFREWPRUNE_INLINE {
-      Vec::Store(block + i * kLanes, Vec::Clamp(lo, hi, v));
-    });
-    for (int i = 0; i < kFlatUnit && cursor.left > 0; ++i) {
-      const bool stored = cursor.column < rows.width;
-      if (stored) {
-        _mm512_mask_storeu_ps(cursor.y, mask, Vec::Load(block + i * kLanes));
-      }
-      Step(rows, stride, stored, &cursor);
-    }
+  const uint32_t mask = (1u << lanes) - 1;
+  for (int u = 0; u < kUnits; ++u, ++places, stage += kFlatUnit) {
+    Transpose16x16(
+        [&](auto i) TFREWPRUNE_INLINE {
+          Reg v = Vec::Load(stage + i * kUnits * kFlatUnit);
+          asm("" : "+v"(v));  // no memory operands: each would be loaded twice
+          return v;
+        },
+        [&](int i, Reg v) TFREWPRUNE_INLINE {
+          _mm512_mask_storeu_ps(y + places->floats[i],
+                                static_cast<__mmask16>(places->lanes[i] & mask),
+                                Vec::Clamp(lo, hi, v));
+        });
   }
 }
 
 // The slow way out, to any rows.
 __attribute__((noinline)) void StoreScattered(const FlatLayer& layer,
-                                              const FlatRows& rows,
-                                              const FlatRun& run, int lanes,
+                                              const FlatRun& run,
+                                              const Places* places, int lanes,
                                               const int32_t* row,
                                               const float* stage, float* y) {
   for (int r = 0; r < lanes; ++r, stage += ptrdiff_t{run.units} * kFlatUnit) {
     if (row[r] < 0) continue;
-    Cursor cursor = {run.column, run.pixels, y + row[r]};
-    for (const float* sum = stage; cursor.left > 0; ++sum) {
-      const bool stored = cursor.column < rows.width;
-      if (stored) {
-        const float low = *sum < layer.minimum ? layer.minimum : *sum;
-        *cursor.y = low > layer.maximum ? layer.maximum : low;
-      }
-      Step(rows, layer.output_stride, stored, &cursor);
+    for (int p = 0; p < run.units * kFlatUnit; ++p) {
+      if ((run.stored[p / kFlatUnit] >> p % kFlatUnit & 1) == 0) continue;
+      const float low = stage[p] < layer.minimum ? layer.minimum : stage[p];
+      y[places[p / kFlatUnit].floats[p % kFlatUnit] + row[r]] =
+          low > layer.maximum ? layer.maximum : low;
     }
   }
 }
@@ -150,10 +136,12 @@ __attribute__((noinline)) void StoreScattered(const FlatLayer& layer,
 // line of every output pixel.
 template <int kRows, int kUnits>
 void RunTile(const FlatLayer& layer, uint32_t band_begin, uint32_t band_end,
-             const FlatRows& rows, const FlatRun& run, const float* planes,
-             float* output, float* stage) {
+             const FlatRun& run, const float* planes, float* output,
+             float* stage) {
   const float* x = planes + run.input;
   float* y = output + run.output;
+  Places places[kUnits];
+  FindPlaces(layer, run, places);
   for (uint32_t band = band_begin; band < band_end;) {
     const int32_t* row = layer.row + size_t{band} * kRows;
     int lanes = 0;
@@ -167,9 +155,9 @@ void RunTile(const FlatLayer& layer, uint32_t band_begin, uint32_t band_end,
     } while (grows && band < band_end && layer.full_run[band] &&
              row[lanes] == row[0] + lanes);
     if (layer.full_run[band - 1]) {
-      StoreRun(layer, rows, run, lanes, stage, y + row[0]);
+      StoreRun<kUnits>(layer, places, lanes, stage, y + row[0]);
     } else {
-      StoreScattered(layer, rows, run, lanes, row, stage, y);
+      StoreScattered(layer, run, places, lanes, row, stage, y);
     }
   }
 }

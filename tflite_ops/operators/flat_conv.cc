@@ -106,10 +106,6 @@ const char* FlatConv::PrepareBlocks() {
 
   const int block_rows = layout_.block_rows();
   const int block_pixels = layout_.block_pixels();
-  rows_.width = block_pixels;
-  rows_.gap = static_cast<int32_t>(layout_.pitch()) - block_pixels;
-  rows_.row_skip = static_cast<ptrdiff_t>(g.out_w - block_pixels) *
-                   static_cast<ptrdiff_t>(weights_.rows);
   const int64_t down = DivideUp(g.out_h, block_rows);
   const int64_t across = DivideUp(g.out_w, block_pixels);
   if (!block_.Allocate(down * across)) return kOutOfMemory;
@@ -146,24 +142,26 @@ void FlatConv::AddRuns(Block* block) {
   const int64_t width = block->x_end - block->x;
   const int64_t rows = block->y_end - block->y;
   const int64_t pitch = layout_.pitch();
-  // Image pixels among the first n of the block's planes.
-  const auto stored = [&](int64_t n) {
-    return Min(n / pitch, rows) * width +
-           (n / pitch < rows ? Min(n % pitch, width) : 0);
-  };
   block->run = runs_;
   for (int64_t i = 0; i < runs; ++i) {
     const int64_t begin = units * i / runs * kFlatUnit;
     const int64_t end = units * (i + 1) / runs * kFlatUnit;
-    const int64_t first = stored(begin), pixels = stored(end) - first;
-    if (pixels == 0) continue;  // within a gap
-    FlatRun& run = run_[runs_++];
+    FlatRun& run = run_[runs_];
     run.input = begin;
-    run.column = static_cast<int32_t>(begin % pitch);
-    const int64_t y = block->y + first / width, x = block->x + first % width;
-    run.output = (y * geometry_.out_w + x) * weights_.rows;
-    run.pixels = static_cast<int32_t>(pixels);
+    run.output = -1;
     run.units = static_cast<int32_t>((end - begin) / kFlatUnit);
+    for (uint16_t& stored : run.stored) stored = 0;
+    for (int64_t p = begin; p < end; ++p) {
+      const int64_t y = p / pitch, x = p % pitch;
+      if (y >= rows || x >= width) continue;
+      if (run.output < 0) {
+        run.output =
+            ((block->y + y) * geometry_.out_w + block->x + x) * weights_.rows;
+      }
+      run.stored[(p - begin) / kFlatUnit] |=
+          static_cast<uint16_t>(1u << (p - begin) % kFlatUnit);
+    }
+    if (run.output >= 0) ++runs_;  // else all of it is in a gap
   }
   block->run_end = runs_;
 }
@@ -195,8 +193,8 @@ void FlatConv::RunBands(const Block& block, const float* planes, int run,
     const uint32_t stop =
         static_cast<uint32_t>(Min(band_end, int64_t{band} + bands_at_once_));
     for (int i = block.run + run; i < block.run + run_end; ++i) {
-      kernels_->kernel[run_[i].units - 1](layer_, band, stop, rows_, run_[i],
-                                          planes, output_, stage);
+      kernels_->kernel[run_[i].units - 1](layer_, band, stop, run_[i], planes,
+                                          output_, stage);
     }
   }
 }

@@ -63,7 +63,6 @@ class FlatConv {
   const FlatKernelRow* kernels_ = nullptr;
 
   FlatLayout layout_;
-  FlatRows rows_ = {};
   int64_t bands_at_once_ = 1;
   bool block_parallel_ = false;
   int band_tasks_ = 1, run_tasks_ = 1;
