@@ -24,6 +24,13 @@ const FlatKernelRow* FindKernels(const Kernels& kernels, uint32_t band_rows) {
   return nullptr;
 }
 
+// They follow each other in the output.
+int64_t StoredPixels(const FlatRun& run) {
+  int64_t pixels = 0;
+  for (uint32_t stored : run.stored) pixels += __builtin_popcount(stored);
+  return pixels;
+}
+
 }  // namespace
 
 bool FlatConv::Supports(const Kernels& kernels, const BandedView& weights) {
@@ -127,7 +134,6 @@ const char* FlatConv::PrepareBlocks() {
   return nullptr;
 }
 
-// Full runs, or equal ones: a run of one unit hardly fills the FMA pipelines.
 int FlatConv::CountRuns(const Block& block) const {
   return static_cast<int>(DivideUp(Units(block), kernels_->max_units));
 }
@@ -186,25 +192,31 @@ void FlatConv::ChooseTasks() {
   }
 }
 
-void FlatConv::RunBands(const Block& block, const float* planes, int run,
-                        int run_end, uint32_t band, uint32_t band_end,
-                        float* stage) const {
-  for (; band < band_end; band += static_cast<uint32_t>(bands_at_once_)) {
+void FlatConv::RunBands(const float* planes, int run_begin, int run_end,
+                        uint32_t band, uint32_t band_end, float* stage) const {
+  const bool first = band == 0;
+  const bool all = first && band_end == weights_.band_count;
+  do {
     const uint32_t stop =
         static_cast<uint32_t>(Min(band_end, int64_t{band} + bands_at_once_));
-    for (int i = block.run + run; i < block.run + run_end; ++i) {
-      kernels_->kernel[run_[i].units - 1](layer_, band, stop, run_[i], planes,
-                                          output_, stage);
+    for (int i = run_begin; i < run_end; ++i) {
+      const FlatRun& run = run_[i];
+      kernels_->kernel[run.units - 1](layer_, band, stop, run, planes, output_,
+                                      stage);
+      if (stop < band_end) continue;
+      if (first) {
+        tables_->FillMissingRows(output_ + run.output, StoredPixels(run),
+                                 layer_.output_stride);
+      }
+      if (all) AddResidual(run);
     }
-  }
+    band = stop;
+  } while (band < band_end);
 }
 
-void FlatConv::FillMissingRows(const Block& block) const {
-  for (int y = block.y; y < block.y_end; ++y) {
-    tables_->FillMissingRows(
-        output_ + (int64_t{y} * geometry_.out_w + block.x) * weights_.rows,
-        block.x_end - block.x, layer_.output_stride);
-  }
+void FlatConv::AddResidual(const FlatRun& run) const {
+  residual_.Complete(run.output, StoredPixels(run) * layer_.output_stride,
+                     output_);
 }
 
 void FlatConv::Run(int tasks, ThreadPool::Function function) {
@@ -215,13 +227,15 @@ void FlatConv::Run(int tasks, ThreadPool::Function function) {
   }
 }
 
-void FlatConv::Invoke(const float* input, float* output) {
+void FlatConv::Invoke(const float* input, float* output,
+                      const Residual& residual) {
   const ConvGeometry& g = geometry_;
   const int64_t in_image = int64_t{g.in_h} * g.in_w * g.in_c;
   const int64_t out_image = int64_t{g.out_h} * g.out_w * weights_.rows;
   for (int n = 0; n < g.batch; ++n) {
     input_ = input + n * in_image;
     output_ = output + n * out_image;
+    residual_ = residual.Image(n * out_image);
     if (block_parallel_ || threads_ == 1) {
       Run(blocks_, [](void* context, int task, int worker) {
         FlatConv* self = static_cast<FlatConv*>(context);
@@ -229,9 +243,8 @@ void FlatConv::Invoke(const float* input, float* output) {
         float* planes = self->Planes(worker);
         self->layout_.StoreRows(block, self->input_, self->transpose_, planes,
                                 0, 1);
-        self->RunBands(block, planes, 0, block.run_end - block.run, 0,
+        self->RunBands(planes, block.run, block.run_end, 0,
                        self->weights_.band_count, self->Stage(worker));
-        self->FillMissingRows(block);
       });
       continue;
     }
@@ -245,22 +258,25 @@ void FlatConv::Invoke(const float* input, float* output) {
       });
       Run(run_tasks_ * band_tasks_, [](void* context, int task, int worker) {
         FlatConv* self = static_cast<FlatConv*>(context);
-        const Block& block = *self->shared_;
-        const int64_t runs = block.run_end - block.run;
         const int64_t bands = self->weights_.band_count;
         const int64_t group = kStoredRows / self->weights_.band_rows;
         const int64_t groups = DivideUp(bands, group);
-        const int64_t r = task / self->band_tasks_;
+        const int r = task / self->band_tasks_;
         const int64_t b = task % self->band_tasks_;
         self->RunBands(
-            block, self->Planes(0),
-            static_cast<int>(runs * r / self->run_tasks_),
-            static_cast<int>(runs * (r + 1) / self->run_tasks_),
+            self->Planes(0), self->FirstRun(r), self->FirstRun(r + 1),
             static_cast<uint32_t>(groups * b / self->band_tasks_ * group),
             static_cast<uint32_t>(
                 Min(bands, groups * (b + 1) / self->band_tasks_ * group)),
             self->Stage(worker));
-        if (task == 0) self->FillMissingRows(block);
+      });
+      if (band_tasks_ == 1 || residual_.values == nullptr) continue;
+      // Only now every run has all its bands.
+      Run(run_tasks_, [](void* context, int task, int) {
+        FlatConv* self = static_cast<FlatConv*>(context);
+        for (int i = self->FirstRun(task); i < self->FirstRun(task + 1); ++i) {
+          self->AddResidual(self->run_[i]);
+        }
       });
     }
   }

@@ -12,6 +12,7 @@
 #include "operators/band_tables.h"
 #include "operators/buffer.h"
 #include "operators/flat_layout.h"
+#include "operators/residual.h"
 #include "operators/thread_pool.h"
 #include "operators/workspace.h"
 
@@ -28,7 +29,7 @@ class FlatConv {
                       ThreadPool* pool, Workspace* workspace);
 
   // After tables->PackBias(). Allocates nothing.
-  void Invoke(const float* input, float* output);
+  void Invoke(const float* input, float* output, const Residual& residual);
 
  private:
   struct Block : FlatBlock {
@@ -40,9 +41,15 @@ class FlatConv {
   int CountRuns(const Block& block) const;
   void AddRuns(Block* block);
   void ChooseTasks();
-  void RunBands(const Block& block, const float* planes, int run, int run_end,
-                uint32_t band, uint32_t band_end, float* stage) const;
-  void FillMissingRows(const Block& block) const;
+  // Of all bands and runs in the ranges.
+  void RunBands(const float* planes, int run, int run_end, uint32_t band,
+                uint32_t band_end, float* stage) const;
+  void AddResidual(const FlatRun& run) const;  // once it has all its bands
+  // Where a task's runs begin when several threads share a block.
+  int FirstRun(int task) const {
+    const int64_t runs = shared_->run_end - shared_->run;
+    return shared_->run + static_cast<int>(runs * task / run_tasks_);
+  }
   void Run(int tasks, ThreadPool::Function function);
   float* Planes(int worker) const {
     return workspace_->get() + (block_parallel_ ? worker : 0) * layout_.floats();
@@ -76,6 +83,7 @@ class FlatConv {
   // Of the Invoke at work.
   const float* input_ = nullptr;
   float* output_ = nullptr;
+  Residual residual_;
   const Block* shared_ = nullptr;
 };
 
