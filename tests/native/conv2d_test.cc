@@ -171,6 +171,29 @@ TEST(Conv2DTest, ManyOutputRows) {
   }
 }
 
+// Rows whose planes do not fit a cache are worked on in parts.
+TEST(Conv2DTest, RowsLongerThanABlock) {
+  for (uint32_t band_rows : {4u, 8u, 16u}) {
+    for (int stride : {1, 2}) {
+      for (int dilation : {1, 5}) {
+        Case c;
+        c.geometry = {2, 2,      1000,   48,       0,        0, 3,
+                      3, stride, stride, dilation, dilation, 0, 0};
+        ResolvePadding(dilation == 1, &c.geometry);
+        if (dilation > 1) {  // as many rows as the kernel reaches
+          c.geometry.in_h = 2 * dilation + 1;
+          ResolvePadding(false, &c.geometry);
+        }
+        c.layer.rows = 24;
+        c.layer.kept = 60;
+        c.layer.band_rows = band_rows;
+        c.threads = stride + dilation / 5;
+        Check(c);
+      }
+    }
+  }
+}
+
 TEST(Conv2DTest, RowsThatAppearNowhereOutputActivatedBias) {
   Case c;
   c.geometry = Geometry(2, 5, 4, 3);
@@ -205,13 +228,16 @@ TEST(Conv2DTest, AddsAResidualBeforeTheActivation) {
 
 // Enough weights that a tile gets its bands a few at a time.
 TEST(Conv2DTest, AddsAResidualOnceToManyBands) {
-  for (int threads : {1, 3}) {
-    Case c{Geometry(1, 7, 512, 1), Activation::kRelu, {}};
-    c.layer.rows = 1024;
-    c.layer.kept = 512;
-    c.threads = threads;
-    c.sums = true;
-    Check(c);
+  for (uint32_t band_rows : {4u, 8u, 16u}) {
+    for (int threads : {1, 3}) {
+      Case c{Geometry(1, 7, 512, 1), Activation::kRelu, {}};
+      c.layer.rows = 1024;
+      c.layer.kept = 512;
+      c.layer.band_rows = band_rows;
+      c.threads = threads;
+      c.sums = true;
+      Check(c);
+    }
   }
 }
 

@@ -8,8 +8,10 @@
 #include <vector>
 
 #include "kernels/band.h"
+#include "kernels/flat.h"
 #include "kernels/planar.h"
 #include "kernels/select.h"
+#include "operators/buffer.h"
 #include "random_layer.h"
 
 namespace tfrewprune {
@@ -254,6 +256,111 @@ TEST(KernelsTest, PlanarTilesComputeTheirFormula) {
                     runs[run].segment.input + p);
               }));
         }
+      }
+    }
+  }
+}
+
+// Whole groups of bands, parts of them, and bands without an order.
+TEST(KernelsTest, FlatRunsComputeTheirFormula) {
+  constexpr int kChannels = 17, kStride = 3;
+  constexpr int kTapFirst[] = {4, 0, 11};
+  ptrdiff_t tap_offset[3];
+  for (int t = 0; t < 3; ++t) {
+    tap_offset[t] = (kTapFirst[t] - t * kChannels * kStride) *
+                    static_cast<ptrdiff_t>(sizeof(float));
+  }
+  std::mt19937 random(3);
+  for (Isa isa : SupportedIsas()) {
+    const Kernels* kernels = SelectKernels(isa);
+    for (int i = 0; i < kernels->flat_count; ++i) {
+      const FlatKernelRow& entry = kernels->flat[i];
+      for (int repeat = 0; repeat < 12 * entry.max_units; ++repeat) {
+        const int units = 1 + repeat % entry.max_units;
+        SCOPED_TRACE(testing::Message()
+                     << IsaName(isa) << " R " << entry.band_rows << " repeat "
+                     << repeat);
+        const int height = entry.band_rows, bands = 1 + repeat % 9;
+        const int rows = (bands + 2) * height;
+        std::vector<uint32_t> start = {0};
+        std::vector<uint16_t> column;
+        std::vector<float> value, bias, input(1000);
+        std::vector<int32_t> row;
+        std::vector<uint8_t> full_run;
+        int next_row = random() % height;
+        for (int b = 0; b < bands; ++b) {
+          for (int n = kKept[random() % 4]; n > 0; --n) {
+            column.push_back(random() % (3 * kChannels));
+            for (int r = 0; r < height; ++r) {
+              value.push_back(random() % 9 - 4.0f);
+            }
+          }
+          start.push_back(static_cast<uint32_t>(column.size()));
+          full_run.push_back(random() % 4 != 0);
+          for (int r = 0; r < height; ++r) {
+            bias.push_back(random() % 9 - 4.0f);
+            const int other = height - 1 - r;
+            row.push_back(full_run[b]         ? next_row + r
+                          : random() % 3 == 0 ? -1
+                                              : next_row + other);
+          }
+          next_row += height;
+          if (next_row + (bands - b) * height <= rows && random() % 5 == 0) {
+            ++next_row;
+          }
+        }
+        for (float& v : input) v = random() % 9 - 4.0f;
+        FlatLayer layer = {};
+        layer.value = value.data();
+        layer.band_start = start.data();
+        layer.column = column.data();
+        layer.channel_stride = kStride * sizeof(float);
+        layer.tap_scale = TapScale(kChannels);
+        layer.tap_offset = tap_offset;
+        layer.bias = bias.data();
+        layer.row = row.data();
+        layer.full_run = full_run.data();
+        layer.output_stride = rows + 3;
+        layer.minimum = -20;
+        layer.maximum = 30;
+        FlatRun run = {};
+        run.input = 7;
+        run.output = 11;
+        run.units = units;
+        std::vector<int> pixel;  // stored ones
+        for (int p = 0; p < units * kFlatUnit; ++p) {
+          if (repeat % 3 != 0 && random() % 4 == 0) continue;
+          run.stored[p / kFlatUnit] |=
+              static_cast<uint16_t>(1u << p % kFlatUnit);
+          pixel.push_back(p);
+        }
+        const uint32_t begin = random() % 2, end = bands - random() % 2;
+        std::vector<float> y(11 + (pixel.size() + 1) * (rows + 3), NAN);
+        Buffer<float> stage;
+        ASSERT_TRUE(stage.Allocate(size_t{16} * kFlatUnit * units));
+        entry.kernel[units - 1](layer, begin, end, run, input.data(), y.data(),
+                                stage.get());
+        size_t written = 0;
+        for (size_t n = 0; n < pixel.size(); ++n) {
+          for (uint32_t b = begin; b < end; ++b) {
+            for (int r = 0; r < height; ++r) {
+              const size_t lane = b * height + r;
+              if (row[lane] < 0) continue;
+              ++written;
+              float sum = bias[lane];
+              for (uint32_t c = start[b]; c < start[b + 1]; ++c) {
+                sum += input[run.input + pixel[n] +
+                             column[c] % kChannels * kStride +
+                             kTapFirst[column[c] / kChannels]] *
+                       value[c * height + r];
+              }
+              sum = std::min(layer.maximum, std::max(layer.minimum, sum));
+              ASSERT_EQ(y[run.output + n * (rows + 3) + row[lane]], sum);
+            }
+          }
+        }
+        for (float v : y) written -= !std::isnan(v);
+        ASSERT_EQ(written, 0u) << "wrote where it must not";
       }
     }
   }

@@ -5,7 +5,7 @@
 #define TFREWPRUNE_KERNELS_AVX512
 #define TFREWPRUNE_ISA_VALUE Isa::kAvx512
 #define TFREWPRUNE_ISA_VECTOR F32x16Avx512
-#define TFREWPRUNE_PLANAR_TABLE \
+#define TFREWPRUNE_PLANAR_TABLE                                           \
   kPlanarAvx512, kPlanarAvx512Count, &TransposePlanesAvx512, kFlatAvx512, \
       kFlatAvx512Count
 #include "kernels/instantiate.h"

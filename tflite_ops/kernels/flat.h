@@ -11,7 +11,8 @@
 // [band_begin, band_end), lane r < R and pixel p whose bit is the n-th that is
 // set, from 0 on,
 //
-//   output[run.output + n * output_stride + row(b, r)] = clamp(bias[b * R + r] +
+//   output[run.output + n * output_stride + row(b, r)] = clamp(bias[b * R + r]
+//   +
 //       sum over i in [band_start[b], band_start[b + 1]) of
 //       planes[run.input + offset(column[i]) + p] * value[i * R + r])
 //
@@ -53,8 +54,7 @@ struct FlatRun {
 // `stage` has room for 16 x 16 x units floats, aligned to 64 bytes.
 using FlatKernel = void (*)(const FlatLayer& layer, uint32_t band_begin,
                             uint32_t band_end, const FlatRun& run,
-                            const float* planes, float* output,
-                            float* stage);
+                            const float* planes, float* output, float* stage);
 
 // kernel[u - 1] takes runs of u units.
 struct FlatKernelRow {

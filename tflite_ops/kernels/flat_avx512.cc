@@ -174,8 +174,7 @@ struct RunTiles<kRows, std::integer_sequence<int, kIndex...>> {
 
 extern const FlatKernelRow kFlatAvx512[kFlatAvx512Count] = {
 #define TFREWPRUNE_FLAT(R, units) \
-  {R, units,                      \
-   RunTiles<R, std::make_integer_sequence<int, units>>::kTable},
+  {R, units, RunTiles<R, std::make_integer_sequence<int, units>>::kTable},
 #define TFREWPRUNE_KERNELS_FLAT_AVX512
 #include "kernels/kernels.inc"
 };

@@ -12,6 +12,9 @@ namespace {
 constexpr uint64_t kBandBytes = 192 << 10;
 // Rows that leave the kernels together.
 constexpr int kStoredRows = 16;
+// Where output pixels fall onto one or two sets of the first-level cache,
+// stores to more of them than this slow each other down.
+constexpr int kMostUnitsOnFewSets = 4;
 // Shares of the transposition when several threads share a block.
 constexpr int kSharesPerThread = 4;
 
@@ -50,6 +53,10 @@ const char* FlatConv::Prepare(const BandedView& weights,
   threads_ = pool == nullptr ? 1 : pool->threads();
   transpose_ = kernels.transpose;
   kernels_ = FindKernels(kernels, weights.band_rows);
+  max_units_ = kernels_->max_units;
+  if (CacheSets(weights.rows) <= 2 && max_units_ > kMostUnitsOnFewSets) {
+    max_units_ = kMostUnitsOnFewSets;
+  }
   ConvGeometry& g = geometry_;
   if (g.kernel_h == 1 && g.kernel_w == 1 && g.stride_h == 1 &&
       g.stride_w == 1 && g.pad_top == 0 && g.pad_left == 0 &&
@@ -85,7 +92,7 @@ const char* FlatConv::Prepare(const BandedView& weights,
   layer_.maximum = tables.maximum();
 
   first_stage_ = layout_.floats() * (block_parallel_ ? threads_ : 1);
-  stage_floats_ = int64_t{kStoredRows} * kFlatUnit * kernels_->max_units;
+  stage_floats_ = int64_t{kStoredRows} * kFlatUnit * max_units_;
   return workspace->Reserve(first_stage_ + stage_floats_ * threads_)
              ? nullptr
              : kOutOfMemory;
@@ -93,7 +100,7 @@ const char* FlatConv::Prepare(const BandedView& weights,
 
 const char* FlatConv::PrepareBlocks() {
   const ConvGeometry& g = geometry_;
-  const int64_t run_pixels = int64_t{kernels_->max_units} * kFlatUnit;
+  const int64_t run_pixels = int64_t{max_units_} * kFlatUnit;
   block_parallel_ = false;
   // Where it is fair every worker takes whole blocks, into planes of its own;
   // else all work on one block after the other, first on its transposition,
@@ -135,7 +142,7 @@ const char* FlatConv::PrepareBlocks() {
 }
 
 int FlatConv::CountRuns(const Block& block) const {
-  return static_cast<int>(DivideUp(Units(block), kernels_->max_units));
+  return static_cast<int>(DivideUp(Units(block), max_units_));
 }
 
 int64_t FlatConv::Units(const Block& block) const {

@@ -52,7 +52,8 @@ class FlatConv {
   }
   void Run(int tasks, ThreadPool::Function function);
   float* Planes(int worker) const {
-    return workspace_->get() + (block_parallel_ ? worker : 0) * layout_.floats();
+    return workspace_->get() +
+           (block_parallel_ ? worker : 0) * layout_.floats();
   }
   float* Stage(int worker) const {
     return workspace_->get() + first_stage_ + worker * stage_floats_;
@@ -68,6 +69,7 @@ class FlatConv {
   int threads_ = 1;
   TransposeKernel transpose_ = nullptr;
   const FlatKernelRow* kernels_ = nullptr;
+  int max_units_ = 1;  // of a run
 
   FlatLayout layout_;
   int64_t bands_at_once_ = 1;

@@ -120,8 +120,7 @@ int64_t FlatLayout::PartFloats(int64_t rows, int64_t pixels) const {
 }
 
 int64_t FlatLayout::ChannelFloats(int64_t rows, int64_t pixels) const {
-  const int64_t floats =
-      PartFloats(rows, pixels) * parts_down_ * parts_across_;
+  const int64_t floats = PartFloats(rows, pixels) * parts_down_ * parts_across_;
   // An odd number of cache lines: sixteen channels are stored together, to sets
   // of their own.
   return floats / 16 % 2 == 0 ? floats + 16 : floats;
@@ -185,8 +184,7 @@ void FlatLayout::StoreRows(const FlatBlock& block, const float* input,
       // Every row with what follows up to the next row's first pixel.
       const auto store = [&](int64_t row, int64_t row_end, bool zeros) {
         if (row == row_end) return;
-        job.in = zeros ? input
-                       : input + (first_y * g.in_w + first_x) * g.in_c;
+        job.in = zeros ? input : input + (first_y * g.in_w + first_x) * g.in_c;
         job.rows = static_cast<int>(row_end - row);
         job.pixels = zeros ? 0 : static_cast<int>(span.to - span.from);
         job.zeros = static_cast<int>(pitch_) - job.pixels;
