@@ -12,9 +12,9 @@ namespace {
 constexpr uint64_t kBandBytes = 192 << 10;
 // Rows that leave the kernels together.
 constexpr int kStoredRows = 16;
-// Where output pixels fall onto one or two sets of the first-level cache,
-// stores to more of them than this slow each other down.
-constexpr int kMostUnitsOnFewSets = 4;
+// Where output pixels fall onto one or two sets of the first-level cache and
+// bands are short, stores to more of them than this slow each other down.
+constexpr int kMostUnitsOnFewSets = 3;
 // Shares of the transposition when several threads share a block.
 constexpr int kSharesPerThread = 4;
 
@@ -54,9 +54,6 @@ const char* FlatConv::Prepare(const BandedView& weights,
   transpose_ = kernels.transpose;
   kernels_ = FindKernels(kernels, weights.band_rows);
   max_units_ = kernels_->max_units;
-  if (CacheSets(weights.rows) <= 2 && max_units_ > kMostUnitsOnFewSets) {
-    max_units_ = kMostUnitsOnFewSets;
-  }
   ConvGeometry& g = geometry_;
   if (g.kernel_h == 1 && g.kernel_w == 1 && g.stride_h == 1 &&
       g.stride_w == 1 && g.pad_top == 0 && g.pad_left == 0 &&
@@ -66,6 +63,9 @@ const char* FlatConv::Prepare(const BandedView& weights,
     if (pixels > INT32_MAX) return "too many pixels for one operator";
     g.batch = g.in_h = g.out_h = 1;
     g.in_w = g.out_w = static_cast<int>(pixels);
+    if (CacheSets(weights.rows) <= 2 && max_units_ > kMostUnitsOnFewSets) {
+      max_units_ = kMostUnitsOnFewSets;
+    }
   }
   if (const char* error = PrepareBlocks()) return error;
 
@@ -100,7 +100,7 @@ const char* FlatConv::Prepare(const BandedView& weights,
 
 const char* FlatConv::PrepareBlocks() {
   const ConvGeometry& g = geometry_;
-  const int64_t run_pixels = int64_t{max_units_} * kFlatUnit;
+  const int64_t run_pixels = int64_t{kernels_->max_units} * kFlatUnit;
   block_parallel_ = false;
   // Where it is fair every worker takes whole blocks, into planes of its own;
   // else all work on one block after the other, first on its transposition,
