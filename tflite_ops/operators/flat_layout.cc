@@ -160,6 +160,7 @@ void FlatLayout::StoreRows(const FlatBlock& block, const float* input,
     const int64_t rows = block.y_end - block.y + reach;
     const int64_t begin = rows * share / shares;
     const int64_t end = rows * (share + 1) / shares;
+    const bool first_share = begin == 0 && end > 0;
     const Span image = StoredRows(block, py);
     const int64_t from = Min(Max(image.from, begin), end);
     const int64_t to = Min(Max(image.to, from), end);
@@ -171,7 +172,7 @@ void FlatLayout::StoreRows(const FlatBlock& block, const float* input,
       const int64_t first_x = int64_t{block.x} * g.stride_w + px - g.pad_left +
                               span.from * g.stride_w;
       float* part = planes + PartOffset(py, px);
-      for (int c = 0; begin == 0 && c < g.in_c; ++c) {
+      for (int c = 0; first_share && c < g.in_c; ++c) {
         float* row = part + c * channel_stride_;
         for (int64_t i = 0; i < span.from; ++i) row[i] = 0.0f;
       }
