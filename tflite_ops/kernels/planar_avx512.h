@@ -8,7 +8,7 @@
 
 namespace tfrewprune {
 
-inline constexpr int kPlanarAvx512Count = 35;
+inline constexpr int kPlanarAvx512Count = 28;
 extern const PlanarKernelRow kPlanarAvx512[kPlanarAvx512Count];
 void TransposePlanesAvx512(const TransposeJob& job);
 
