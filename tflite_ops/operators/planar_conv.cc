@@ -15,7 +15,11 @@ constexpr int64_t kStageRows = 128;
 // Planes of a column are small beside the others, but for vast dilations.
 constexpr int64_t kMostDownFloats = 64 << 10;
 constexpr double kTransposeCycles = 70;  // of 16 x 16 floats
-constexpr int kRegisters = 28;           // accumulators of a full tile
+// Workers take bands of one block where there are as many for each of them, in
+// so many tasks: the last ones should be short.
+constexpr int kBandsPerThread = 4;
+constexpr int kTasksPerThread = 16;
+constexpr int kRegisters = 28;  // accumulators of a full tile
 
 }  // namespace
 
@@ -71,7 +75,7 @@ const char* PlanarConv::Prepare(const BandedView& weights,
   staged_ = tile_pixels > kPixelsPerSet * CacheSets(weights.rows);
   if (const char* error = PrepareBlocks()) return error;
   if (const char* error = PrepareColumns()) return error;
-  PrepareThreads();
+  if (!PrepareThreads()) return kOutOfMemory;
 
   layer_.value = weights.value;
   layer_.start = start_.get();
@@ -96,8 +100,9 @@ const char* PlanarConv::Prepare(const BandedView& weights,
   down_layer_.channel_stride = layer_.down_channel_stride;
   down_layer_.output_stride = layer_.down_output_stride;
 
-  const int64_t planes = layout_.floats() * (block_parallel_ ? threads_ : 1) +
-                         (down_ ? down_planes_.floats() : 0);
+  planes_floats_ = layout_.floats() + (down_ ? down_planes_.floats() : 0);
+  const int64_t planes =
+      planes_floats_ * (sharing_ == Sharing::kPlanes ? 1 : threads_);
   stage_first_ = planes;
   stage_floats_ = 0;
   if (!staged_) return workspace->Reserve(planes) ? nullptr : kOutOfMemory;
@@ -234,32 +239,41 @@ const char* PlanarConv::PrepareDown() {
   return AddTiles(&block_[0]) ? nullptr : kOutOfMemory;
 }
 
-// Where it is fair every worker takes whole blocks, into planes of its own;
-// else all work on one block after the other, first on its transposition, then
-// on its tiles and bands.
-void PlanarConv::PrepareThreads() {
+// Where it is fair every worker takes whole blocks. A single block is stored by
+// every worker for itself: reading planes that lie in another core's cache
+// takes longer than transposing them again. Else all work on one block after
+// the other, first on its transposition, then on its tiles and bands.
+bool PlanarConv::PrepareThreads() {
   const ConvGeometry& g = geometry_;
   const int64_t block_pixels =
       int64_t{layout_.block_rows()} * layout_.block_pixels();
   const uint64_t bytes =
       weights_.column_count * weights_.band_rows * sizeof(float);
-  bands_at_once_ = Max(1, weights_.band_count);
+  const int bands = static_cast<int>(weights_.band_count);
+  bands_at_once_ = Max(1, bands);
   if (bytes > 2 * kBandBytes) {
-    bands_at_once_ =
-        Max(1, static_cast<int64_t>(weights_.band_count * kBandBytes / bytes));
+    bands_at_once_ = Max(1, static_cast<int64_t>(bands * kBandBytes / bytes));
   }
   const int64_t busiest = DivideUp(blocks_, threads_) * block_pixels * threads_;
-  block_parallel_ = threads_ > 1 && 0.9 * static_cast<double>(busiest) <=
-                                        double(g.out_h) * g.out_w;
   tile_tasks_ = band_tasks_ = 1;
-  if (threads_ > 1 && !block_parallel_ && blocks_ > 0) {
-    // Bands first: every worker then reads weights that no other reads.
-    const int tiles = block_[0].tile_end - block_[0].tile;
-    const int bands = static_cast<int>(weights_.band_count);
-    band_tasks_ = static_cast<int>(Max(1, Min(bands, 4 * threads_)));
-    tile_tasks_ = static_cast<int>(
-        Max(1, Min(tiles, DivideUp(4 * threads_, band_tasks_))));
+  sharing_ = Sharing::kNothing;
+  if (threads_ == 1 || blocks_ == 0 ||
+      0.9 * static_cast<double>(busiest) <= double(g.out_h) * g.out_w) {
+    return true;
   }
+  const int tiles = block_[0].tile_end - block_[0].tile;
+  if (blocks_ == 1 && bands >= kBandsPerThread * threads_) {
+    sharing_ = Sharing::kBlock;
+    const int tasks = kTasksPerThread * threads_;
+    band_tasks_ = static_cast<int>(Min(bands, tasks));
+    tile_tasks_ = static_cast<int>(Min(tiles, DivideUp(tasks, band_tasks_)));
+    return worker_.Allocate(threads_);
+  }
+  sharing_ = Sharing::kPlanes;
+  band_tasks_ = static_cast<int>(Max(1, Min(bands, 4 * threads_)));
+  tile_tasks_ =
+      static_cast<int>(Max(1, Min(tiles, DivideUp(4 * threads_, band_tasks_))));
+  return true;
 }
 
 }  // namespace tfrewprune

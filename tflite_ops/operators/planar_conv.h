@@ -40,14 +40,20 @@ class PlanarConv {
   const char* PrepareColumns();
   const char* PrepareBlocks();
   const char* PrepareDown();
-  void PrepareThreads();
+  bool PrepareThreads();
   bool AddTiles(Block* block);
   void BeginTiles();
   double UnitCycles(int units) const;
   double TileCycles() const;
   int TransposeTasks() const;
   void TransposeTask(int task);
-  void StoreDown() const;
+  void StoreBlock(const Block& block, float* planes) const;
+  void StoreRest(const Block& block, float* planes) const;
+  void BlockTask(int task, int worker);
+  int TakeTask(int worker);
+  void TileTask(int task, const Block& block, const float* planes, int worker);
+  void OwnPlanesTask(int worker);
+  void RunShared(const Block& block);
   // Of all bands and tiles in the ranges; `worker` picks the stage.
   void RunBands(const float* planes, int tile, int tile_end, uint32_t band,
                 uint32_t band_end, int worker);
@@ -79,8 +85,15 @@ class PlanarConv {
   DownPlanes down_planes_;
   PlanarLayer down_layer_ = {};  // of tiles that are nothing but that run
   int64_t bands_at_once_ = 1;
-  bool block_parallel_ = false;
+  // What the workers share.
+  enum class Sharing {
+    kNothing,  // each takes whole blocks, into planes of its own
+    kBlock,    // tiles and bands of the only block, each with its own planes
+    kPlanes,   // tiles and bands of one block after the other
+  };
+  Sharing sharing_ = Sharing::kNothing;
   int band_tasks_ = 1, tile_tasks_ = 1;
+  int64_t planes_floats_ = 0;  // of one worker, or of all
   Buffer<uint32_t> start_;
   Buffer<ptrdiff_t> tap_offset_, down_tap_offset_;
   Buffer<Block> block_;
@@ -99,6 +112,15 @@ class PlanarConv {
   float* output_ = nullptr;
   Residual residual_;
   const Block* shared_ = nullptr;
+  // Where workers share a block: each has its own share of the tasks, so
+  // that it writes the same output from call to call; who is done with it takes
+  // from the others'.
+  struct alignas(64) Worker {
+    int64_t image;   // the one its planes hold
+    uint32_t taken;  // tasks of its share
+  };
+  Buffer<Worker> worker_;
+  int64_t image_ = 0;  // counts them
 };
 
 }  // namespace tfrewprune

@@ -144,8 +144,7 @@ int PlanarConv::TransposeTasks() const {
 void PlanarConv::TransposeTask(int task) {
   float* planes = workspace_->get();
   if (task == TransposeTasks()) {
-    layout_.ClearBorders(*shared_, planes);
-    StoreDown();
+    StoreRest(*shared_, planes);
     return;
   }
   layout_.StoreRows(*shared_, input_, transpose_, planes, task * kRowsPerTask,
@@ -153,9 +152,84 @@ void PlanarConv::TransposeTask(int task) {
                                          (task + 1) * kRowsPerTask)));
 }
 
-void PlanarConv::StoreDown() const {
-  if (!down_) return;
-  down_planes_.Store(input_, transpose_, workspace_->get() + layout_.floats());
+void PlanarConv::StoreBlock(const Block& block, float* planes) const {
+  layout_.StoreRows(block, input_, transpose_, planes, 0,
+                    layout_.StoredRows(block));
+  StoreRest(block, planes);
+}
+
+// What rows do not hold.
+void PlanarConv::StoreRest(const Block& block, float* planes) const {
+  layout_.ClearBorders(block, planes);
+  if (down_) down_planes_.Store(input_, transpose_, planes + layout_.floats());
+}
+
+// All of one block.
+void PlanarConv::BlockTask(int task, int worker) {
+  const Block& block = block_[task];
+  float* planes = workspace_->get() + worker * planes_floats_;
+  StoreBlock(block, planes);
+  RunBands(planes, block.tile, block.tile_end, 0, weights_.band_count, worker);
+}
+
+// The next task of the worker's share, or of another's: as often as there are
+// tasks.
+int PlanarConv::TakeTask(int worker) {
+  const int tasks = tile_tasks_ * band_tasks_;
+  for (int i = worker;; i = i + 1 < threads_ ? i + 1 : 0) {
+    const uint32_t begin = static_cast<uint32_t>(tasks * i / threads_);
+    const uint32_t end = static_cast<uint32_t>(tasks * (i + 1) / threads_);
+    const uint32_t task =
+        begin + __atomic_fetch_add(&worker_[i].taken, 1, __ATOMIC_RELAXED);
+    if (task < end) return static_cast<int>(task);
+  }
+}
+
+// Some tiles and bands of a block.
+void PlanarConv::TileTask(int task, const Block& block, const float* planes,
+                          int worker) {
+  const int64_t tiles = block.tile_end - block.tile;
+  const int64_t t = task % tile_tasks_;
+  const uint64_t b = task / tile_tasks_;
+  const uint64_t bands = weights_.band_count;
+  RunBands(planes, block.tile + static_cast<int>(tiles * t / tile_tasks_),
+           block.tile + static_cast<int>(tiles * (t + 1) / tile_tasks_),
+           static_cast<uint32_t>(bands * b / band_tasks_),
+           static_cast<uint32_t>(bands * (b + 1) / band_tasks_), worker);
+}
+
+// Of the only block, which every worker stores for itself.
+void PlanarConv::OwnPlanesTask(int worker) {
+  float* planes = workspace_->get() + worker * planes_floats_;
+  if (worker_[worker].image != image_) {
+    StoreBlock(block_[0], planes);
+    worker_[worker].image = image_;
+  }
+  TileTask(TakeTask(worker), block_[0], planes, worker);
+}
+
+void PlanarConv::RunShared(const Block& block) {
+  shared_ = &block;
+  if (sharing_ == Sharing::kPlanes) {
+    Run(TransposeTasks() + 1, [](void* context, int task, int) {
+      static_cast<PlanarConv*>(context)->TransposeTask(task);
+    });
+    Run(tile_tasks_ * band_tasks_, [](void* context, int task, int worker) {
+      PlanarConv* self = static_cast<PlanarConv*>(context);
+      self->TileTask(task, *self->shared_, self->workspace_->get(), worker);
+    });
+  } else {
+    for (int i = 0; i < threads_; ++i) worker_[i].taken = 0;
+    Run(tile_tasks_ * band_tasks_, [](void* context, int, int worker) {
+      static_cast<PlanarConv*>(context)->OwnPlanesTask(worker);
+    });
+  }
+  if (band_tasks_ == 1 || residual_.values == nullptr) return;
+  // Only now every tile has all its bands.
+  Run(block.tile_end - block.tile, [](void* context, int task, int) {
+    PlanarConv* self = static_cast<PlanarConv*>(context);
+    self->AddResidual(self->tiling_.tile(self->shared_->tile + task));
+  });
 }
 
 void PlanarConv::Invoke(const float* input, float* output,
@@ -167,47 +241,14 @@ void PlanarConv::Invoke(const float* input, float* output,
     input_ = input + n * in_image;
     output_ = output + n * out_image;
     residual_ = residual.Image(n * out_image);
-    if (block_parallel_ || threads_ == 1) {
+    ++image_;
+    if (sharing_ == Sharing::kNothing) {
       Run(blocks_, [](void* context, int task, int worker) {
-        PlanarConv* self = static_cast<PlanarConv*>(context);
-        const Block& block = self->block_[task];
-        float* planes =
-            self->workspace_->get() + worker * self->layout_.floats();
-        self->layout_.StoreRows(block, self->input_, self->transpose_, planes,
-                                0, self->layout_.StoredRows(block));
-        self->layout_.ClearBorders(block, planes);
-        self->StoreDown();
-        self->RunBands(planes, block.tile, block.tile_end, 0,
-                       self->weights_.band_count, worker);
+        static_cast<PlanarConv*>(context)->BlockTask(task, worker);
       });
       continue;
     }
-    for (int b = 0; b < blocks_; ++b) {
-      shared_ = &block_[b];
-      Run(TransposeTasks() + 1, [](void* context, int task, int) {
-        static_cast<PlanarConv*>(context)->TransposeTask(task);
-      });
-      Run(tile_tasks_ * band_tasks_, [](void* context, int task, int worker) {
-        PlanarConv* self = static_cast<PlanarConv*>(context);
-        const Block& block = *self->shared_;
-        const int64_t tiles = block.tile_end - block.tile;
-        const int64_t t = task / self->band_tasks_;
-        const uint64_t b = task % self->band_tasks_;
-        const uint64_t bands = self->weights_.band_count;
-        self->RunBands(
-            self->workspace_->get(),
-            block.tile + static_cast<int>(tiles * t / self->tile_tasks_),
-            block.tile + static_cast<int>(tiles * (t + 1) / self->tile_tasks_),
-            static_cast<uint32_t>(bands * b / self->band_tasks_),
-            static_cast<uint32_t>(bands * (b + 1) / self->band_tasks_), worker);
-      });
-      if (band_tasks_ == 1 || residual_.values == nullptr) continue;
-      // Only now every tile has all its bands.
-      Run(shared_->tile_end - shared_->tile, [](void* context, int task, int) {
-        PlanarConv* self = static_cast<PlanarConv*>(context);
-        self->AddResidual(self->tiling_.tile(self->shared_->tile + task));
-      });
-    }
+    for (int b = 0; b < blocks_; ++b) RunShared(block_[b]);
   }
 }
 
