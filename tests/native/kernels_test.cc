@@ -310,9 +310,18 @@ TEST(KernelsTest, FlatRunsComputeTheirFormula) {
           }
         }
         for (float& v : input) v = random() % 9 - 4.0f;
+        // Three kernel rows: [a, b), [b, c), [c, end) of every band.
+        std::vector<uint32_t> rows_start;
+        for (int b = 0; b < bands; ++b) {
+          const uint32_t n = start[b + 1] - start[b];
+          for (uint32_t part : {0u, n / 4, n / 2, n}) {
+            rows_start.push_back(start[b] + part);
+          }
+        }
         FlatLayer layer = {};
         layer.value = value.data();
-        layer.band_start = start.data();
+        layer.start = rows_start.data();
+        layer.start_stride = 4;
         layer.column = column.data();
         layer.channel_stride = kStride * sizeof(float);
         layer.tap_scale = TapScale(kChannels);
@@ -327,6 +336,8 @@ TEST(KernelsTest, FlatRunsComputeTheirFormula) {
         run.input = 7;
         run.output = 11;
         run.units = units;
+        run.tap_begin = random() % 2;
+        run.tap_end = 3 - random() % 2;
         std::vector<int> pixel;  // stored ones
         for (int p = 0; p < units * kFlatUnit; ++p) {
           if (repeat % 3 != 0 && random() % 4 == 0) continue;
@@ -348,7 +359,8 @@ TEST(KernelsTest, FlatRunsComputeTheirFormula) {
               if (row[lane] < 0) continue;
               ++written;
               float sum = bias[lane];
-              for (uint32_t c = start[b]; c < start[b + 1]; ++c) {
+              for (uint32_t c = rows_start[4 * b + run.tap_begin];
+                   c < rows_start[4 * b + run.tap_end]; ++c) {
                 sum += input[run.input + pixel[n] +
                              column[c] % kChannels * kStride +
                              kTapFirst[column[c] / kChannels]] *

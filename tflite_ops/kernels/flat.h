@@ -13,11 +13,11 @@
 //
 //   output[run.output + n * output_stride + row(b, r)] = clamp(bias[b * R + r]
 //   +
-//       sum over i in [band_start[b], band_start[b + 1]) of
+//       sum over i in [start(b, run.tap_begin), start(b, run.tap_end)) of
 //       planes[run.input + offset(column[i]) + p] * value[i * R + r])
 //
-// with offset(c) as in kernels/planar.h. Whole units are read, whatever they
-// hold.
+// with offset(c) and start(b, t) as in kernels/planar.h. Whole units are read,
+// whatever they hold.
 #ifndef TFREWPRUNE_KERNELS_FLAT_H_
 #define TFREWPRUNE_KERNELS_FLAT_H_
 
@@ -28,7 +28,8 @@ namespace tfrewprune {
 
 struct FlatLayer {
   const float* value;           // N x R, in the payload
-  const uint32_t* band_start;   // B + 1, in the payload
+  const uint32_t* start;        // B x start_stride
+  uint32_t start_stride;        // kernel height + 1
   const uint16_t* column;       // N, in the payload
   ptrdiff_t channel_stride;     // bytes
   uint64_t tap_scale;           // TapScale(channels)
@@ -47,6 +48,7 @@ inline constexpr int kMaxFlatUnits = 6;
 struct FlatRun {
   int64_t input;   // floats from the planes to the first pixel
   int64_t output;  // floats from the output to the first that is stored
+  uint32_t tap_begin, tap_end;
   int32_t units;
   uint16_t stored[kMaxFlatUnits];  // bit i: pixel i of the unit
 };

@@ -15,15 +15,16 @@ constexpr int kLanes = 16;  // rows stored together: bands are narrower
 // pixels and all weights of a column stay in registers.
 template <int kRows, int kUnits>
 TFREWPRUNE_VEC void SumBand(const FlatLayer& layer, uint32_t band,
-                            const float* x, float* to) {
+                            const FlatRun& run, const float* x, float* to) {
   // Weights come from memory, and a tile takes long over a few of them: the
   // CPU's own prefetching, which stops at every page, is late.
   constexpr int kPrefetch = 1024;
   const ptrdiff_t channel_stride = layer.channel_stride;
   const uint64_t tap_scale = layer.tap_scale;
   const ptrdiff_t* tap_offset = layer.tap_offset;
-  const uint32_t begin = layer.band_start[band];
-  const uint32_t end = layer.band_start[band + 1];
+  const uint32_t* start = layer.start + size_t{band} * layer.start_stride;
+  const uint32_t begin = start[run.tap_begin];
+  const uint32_t end = start[run.tap_end];
   Reg acc[kUnits][kRows];
   Unroll<kRows>([&](auto r) TFREWPRUNE_INLINE {
     const Reg bias = Vec::Set(layer.bias[size_t{band} * kRows + r]);
@@ -147,7 +148,7 @@ void RunTile(const FlatLayer& layer, uint32_t band_begin, uint32_t band_end,
     int lanes = 0;
     bool grows;
     do {
-      SumBand<kRows, kUnits>(layer, band, x,
+      SumBand<kRows, kUnits>(layer, band, run, x,
                              stage + lanes * kUnits * kFlatUnit);
       grows = layer.full_run[band] && lanes + kRows < kLanes;
       ++band;

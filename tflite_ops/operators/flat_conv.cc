@@ -70,7 +70,11 @@ const char* FlatConv::Prepare(const BandedView& weights,
   if (const char* error = PrepareBlocks()) return error;
 
   const int64_t taps = int64_t{g.kernel_h} * g.kernel_w;
-  if (!tap_offset_.Allocate(taps)) return kOutOfMemory;
+  if (!tap_offset_.Allocate(taps) ||
+      !StartsOfKernelRows(weights, static_cast<uint32_t>(g.kernel_w) * g.in_c,
+                          g.kernel_h, &start_)) {
+    return kOutOfMemory;
+  }
   for (int64_t tap = 0; tap < taps; ++tap) {
     const int64_t y = tap / g.kernel_w * g.dilation_h;
     const int64_t x = tap % g.kernel_w * g.dilation_w;
@@ -79,7 +83,8 @@ const char* FlatConv::Prepare(const BandedView& weights,
         int64_t{sizeof(float)});
   }
   layer_.value = weights.value;
-  layer_.band_start = weights.band_start;
+  layer_.start = start_.get();
+  layer_.start_stride = static_cast<uint32_t>(g.kernel_h) + 1;
   layer_.column = static_cast<const uint16_t*>(weights.column);
   layer_.channel_stride = layout_.channel_stride() * ptrdiff_t{sizeof(float)};
   layer_.tap_scale = TapScale(static_cast<uint32_t>(g.in_c));
@@ -123,8 +128,12 @@ const char* FlatConv::PrepareBlocks() {
   const int64_t down = DivideUp(g.out_h, block_rows);
   const int64_t across = DivideUp(g.out_w, block_pixels);
   if (!block_.Allocate(down * across)) return kOutOfMemory;
+  const int64_t bands = Max(1, weights_.band_count);
+  runs_.Begin(
+      g, layout_.pitch(), weights_.rows, max_units_,
+      static_cast<int>(weights_.band_rows),
+      static_cast<double>(weights_.column_count) / static_cast<double>(bands));
   blocks_ = 0;
-  int64_t runs = 0;
   for (int64_t i = 0; i < down * across; ++i) {
     Block& block = block_[blocks_++];
     block.y = static_cast<int>(i / across * block_rows);
@@ -132,51 +141,12 @@ const char* FlatConv::PrepareBlocks() {
     block.y_end = static_cast<int>(Min(g.out_h, int64_t{block.y} + block_rows));
     block.x_end =
         static_cast<int>(Min(g.out_w, int64_t{block.x} + block_pixels));
-    runs += CountRuns(block);
+    block.run = runs_.runs();
+    if (!runs_.Add(block)) return kOutOfMemory;
+    block.run_end = runs_.runs();
   }
-  if (!run_.Allocate(runs)) return kOutOfMemory;
-  runs_ = 0;
-  for (int i = 0; i < blocks_; ++i) AddRuns(&block_[i]);
   ChooseTasks();
   return nullptr;
-}
-
-int FlatConv::CountRuns(const Block& block) const {
-  return static_cast<int>(DivideUp(Units(block), max_units_));
-}
-
-int64_t FlatConv::Units(const Block& block) const {
-  const int64_t rows = block.y_end - block.y, pixels = block.x_end - block.x;
-  return DivideUp((rows - 1) * layout_.pitch() + pixels, kFlatUnit);
-}
-
-void FlatConv::AddRuns(Block* block) {
-  const int64_t units = Units(*block), runs = CountRuns(*block);
-  const int64_t width = block->x_end - block->x;
-  const int64_t rows = block->y_end - block->y;
-  const int64_t pitch = layout_.pitch();
-  block->run = runs_;
-  for (int64_t i = 0; i < runs; ++i) {
-    const int64_t begin = units * i / runs * kFlatUnit;
-    const int64_t end = units * (i + 1) / runs * kFlatUnit;
-    FlatRun& run = run_[runs_];
-    run.input = begin;
-    run.output = -1;
-    run.units = static_cast<int32_t>((end - begin) / kFlatUnit);
-    for (uint16_t& stored : run.stored) stored = 0;
-    for (int64_t p = begin; p < end; ++p) {
-      const int64_t y = p / pitch, x = p % pitch;
-      if (y >= rows || x >= width) continue;
-      if (run.output < 0) {
-        run.output =
-            ((block->y + y) * geometry_.out_w + block->x + x) * weights_.rows;
-      }
-      run.stored[(p - begin) / kFlatUnit] |=
-          static_cast<uint16_t>(1u << (p - begin) % kFlatUnit);
-    }
-    if (run.output >= 0) ++runs_;  // else all of it is in a gap
-  }
-  block->run_end = runs_;
 }
 
 void FlatConv::ChooseTasks() {
@@ -207,7 +177,7 @@ void FlatConv::RunBands(const float* planes, int run_begin, int run_end,
     const uint32_t stop =
         static_cast<uint32_t>(Min(band_end, int64_t{band} + bands_at_once_));
     for (int i = run_begin; i < run_end; ++i) {
-      const FlatRun& run = run_[i];
+      const FlatRun& run = runs_.run(i);
       kernels_->kernel[run.units - 1](layer_, band, stop, run, planes, output_,
                                       stage);
       if (stop < band_end) continue;
@@ -282,7 +252,7 @@ void FlatConv::Invoke(const float* input, float* output,
       Run(run_tasks_, [](void* context, int task, int) {
         FlatConv* self = static_cast<FlatConv*>(context);
         for (int i = self->FirstRun(task); i < self->FirstRun(task + 1); ++i) {
-          self->AddResidual(self->run_[i]);
+          self->AddResidual(self->runs_.run(i));
         }
       });
     }

@@ -12,6 +12,7 @@
 #include "operators/band_tables.h"
 #include "operators/buffer.h"
 #include "operators/flat_layout.h"
+#include "operators/flat_runs.h"
 #include "operators/residual.h"
 #include "operators/thread_pool.h"
 #include "operators/workspace.h"
@@ -36,10 +37,6 @@ class FlatConv {
     int run, run_end;
   };
   const char* PrepareBlocks();
-  // Of 16 pixels, and runs of those, that a block is cut into.
-  int64_t Units(const Block& block) const;
-  int CountRuns(const Block& block) const;
-  void AddRuns(Block* block);
   void ChooseTasks();
   // Of all bands and runs in the ranges.
   void RunBands(const float* planes, int run, int run_end, uint32_t band,
@@ -76,10 +73,10 @@ class FlatConv {
   bool block_parallel_ = false;
   int band_tasks_ = 1, run_tasks_ = 1;
   Buffer<ptrdiff_t> tap_offset_;
+  Buffer<uint32_t> start_;
   Buffer<Block> block_;
   int blocks_ = 0;
-  Buffer<FlatRun> run_;
-  int runs_ = 0;
+  FlatRuns runs_;
   FlatLayer layer_ = {};
 
   // Of the Invoke at work.
