@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "operators/direct_conv.h"
 
-#include "kernels/planar.h"
 #include "operators/integers.h"
 #include "operators/planar_layout.h"
 
@@ -13,11 +12,17 @@ constexpr int64_t kPrepareFloats = 16 << 10;
 constexpr int kMaxShapes = 16;
 // Offsets are bytes of 32 bits.
 constexpr double kMostFloats = INT32_MAX / sizeof(float);
+constexpr uint32_t kFloat = sizeof(float);
 // Tiles run over bands of about so many bytes of weights, one after the other,
 // before the next bands come: more weights would have to come from afar again
 // for every tile. Tiles whose input has about so many bytes take turns.
 constexpr uint64_t kBandBytes = 192 << 10;
 constexpr int64_t kInputBytes = 256 << 10;
+// Weights come from memory, and a tile takes long over a few of them: the CPU's
+// own prefetching, which stops at every page, is late. Few of them cost less
+// than asking for what lies past their end again and again.
+constexpr ptrdiff_t kPrefetch = 4096;
+constexpr uint64_t kPrefetchedBytes = 64 << 10;
 // Pixels of a tile that may share a set of the first-level cache (8 ways or
 // more): more of them evict each other from column to column.
 constexpr int64_t kPixelsPerSet = 7;
@@ -61,10 +66,10 @@ const char* DirectConv::Prepare(const BandedView& weights,
   }
 
   border_.Prepare(g);
-  if (double(border_.width()) * border_.rows() * g.in_c > kMostFloats) {
+  if (double(border_.width()) * g.in_h * g.in_c > kMostFloats) {
     return "input image too large: one padded image must stay below 2 GiB";
   }
-  const int64_t copied = border_.width() * border_.rows() * g.in_c;
+  const int64_t copied = border_.width() * g.in_h * g.in_c;
   const int64_t columns = static_cast<int64_t>(weights.column_count);
   image_.first = DivideUp(copied, 16) * 16;
   copy_.first = image_.first + (border_.whole() ? 0 : columns + 1);
@@ -124,6 +129,9 @@ void DirectConv::PrepareLayer(Source* source, int64_t pixel_stride,
   layer.output_stride = static_cast<ptrdiff_t>(output_stride);
   layer.minimum = tables_->minimum();
   layer.maximum = tables_->maximum();
+  const uint64_t bytes =
+      weights_.column_count * weights_.band_rows * sizeof(float);
+  layer.prefetch = bytes < kPrefetchedBytes ? 0 : kPrefetch;
 }
 
 const char* DirectConv::PrepareTiles(const Kernels& kernels) {
@@ -163,16 +171,12 @@ bool DirectConv::AddRows() {
     PixelRow row;
     row.pixels = border_.inside_end() - x;
     row.output = (int64_t{y} * g.out_w + x) * weights_.rows;
-    if (border_.whole()) {
-      row.tap_begin = 0;
-      row.tap_end = g.kernel_h;
-      row.input = border_.FirstTap(y, x) * g.in_c;
-    } else {
-      KernelRowsInside(g, y, &row.tap_begin, &row.tap_end);
-      row.input = ((int64_t{y} * g.stride_h - g.pad_top) * g.in_w +
-                   x * g.stride_w - g.pad_left) *
-                  g.in_c;
-    }
+    KernelRowsInside(g, y, &row.tap_begin, &row.tap_end);
+    row.input = border_.whole()
+                    ? border_.FirstTap(y, x)
+                    : (int64_t{y} * g.stride_h - g.pad_top) * g.in_w +
+                          x * g.stride_w - g.pad_left;
+    row.input *= g.in_c;
     if (!tiling_.Add(row)) return false;
   }
   return true;
@@ -234,35 +238,42 @@ void DirectConv::Run(int tasks, ThreadPool::Function function) {
 
 // What must be there before the tiles: part `task` of it.
 void DirectConv::PrepareTask(int task) {
-  const uint64_t columns = weights_.column_count;
-  const uint64_t begin = columns * task / prepare_tasks_;
-  const uint64_t end = columns * (task + 1) / prepare_tasks_;
+  const uint32_t bands = weights_.band_count;
+  const uint32_t begin =
+      static_cast<uint32_t>(uint64_t{bands} * task / prepare_tasks_);
+  const uint32_t end =
+      static_cast<uint32_t>(uint64_t{bands} * (task + 1) / prepare_tasks_);
   if (!border_.whole()) MakeOffsets(image_, begin, end);
   if (copy_.width == 0) return;
   MakeOffsets(copy_, begin, end);
-  border_.CopyRows(input_, border_.rows() * task / prepare_tasks_,
-                   border_.rows() * (task + 1) / prepare_tasks_,
-                   workspace_->get());
+  const int64_t rows = geometry_.in_h;
+  border_.CopyRows(input_, rows * task / prepare_tasks_,
+                   rows * (task + 1) / prepare_tasks_, workspace_->get());
 }
 
-void DirectConv::MakeOffsets(const Source& source, uint64_t begin,
-                             uint64_t end) {
+void DirectConv::MakeOffsets(const Source& source, uint32_t band,
+                             uint32_t band_end) {
+  const ConvGeometry& g = geometry_;
+  const uint32_t channels = static_cast<uint32_t>(g.in_c);
   int32_t* offset = Offsets(source);
   const int32_t* tap_offset = source.tap_offset.get();
-  constexpr uint32_t kFloat = sizeof(float);
-  const uint32_t channels = static_cast<uint32_t>(geometry_.in_c);
-  if (weights_.index_bytes == 2) {
-    const uint16_t* column = static_cast<const uint16_t*>(weights_.column);
-    const uint64_t scale = TapScale(channels);
-    for (uint64_t i = begin; i < end; ++i) {
-      offset[i] = static_cast<int32_t>(column[i] * kFloat +
-                                       tap_offset[column[i] * scale >> 32]);
-    }
-  } else {
-    for (uint64_t i = begin; i < end; ++i) {
-      const uint32_t column = weights_.Column(i);
-      offset[i] =
-          static_cast<int32_t>(column * kFloat + tap_offset[column / channels]);
+  const uint16_t* column = static_cast<const uint16_t*>(weights_.column);
+  const uint32_t* start = start_.get() + uint64_t{band} * (g.kernel_h + 1);
+  for (; band < band_end; ++band, ++start) {
+    for (int y = 0; y < g.kernel_h; ++y, ++start) {
+      if (weights_.index_bytes == 2 && g.dilation_w == 1) {
+        // A kernel row's columns lie in the image as they do in the kernel.
+        const uint32_t row = static_cast<uint32_t>(tap_offset[y * g.kernel_w]);
+        for (uint32_t i = start[0]; i < start[1]; ++i) {
+          offset[i] = static_cast<int32_t>(column[i] * kFloat + row);
+        }
+        continue;
+      }
+      for (uint32_t i = start[0]; i < start[1]; ++i) {
+        const uint32_t c = weights_.Column(i);
+        offset[i] = static_cast<int32_t>(
+            c * kFloat + static_cast<uint32_t>(tap_offset[c / channels]));
+      }
     }
   }
 }

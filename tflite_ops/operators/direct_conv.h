@@ -51,7 +51,7 @@ class DirectConv {
   int32_t* Offsets(const Source& source) const {
     return reinterpret_cast<int32_t*>(workspace_->get() + source.first);
   }
-  void MakeOffsets(const Source& source, uint64_t begin, uint64_t end);
+  void MakeOffsets(const Source& source, uint32_t band, uint32_t band_end);
   void ComputeTask(int task);
   void RunTile(int i, uint32_t band, uint32_t band_end) const;
   void FillMissingRows(int i) const;

@@ -15,15 +15,13 @@ class ImageBorder {
   void Prepare(const ConvGeometry& geometry);
 
   // Output columns [inside, inside_end) are worked on along their rows. They
-  // read the image; the copy where `whole`, which then holds zeros above and
-  // below the image, too.
+  // read the image; the copy where `whole`.
   int64_t inside() const { return inside_; }
   int64_t inside_end() const { return inside_end_; }
   bool whole() const { return whole_; }
 
-  // Of the copy, in pixels; width 0: nothing is copied.
+  // Of the copy, in pixels, which has the rows of the image; 0: there is none.
   int64_t width() const { return window_[0].width + window_[1].width; }
-  int64_t rows() const { return rows_; }
   // From the copy to what the first tap of an output pixel reads, in pixels.
   int64_t FirstTap(int64_t y, int64_t x) const;
 
@@ -41,8 +39,7 @@ class ImageBorder {
   ConvGeometry geometry_ = {};
   int64_t inside_ = 0, inside_end_ = 0;
   bool whole_ = false;
-  Window window_[2] = {};     // left and right of the inside
-  int64_t y_ = 0, rows_ = 0;  // input rows
+  Window window_[2] = {};  // left and right of the inside
 };
 
 }  // namespace tfrewprune
