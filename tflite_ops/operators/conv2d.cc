@@ -28,7 +28,7 @@ bool DirectWins(const BandedView& weights, const ConvGeometry& g) {
   // Pixels, or output pixels, that share a set of the first-level cache: the
   // planar kernels have an answer to both.
   if (CacheSets(int64_t{g.stride_w} * g.in_c) < 2) return false;
-  if (CacheSets(weights.rows) < 2) return false;
+  if (CacheSets(weights.rows) < 4) return false;
   const bool pointwise = g.kernel_h == 1 && g.kernel_w == 1;
   // FMA cycles for every input.
   const double cycles = 0.5 * g.out_h * g.out_w *
@@ -44,7 +44,8 @@ bool DirectWins(const BandedView& weights, const ConvGeometry& g) {
       (pointwise
            ? kTile
            : (kTile - 1) * g.stride_w + (g.kernel_w - 1) * g.dilation_w + 1);
-  return reuse <= (pointwise ? 1.0 : 2.5) && reuse * window <= 54 * 1024;
+  return reuse <= (pointwise ? 1.0 : 2.5) && window <= 64 * 1024 &&
+         reuse * window <= 54 * 1024;
 }
 
 }  // namespace
