@@ -37,7 +37,6 @@ struct BandLayer {
   ptrdiff_t pixel_stride;   // bytes between input pixels
   ptrdiff_t output_stride;  // floats between output pixels
   float minimum, maximum;   // clamp of the fused activation
-  ptrdiff_t prefetch;       // bytes that weights are asked for ahead
 };
 
 // A run of neighbouring output pixels.

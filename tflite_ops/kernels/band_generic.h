@@ -41,7 +41,6 @@ void BandTile(const BandLayer& layer, uint32_t band_begin, uint32_t band_end,
   constexpr int kWidth = kVecs * V::kLanes;
   constexpr int kRows = kWidth * kPasses;
   using Reg = typename V::Reg;
-  const ptrdiff_t prefetch = layer.prefetch;
   // Pixels are addressed from every fourth one: two strides in registers serve
   // any segment length. What is opaque keeps the compiler from making one chain
   // of additions of a column's addresses, which is longer than what the FMAs of
@@ -78,7 +77,6 @@ void BandTile(const BandLayer& layer, uint32_t band_begin, uint32_t band_end,
       for (const int32_t* o_end = layer.offset + end; o != o_end; w += kRows) {
         const ptrdiff_t offset = next;
         next = *++o;
-        __builtin_prefetch(reinterpret_cast<const char*>(w) + prefetch);
         Reg weight[kVecs];
         Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
           weight[v] = V::Load(w + v * V::kLanes);

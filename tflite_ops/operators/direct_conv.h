@@ -54,6 +54,7 @@ class DirectConv {
   void MakeOffsets(const Source& source, uint32_t band, uint32_t band_end);
   void ComputeTask(int task);
   void RunTile(int i, uint32_t band, uint32_t band_end) const;
+  void RunFirstTile(int i, uint32_t band, uint32_t band_end) const;
   void FillMissingRows(int i) const;
   void AddResidual(int i) const;  // once it has all its bands
 
@@ -75,6 +76,7 @@ class DirectConv {
   Buffer<uint32_t> start_;
   int prepare_tasks_ = 0;
 
+  bool cold_ = false;  // weights that may have left the caches since
   int64_t tiles_at_once_ = 1, bands_at_once_ = 1;
   int tile_tasks_ = 1, band_tasks_ = 1;
 
