@@ -23,6 +23,7 @@ def packed_cost(scale: float) -> PackedCost:
     return PackedCost(
         band={r: scale * 1e-4 * r for r in heights},
         column={r: scale * 1e-5 * r for r in heights},
+        channel={r: scale * 1e-4 for r in heights},
         scatter=scale * 5e-3,
         uncached_byte=2e-5,
     )
@@ -31,7 +32,7 @@ def packed_cost(scale: float) -> PackedCost:
 MODEL = CostModel(
     call=0.5,
     cache_bytes=cost_fit.CACHE_BYTES,
-    dense_cost=DenseCost(weight=2e-5, mac=8e-6, uncached_byte=1e-5),
+    dense_cost=DenseCost(weight=2e-5, mac=8e-6, channel=1e-4, uncached_byte=1e-5),
     many=packed_cost(1.0),
     single=packed_cost(3.0),
     irregular_cost=IrregularCost(

@@ -132,10 +132,11 @@ def test_the_cost_model_decides():
         cost = PackedCost(
             dict.fromkeys(heights, band),
             {rows: column * rows for rows in heights},
+            dict.fromkeys(heights, 0),
             scatter=0,
             uncached_byte=0,
         )
-        model = CostModel(0, 0, DenseCost(0, 1, 0), cost, cost)
+        model = CostModel(0, 0, DenseCost(0, 1, 0, 0), cost, cost)
         return pack_layer(weights, shape, cost_model=model).band_rows
 
     assert best(band=0, column=1) == 4

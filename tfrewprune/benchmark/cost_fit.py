@@ -56,7 +56,10 @@ LAYERS = parse_layers(
     c3_14 conv 14x14 256->256 k3x3
     c3_7 conv 7x7 512->512 k3x3
     c3_28s2 conv 28x28 128->128 k3x3 s2
+    c1_112 conv 112x112 16->96 k1x1
     c1_56 conv 56x56 64->256 k1x1
+    c1_56n conv 56x56 144->24 k1x1
+    c1_28n conv 28x28 512->128 k1x1
     c1_16 conv 16x16 32->64 k1x1
     c1_14 conv 14x14 1024->256 k1x1
     c1_7 conv 7x7 512->2048 k1x1
@@ -99,6 +102,11 @@ class Sample:
     scattered: int
     dense: float
     packed: float
+
+    @property
+    def channels(self) -> int:
+        """Input channels."""
+        return self.columns // self.taps
 
 
 def cases() -> Iterator[tuple[Layer, int, float, bool]]:
@@ -173,20 +181,19 @@ def fit(samples: list[Sample]) -> dict:
         heights = list(BAND_ROWS)
         rows = []
         for s in chosen:
-            features = [0.0] * 11
-            features[0] = 1
-            features[1 + heights.index(s.band_rows)] = s.pixels * s.bands
-            features[5 + heights.index(s.band_rows)] = s.pixels * s.kept
-            features[9] = s.pixels * s.scattered
-            features[10] = uncached(s.kept * (s.band_rows * 4 + 2))
-            rows.append(features)
+            features = np.zeros((4, 3))
+            features[heights.index(s.band_rows)] = s.bands, s.kept, s.channels
+            shared = [1, s.pixels * s.scattered]
+            shared.append(uncached(s.kept * (s.band_rows * 4 + 2)))
+            rows.append([*shared, *(s.pixels * features.T.reshape(-1))])
         name = "single" if single else "many"
         found = solve(name, rows, [s.packed for s in chosen])
         fields = {
-            "band": by_height(found[1:5]),
-            "column": by_height(found[5:9]),
-            "scatter": short(found[9]),
-            "uncached_byte": short(found[10]),
+            "band": by_height(found[3:7]),
+            "column": by_height(found[7:11]),
+            "channel": by_height(found[11:15]),
+            "scatter": short(found[1]),
+            "uncached_byte": short(found[2]),
         }
         return fields, float(found[0])
 
@@ -195,8 +202,9 @@ def fit(samples: list[Sample]) -> dict:
     rows = []
     for s in samples:
         weights = s.rows * s.columns
-        macs = weights * s.pixels if s.pixels > 1 else 0
-        rows.append([weights, macs, uncached(4 * weights)])
+        several = s.pixels if s.pixels > 1 else 0
+        moved = several * (s.channels + s.rows)
+        rows.append([weights, weights * several, moved, uncached(4 * weights)])
     dense = solve("dense", rows, [max(s.dense - call, 0.1) for s in samples])
     irregular = [s for s in samples if not s.band_rows]
     vector = [s for s in irregular if s.taps == 1 and s.pixels < VECTOR_BATCH]
@@ -204,8 +212,8 @@ def fit(samples: list[Sample]) -> dict:
     rows = []
     for s in planes:
         vectors = -(-s.pixels // 16)
-        channels = s.columns // s.taps + s.rows
-        rows.append([vectors * s.kept, vectors * s.bands, vectors * channels])
+        moved = s.channels + s.rows
+        rows.append([vectors * s.kept, vectors * s.bands, vectors * moved])
     lifted = solve("irregular", rows, [max(s.packed - call, 0.1) for s in planes])
     rows = [
         [s.pixels * s.kept, s.pixels * s.bands, uncached(6 * (s.kept + s.bands))]
@@ -217,9 +225,12 @@ def fit(samples: list[Sample]) -> dict:
         "predicted_over_measured_p5_p50_p95": quality,
         "call": short(call),
         "cache_bytes": CACHE_BYTES,
-        "dense": dict(
-            zip(("weight", "mac", "uncached_byte"), map(short, dense), strict=True)
-        ),
+        "dense": {
+            "weight": short(dense[0]),
+            "mac": short(dense[1]),
+            "channel": short(dense[2]),
+            "uncached_byte": short(dense[3]),
+        },
         "many": many,
         "single": single,
         "irregular": {

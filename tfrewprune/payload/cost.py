@@ -34,6 +34,11 @@ class LayerShape:
     pixels: int
     taps: int = 1
 
+    @property
+    def channels(self) -> int:
+        """Input channels I."""
+        return self.columns // self.taps
+
 
 @dataclass(frozen=True)
 class DenseCost:
@@ -42,11 +47,13 @@ class DenseCost:
     Attributes:
         weight: Touching a weight once in a call.
         mac: A multiply-add, with more than one output position.
+        channel: An input or output channel of one of several output positions.
         uncached_byte: A byte of weights beyond the cache.
     """
 
     weight: float
     mac: float
+    channel: float
     uncached_byte: float
 
 
@@ -57,12 +64,15 @@ class PackedCost:
     Attributes:
         band: A band of R rows at one output position, by R.
         column: A column of such a band at one output position, by R.
+        channel: An input channel at one output position, by R: narrow bands rearrange
+            their input.
         scatter: A band whose rows are not neighbours, at one output position.
         uncached_byte: A byte of weights beyond the cache.
     """
 
     band: dict[int, float]
     column: dict[int, float]
+    channel: dict[int, float]
     scatter: float
     uncached_byte: float
 
@@ -92,8 +102,10 @@ class IrregularCost:
 class CostModel:
     """Predicts microseconds; linear, so that it can be fitted by least squares.
 
-    dense = call + O * K * (weight + mac * pixels) + uncached_byte * uncached bytes
-    packed = call + pixels * (band[R] * B + column[R] * N + scatter * scattered bands)
+    dense = call + O * K * (weight + mac * pixels) + channel * (I + O) * pixels
+            + uncached_byte * uncached bytes
+    packed = call + pixels * (band[R] * B + column[R] * N + channel[R] * I
+                              + scatter * scattered bands)
              + uncached_byte * uncached bytes
     irregular = call + vectors of 16 pixels * (weight * kept + segment * segments
                 + channel * (I + O)) + uncached_byte * uncached bytes
@@ -119,9 +131,12 @@ class CostModel:
         """Returns the predicted microseconds of the dense layer."""
         weights = shape.rows * shape.columns
         cost = self.dense_cost
-        work = cost.weight + (cost.mac * shape.pixels if shape.pixels > 1 else 0)
         uncached = max(0, 4 * weights - self.cache_bytes)
-        return self.call + weights * work + cost.uncached_byte * uncached
+        time = self.call + weights * cost.weight + cost.uncached_byte * uncached
+        if shape.pixels == 1:
+            return time
+        moved = shape.channels + shape.rows
+        return time + shape.pixels * (cost.mac * weights + cost.channel * moved)
 
     def packed(
         self,
@@ -142,6 +157,7 @@ class CostModel:
         """
         cost = self.many if shape.pixels > 1 else self.single
         per_pixel = cost.band[band_rows] * bands + cost.column[band_rows] * columns
+        per_pixel += cost.channel[band_rows] * shape.channels
         per_pixel += cost.scatter * scattered
         uncached = max(0, columns * (band_rows * 4 + 2) - self.cache_bytes)
         return self.call + shape.pixels * per_pixel + cost.uncached_byte * uncached
@@ -162,9 +178,9 @@ class CostModel:
                 cost.single_weight * weights + cost.single_segment * segments
             )
         vectors = -(-shape.pixels // 16)
-        channels = shape.columns // shape.taps + shape.rows
+        moved = shape.channels + shape.rows
         per_vector = cost.weight * weights + cost.segment * segments
-        return memory + vectors * (per_vector + cost.channel * channels)
+        return memory + vectors * (per_vector + cost.channel * moved)
 
 
 @cache
@@ -174,7 +190,7 @@ def default_cost_model() -> CostModel:
 
     def packed_cost(name: str) -> PackedCost:
         given = dict(fields[name])
-        for key in ("band", "column"):
+        for key in ("band", "column", "channel"):
             given[key] = {int(rows): cost for rows, cost in given[key].items()}
         return PackedCost(**given)
 
