@@ -11,11 +11,11 @@
 // [band_begin, band_end), lane r < R and pixel p whose bit is the n-th that is
 // set, from 0 on,
 //
-//   output[run.output + n * output_stride + row(b, r)] = clamp(bias[b * R + r]
-//   +
+//   y[row(b, r)] = clamp(bias[b * R + r] +
 //       sum over i in [start(b, run.tap_begin), start(b, run.tap_end)) of
 //       planes[run.input + offset(column[i]) + p] * value[i * R + r])
 //
+// for the output pixel y = output + run.output + n * output_stride,
 // with offset(c) and start(b, t) as in kernels/planar.h. Whole units are read,
 // whatever they hold.
 #ifndef TFREWPRUNE_KERNELS_FLAT_H_
