@@ -318,7 +318,7 @@ TEST(KernelsTest, FlatRunsComputeTheirFormula) {
             rows_start.push_back(start[b] + part);
           }
         }
-        FlatLayer layer = {};
+        PlanesLayer layer = {};
         layer.value = value.data();
         layer.start = rows_start.data();
         layer.start_stride = 4;

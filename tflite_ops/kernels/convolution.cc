@@ -38,6 +38,21 @@ const char* CheckImages(const ConvGeometry& g, uint32_t rows) {
   return nullptr;
 }
 
+bool IsPointwise(const ConvGeometry& g) {
+  return g.kernel_h == 1 && g.kernel_w == 1 && g.stride_h == 1 &&
+         g.stride_w == 1 && g.pad_top == 0 && g.pad_left == 0 &&
+         g.out_h == g.in_h && g.out_w == g.in_w;
+}
+
+const char* JoinPixels(ConvGeometry* g) {
+  if (!IsPointwise(*g)) return nullptr;
+  const int64_t pixels = int64_t{g->batch} * g->out_h * g->out_w;
+  if (pixels > INT32_MAX) return "too many pixels for one operator";
+  g->batch = g->in_h = g->out_h = 1;
+  g->in_w = g->out_w = static_cast<int>(pixels);
+  return nullptr;
+}
+
 void ActivationRange(Activation activation, float* minimum, float* maximum) {
   *minimum = -INFINITY;
   *maximum = INFINITY;

@@ -31,6 +31,13 @@ const char* CheckPositive(const ConvGeometry& geometry);
 // channels.
 const char* CheckImages(const ConvGeometry& geometry, uint32_t rows);
 
+// True when an output pixel reads the input pixel at its place and no other.
+bool IsPointwise(const ConvGeometry& geometry);
+
+// Pixels of a pointwise convolution do not know of each other: makes those of
+// all images one row. Leaves others as they are. nullptr, or what went wrong.
+const char* JoinPixels(ConvGeometry* geometry);
+
 // TFLite's TfLiteFusedActivation.
 enum class Activation : int32_t {
   kNone = 0,

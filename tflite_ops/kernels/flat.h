@@ -24,23 +24,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace tfrewprune {
+#include "kernels/planar.h"
 
-struct FlatLayer {
-  const float* value;           // N x R, in the payload
-  const uint32_t* start;        // B x start_stride
-  uint32_t start_stride;        // kernel height + 1
-  const uint16_t* column;       // N, in the payload
-  ptrdiff_t channel_stride;     // bytes
-  uint64_t tap_scale;           // TapScale(channels)
-  const ptrdiff_t* tap_offset;  // bytes; c * channel_stride taken off
-  const float* bias;            // B x R, in packed order, 0 in unused lanes
-  const int32_t* row;           // B x R output rows, -1 in unused lanes
-  const uint8_t* full_run;      // B: 1 when the band's R lanes are R rows that
-                                // follow each other in the output
-  ptrdiff_t output_stride;      // floats between output pixels
-  float minimum, maximum;       // clamp of the fused activation
-};
+namespace tfrewprune {
 
 inline constexpr int kFlatUnit = 16;  // pixels
 inline constexpr int kMaxFlatUnits = 6;
@@ -54,7 +40,7 @@ struct FlatRun {
 };
 
 // `stage` has room for 16 x 16 x units floats, aligned to 64 bytes.
-using FlatKernel = void (*)(const FlatLayer& layer, uint32_t band_begin,
+using FlatKernel = void (*)(const PlanesLayer& layer, uint32_t band_begin,
                             uint32_t band_end, const FlatRun& run,
                             const float* planes, float* output, float* stage);
 

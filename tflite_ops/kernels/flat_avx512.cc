@@ -14,7 +14,7 @@ constexpr int kLanes = 16;  // rows stored together: bands are narrower
 // Sums of one band, row by row, to `to`: R x 16 * kUnits floats. One row of
 // pixels and all weights of a column stay in registers.
 template <int kRows, int kUnits>
-TFREWPRUNE_VEC void SumBand(const FlatLayer& layer, uint32_t band,
+TFREWPRUNE_VEC void SumBand(const PlanesLayer& layer, uint32_t band,
                             const FlatRun& run, const float* x, float* to) {
   // Weights come from memory, and a tile takes long over a few of them: the
   // CPU's own prefetching, which stops at every page, is late.
@@ -75,7 +75,7 @@ struct Places {
   alignas(32) uint16_t lanes[kFlatUnit];  // all or none
 };
 
-TFREWPRUNE_VEC void FindPlaces(const FlatLayer& layer, const FlatRun& run,
+TFREWPRUNE_VEC void FindPlaces(const PlanesLayer& layer, const FlatRun& run,
                                Places* places) {
   const __m512i rank =
       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -96,7 +96,7 @@ TFREWPRUNE_VEC void FindPlaces(const FlatLayer& layer, const FlatRun& run,
 
 // Up to 16 rows that follow each other in the output.
 template <int kUnits>
-TFREWPRUNE_VEC void StoreRun(const FlatLayer& layer, const Places* places,
+TFREWPRUNE_VEC void StoreRun(const PlanesLayer& layer, const Places* places,
                              int lanes, const float* stage, float* y) {
   const Reg lo = Vec::Set(layer.minimum);
   const Reg hi = Vec::Set(layer.maximum);
@@ -117,7 +117,7 @@ TFREWPRUNE_VEC void StoreRun(const FlatLayer& layer, const Places* places,
 }
 
 // The slow way out, to any rows.
-__attribute__((noinline)) void StoreScattered(const FlatLayer& layer,
+__attribute__((noinline)) void StoreScattered(const PlanesLayer& layer,
                                               const FlatRun& run,
                                               const Places* places, int lanes,
                                               const int32_t* row,
@@ -136,7 +136,7 @@ __attribute__((noinline)) void StoreScattered(const FlatLayer& layer,
 // Bands whose rows follow each other are collected until they fill a cache
 // line of every output pixel.
 template <int kRows, int kUnits>
-void RunTile(const FlatLayer& layer, uint32_t band_begin, uint32_t band_end,
+void RunTile(const PlanesLayer& layer, uint32_t band_begin, uint32_t band_end,
              const FlatRun& run, const float* planes, float* output,
              float* stage) {
   const float* x = planes + run.input;

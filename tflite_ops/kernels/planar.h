@@ -44,7 +44,8 @@ inline uint64_t TapScale(uint32_t channels) {
   return ((uint64_t{1} << 32) + channels - 1) / channels;
 }
 
-struct PlanarLayer {
+// A layer over planes, as the kernels see it.
+struct PlanesLayer {
   const float* value;           // N x R, in the payload
   const uint32_t* start;        // B x start_stride
   uint32_t start_stride;        // kernel height + 1
@@ -57,10 +58,13 @@ struct PlanarLayer {
   const uint8_t* full_run;      // B: 1 when the band's R lanes are R rows that
                                 // follow each other in the output
   ptrdiff_t output_stride;      // floats between output pixels
+  float minimum, maximum;       // clamp of the fused activation
+};
+
+struct PlanarLayer : PlanesLayer {
   ptrdiff_t down_channel_stride;
   const ptrdiff_t* down_tap_offset;
   ptrdiff_t down_output_stride;
-  float minimum, maximum;  // clamp of the fused activation
 };
 
 // What a tile reads of the kernel, and stores of the last unit of its runs.

@@ -52,15 +52,7 @@ const char* DirectConv::Prepare(const BandedView& weights,
   workspace_ = workspace;
   threads_ = pool == nullptr ? 1 : pool->threads();
   ConvGeometry& g = geometry_;
-  if (g.kernel_h == 1 && g.kernel_w == 1 && g.stride_h == 1 &&
-      g.stride_w == 1 && g.pad_top == 0 && g.pad_left == 0 &&
-      g.out_h == g.in_h && g.out_w == g.in_w) {
-    // Pixels do not know of each other: all of them are one row.
-    const int64_t pixels = int64_t{g.batch} * g.out_h * g.out_w;
-    if (pixels > INT32_MAX) return "too many pixels for one operator";
-    g.batch = g.in_h = g.out_h = 1;
-    g.in_w = g.out_w = static_cast<int>(pixels);
-  }
+  if (const char* error = JoinPixels(&g)) return error;
 
   border_.Prepare(g);
   if (double(border_.width()) * g.in_h * g.in_c > kMostFloats) {

@@ -55,17 +55,10 @@ const char* FlatConv::Prepare(const BandedView& weights,
   kernels_ = FindKernels(kernels, weights.band_rows);
   max_units_ = kernels_->max_units;
   ConvGeometry& g = geometry_;
-  if (g.kernel_h == 1 && g.kernel_w == 1 && g.stride_h == 1 &&
-      g.stride_w == 1 && g.pad_top == 0 && g.pad_left == 0 &&
-      g.out_h == g.in_h && g.out_w == g.in_w) {
-    // Pixels do not know of each other: all of them are one row.
-    const int64_t pixels = int64_t{g.batch} * g.out_h * g.out_w;
-    if (pixels > INT32_MAX) return "too many pixels for one operator";
-    g.batch = g.in_h = g.out_h = 1;
-    g.in_w = g.out_w = static_cast<int>(pixels);
-    if (CacheSets(weights.rows) <= 2 && max_units_ > kMostUnitsOnFewSets) {
-      max_units_ = kMostUnitsOnFewSets;
-    }
+  if (const char* error = JoinPixels(&g)) return error;
+  if (IsPointwise(g) && CacheSets(weights.rows) <= 2 &&
+      max_units_ > kMostUnitsOnFewSets) {
+    max_units_ = kMostUnitsOnFewSets;
   }
   if (const char* error = PrepareBlocks()) return error;
 
@@ -82,19 +75,8 @@ const char* FlatConv::Prepare(const BandedView& weights,
         (layout_.TapOffset(y, x) - tap * g.in_c * layout_.channel_stride()) *
         int64_t{sizeof(float)});
   }
-  layer_.value = weights.value;
-  layer_.start = start_.get();
-  layer_.start_stride = static_cast<uint32_t>(g.kernel_h) + 1;
-  layer_.column = static_cast<const uint16_t*>(weights.column);
-  layer_.channel_stride = layout_.channel_stride() * ptrdiff_t{sizeof(float)};
-  layer_.tap_scale = TapScale(static_cast<uint32_t>(g.in_c));
-  layer_.tap_offset = tap_offset_.get();
-  layer_.bias = tables.bias();
-  layer_.row = tables.row();
-  layer_.full_run = tables.full_run();
-  layer_.output_stride = static_cast<ptrdiff_t>(weights.rows);
-  layer_.minimum = tables.minimum();
-  layer_.maximum = tables.maximum();
+  layer_ = MakePlanesLayer(weights, g, tables, start_.get(), tap_offset_.get(),
+                           layout_.channel_stride());
 
   first_stage_ = layout_.floats() * (block_parallel_ ? threads_ : 1);
   stage_floats_ = int64_t{kStoredRows} * kFlatUnit * max_units_;

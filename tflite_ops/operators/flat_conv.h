@@ -77,7 +77,7 @@ class FlatConv {
   Buffer<Block> block_;
   int blocks_ = 0;
   FlatRuns runs_;
-  FlatLayer layer_ = {};
+  PlanesLayer layer_ = {};
 
   // Of the Invoke at work.
   const float* input_ = nullptr;

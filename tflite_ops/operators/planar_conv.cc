@@ -46,15 +46,7 @@ const char* PlanarConv::Prepare(const BandedView& weights,
   threads_ = pool == nullptr ? 1 : pool->threads();
   transpose_ = kernels.transpose;
   ConvGeometry& g = geometry_;
-  if (g.kernel_h == 1 && g.kernel_w == 1 && g.stride_h == 1 &&
-      g.stride_w == 1 && g.pad_top == 0 && g.pad_left == 0 &&
-      g.out_h == g.in_h && g.out_w == g.in_w) {
-    // Pixels do not know of each other: all of them are one row.
-    const int64_t pixels = int64_t{g.batch} * g.out_h * g.out_w;
-    if (pixels > INT32_MAX) return "too many pixels for one operator";
-    g.batch = g.in_h = g.out_h = 1;
-    g.in_w = g.out_w = static_cast<int>(pixels);
-  }
+  if (const char* error = JoinPixels(&g)) return error;
 
   down_ = false;
   shapes_ = 0;
@@ -77,20 +69,9 @@ const char* PlanarConv::Prepare(const BandedView& weights,
   if (const char* error = PrepareColumns()) return error;
   if (!PrepareThreads()) return kOutOfMemory;
 
-  layer_.value = weights.value;
-  layer_.start = start_.get();
-  layer_.start_stride = static_cast<uint32_t>(g.kernel_h) + 1;
-  layer_.column = static_cast<const uint16_t*>(weights.column);
-  layer_.channel_stride = layout_.channel_stride() * ptrdiff_t{sizeof(float)};
-  layer_.tap_scale = TapScale(static_cast<uint32_t>(g.in_c));
-  layer_.tap_offset = tap_offset_.get();
-  layer_.bias = tables.bias();
-  layer_.row = tables.row();
-  layer_.full_run = tables.full_run();
-  layer_.output_stride = static_cast<ptrdiff_t>(weights.rows);
-  layer_.minimum = tables.minimum();
-  layer_.maximum = tables.maximum();
-
+  static_cast<PlanesLayer&>(layer_) =
+      MakePlanesLayer(weights, g, tables, start_.get(), tap_offset_.get(),
+                      layout_.channel_stride());
   layer_.down_tap_offset = down_tap_offset_.get();
   layer_.down_channel_stride =
       down_planes_.channel_stride() * ptrdiff_t{sizeof(float)};

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from collections import Counter
 from dataclasses import dataclass, field
 
 import flatbuffers
@@ -92,6 +93,17 @@ def tensor_signature(tensor: schema.TensorT) -> tuple[int, ...]:
     if tensor.shapeSignature is None or len(tensor.shapeSignature) == 0:
         return tensor_shape(tensor)
     return tuple(int(n) for n in tensor.shapeSignature)
+
+
+def count_readers(subgraph: schema.SubGraphT) -> Counter[int]:
+    """Returns how often each tensor is read: by operators, or as an output."""
+    readers: Counter[int] = Counter()
+    for operator in subgraph.operators:
+        readers.update(int(i) for i in operator.inputs)
+    readers.update(int(i) for i in subgraph.outputs)
+    # An input that is a weight at the same time could be written from outside.
+    readers.update(int(i) for i in subgraph.inputs)
+    return readers
 
 
 def index_list(indices: np.ndarray | list | None) -> list[int]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter import options
 from tfrewprune.converter.errors import ConversionError
-from tfrewprune.converter.flatbuffer import Model
+from tfrewprune.converter.flatbuffer import Model, count_readers
 from tfrewprune.converter.plan import Decision
 from tfrewprune.converter.sums import Sum
 from tfrewprune.payload.format import VALUE_ALIGNMENT
@@ -56,7 +56,7 @@ def perform(model: Model, decisions: list[Decision]) -> None:
         by_tensor: dict[int, list[Decision]] = defaultdict(list)
         for decision in here:
             by_tensor[decision.layer.weight].append(decision)
-        readers = _count_readers(subgraph)
+        readers = count_readers(subgraph)
         dead = {decision.sum.operator for decision in here if decision.sum is not None}
         for tensor, users in by_tensor.items():
             payload = _payload_buffer(model, users[0], places)
@@ -148,17 +148,6 @@ def _check_payload(decision: Decision, payload: bytes) -> None:
         raise ConversionError(
             f"layer {decision.layer.name!r}: its payload does not hold its weights"
         )
-
-
-def _count_readers(subgraph: schema.SubGraphT) -> Counter[int]:
-    """Returns how often each tensor is read: by operators, or as an output."""
-    readers: Counter[int] = Counter()
-    for operator in subgraph.operators:
-        readers.update(int(i) for i in operator.inputs)
-    readers.update(int(i) for i in subgraph.outputs)
-    # An input that is a weight at the same time could be written from outside.
-    readers.update(int(i) for i in subgraph.inputs)
-    return readers
 
 
 def _settle_buffers(model: Model, dense_of: dict[int, int], old_count: int) -> None:

@@ -9,14 +9,18 @@ is still in a near cache.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter.detect import ACTIVATIONS, Layer, model_numbers_operators
-from tfrewprune.converter.flatbuffer import Model, tensor_shape, tensor_signature
+from tfrewprune.converter.flatbuffer import (
+    Model,
+    count_readers,
+    tensor_shape,
+    tensor_signature,
+)
 from tfrewprune.converter.options import ConvOptions
 
 _FLOAT32 = schema.TensorType.FLOAT32
@@ -77,10 +81,9 @@ class _Finder:
         subgraph = model.subgraphs[index]
         self.tensors = subgraph.tensors
         self.writers: dict[int, int] = {}
-        self.readers: Counter[int] = Counter(int(i) for i in subgraph.outputs)
+        self.readers = count_readers(subgraph)
         for number, operator in enumerate(subgraph.operators):
             self.writers.update((int(i), number) for i in operator.outputs)
-            self.readers.update(int(i) for i in operator.inputs)
         # Tensors of unknown sizes have equal ones only if all follow one input.
         unknown = (min(self.signature(i), default=1) < 0 for i in subgraph.inputs)
         self.may_be_unknown = sum(unknown) <= 1
