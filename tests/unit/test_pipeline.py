@@ -163,19 +163,21 @@ def test_broken_weights_are_named_and_nothing_is_changed(value):
     weights[0, 0, 0, :7] = value
     model.get_layer("deep").kernel.assign(weights)
     before = [np.array(w) for w in model.get_weights()]
-    with pytest.raises(
-        ValueError, match="'deep' has 7 NaN or infinite weights of 11520"
-    ):
+    with pytest.raises(ValueError, match=r"NaN.*deep/kernel \(7 of 11520\)"):
         hard_prune(model, Recipe(["wide", "deep"], rate=4))
     for left, right in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(left, right)
     assert not hooked_kernels(model)
 
 
-def test_broken_weights_of_a_dense_layer_do_not_stop_the_others():
-    model = conv_model()
+@pytest.mark.parametrize("call", [hard_prune, compress])
+def test_broken_weights_of_a_layer_that_is_left_alone_are_refused_too(call):
+    model = conv_model(compiled=True)
     model.get_layer("head").kernel.assign(np.full((160, 3), np.nan))
-    assert rows_of(model, Recipe(Rule("wide", rate=4)))["wide"].rate == 4.0
+    arguments = () if call is hard_prune else (X, Y)
+    with pytest.raises(ValueError, match=r"head/kernel \(480 of 480\)"):
+        call(model, Recipe(Rule("wide", rate=4)), *arguments)
+    assert not hooked_kernels(model)
 
 
 def test_layers_without_a_single_weight_are_listed():

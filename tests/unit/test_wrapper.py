@@ -98,11 +98,17 @@ def test_resume_in_the_masked_phase_is_exact(tmp_path, weights_only):
     assert np.count_nonzero(np.asarray(again.variable)) == kept
 
 
-def test_a_file_of_another_method_is_refused(tmp_path):
-    other = RECIPE.replace(method=GroupLasso())
-    wrap(functional_model(), RECIPE).save_weights(tmp_path / "state.weights.h5")
-    with pytest.raises(ValueError, match="Was it saved with another method"):
-        wrap(functional_model(), other).load_weights(tmp_path / "state.weights.h5")
+def test_penalty_weights_follow_the_weights_of_a_file_of_another_method(tmp_path):
+    other = wrap(functional_model(), RECIPE.replace(method=GroupLasso()))
+    (source,) = hooked_kernels(other)
+    source.variable.assign(np.full(source.variable.shape, 0.5, np.float32))
+    other.save_weights(tmp_path / "state.weights.h5")
+    model = wrap(functional_model(), RECIPE)
+    model.load_weights(tmp_path / "state.weights.h5")
+    (target,) = hooked_kernels(model)
+    np.testing.assert_allclose(
+        np.asarray(target.penalty.state["alpha"]), 1 / (0.5 + 1e-3), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("phase", ["penalized", "masked", "unpenalized"])

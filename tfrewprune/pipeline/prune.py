@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 import numpy as np
+from keras import ops
 
 from tfrewprune.methods import Magnitude
 from tfrewprune.pipeline.summary import LayerRow, layer_row
 from tfrewprune.recipe import Recipe
-from tfrewprune.wrappers.attachment import apply_masks, reset_functions
-from tfrewprune.wrappers.constraint import MaskConstraint
+from tfrewprune.wrappers.attachment import apply_masks, detach_penalty, set_mask
 from tfrewprune.wrappers.kernels import macs_per_weight
+from tfrewprune.wrappers.steps import rebuild_steps, synchronize
 from tfrewprune.wrappers.targets import Target, resolve
 
 #: Groups with a smaller rms are removed where neither a rate nor a threshold is given.
@@ -39,17 +42,21 @@ def hard_prune(model: keras.Model, recipe: Recipe) -> list[LayerRow]:
     Raises:
         ValueError: NaN or infinite weights; a recipe that names no layer; no rate for a
             method without a penalty; a MACs budget without fixed shapes.
+
+    Warns:
+        UserWarning: Nothing was removed; or a penalty had no effect on the training
+            that went before.
     """
     targets = resolve(model, recipe)
     chosen = [target for target in targets if target.reason is None]
+    synchronize(target.layer for target in chosen)
+    check_finite(model)
     kernels = {target.path_key: target.kernel() for target in chosen}
     notes: dict[tuple, str] = {}
     masks: dict[tuple, np.ndarray] = {}
     budgeted: list[Target] = []
     for target in chosen:
         kernel, key = kernels[target.path_key], target.path_key
-        if not kernel.any():
-            notes[key] = "all weights are zero already"
         if target.rule.rate is not None:
             masks[key] = _by_rate(target, kernel, target.rule.rate, recipe, notes)
         elif recipe.rate is not None:
@@ -59,13 +66,92 @@ def hard_prune(model: keras.Model, recipe: Recipe) -> list[LayerRow]:
     if budgeted:
         masks.update(_by_budget(budgeted, kernels, recipe, notes))
     for target in chosen:
-        _set_mask(target, masks[target.path_key])
+        kernel, key = kernels[target.path_key], target.path_key
+        masks[key] = _without_zero_groups(target, kernel, masks[key], recipe, notes)
+    _check_penalties(chosen, notes)
+    unseen = [t.layer for t in chosen if set_mask(model, t, masks[t.path_key])]
     apply_masks(model)
-    reset_functions(model)
-    return [
+    rebuild_steps(unseen)
+    detach_penalty(model)
+    rows = [
         layer_row(target, notes.get(target.path_key) if target.spec else None)
         for target in targets
     ]
+    if all(row.kept == row.weights for row in rows if row.reason is None):
+        warnings.warn(
+            "hard_prune removed nothing. Give the rules or the recipe a `rate` "
+            "(Recipe(rate=8)), a larger `threshold`, or train longer under a larger "
+            "`strength`.",
+            stacklevel=2,
+        )
+    return rows
+
+
+def check_finite(model: keras.Model) -> None:
+    """Refuses a model with NaN or infinite weights, pruned layers or not.
+
+    Raises:
+        ValueError: Names the variables.
+    """
+    broken = []
+    for variable in model.weights:
+        if keras.backend.is_float_dtype(variable.dtype):
+            values = ops.convert_to_numpy(variable.value).astype(np.float64)
+            if count := int(values.size - np.isfinite(values).sum()):
+                broken.append(f"{variable.path} ({count} of {values.size})")
+    if broken:
+        raise ValueError(
+            f"The model has NaN or infinite weights: {', '.join(broken)}. Restore a "
+            "good checkpoint or lower the learning rate before pruning."
+        )
+
+
+def _without_zero_groups(target, kernel, mask, recipe, notes) -> np.ndarray:
+    """Groups that are zero already stay removed, whatever the rate would allow."""
+    alive = target.structure.surviving_groups(kernel)
+    idle = int((mask & ~alive).sum())
+    if not idle:
+        return mask
+    if not alive.any():
+        notes[target.path_key] = "all weights are zero already"
+        return mask
+    notes[target.path_key] = (
+        f"{idle} of the {int(mask.sum())} groups it could keep are zero already"
+    )
+    enough = int((mask & alive).sum()) >= recipe.minimum_groups
+    return mask & alive if enough else mask
+
+
+def _check_penalties(targets: list[Target], notes) -> None:
+    """Warns of penalties that had no effect; notes layers that had none at all."""
+    penalties = [t.penalty for t in targets if t.penalty is not None]
+    moved = [
+        t.penalty
+        for t in targets
+        if t.penalty is not None
+        and t.penalty.strength
+        and t.penalty.moved(t.variable.value)
+    ]
+    if moved and not any(penalty.felt for penalty in moved):
+        warnings.warn(
+            "The weights have changed since attach(), but no training step has asked "
+            "for the gradient of a penalty: the loop leaves out `sum(model.losses)`, "
+            "or its step was traced before attach().",
+            stacklevel=3,
+        )
+    elif any(p.method.refreshed and p.felt and p.refreshes <= 1 for p in moved):
+        warnings.warn(
+            "The penalty weights were never refreshed during training. Add the "
+            "callback Reweight(), or call its on_epoch_begin and on_train_batch_begin "
+            "in a loop of your own.",
+            stacklevel=3,
+        )
+    for target in targets:
+        if penalties and target.penalty is None:
+            if target.mask is None or target.mask.groups is None:
+                notes.setdefault(
+                    target.path_key, "had no penalty: cut by magnitude alone"
+                )
 
 
 def lamp_scores(energy: np.ndarray) -> np.ndarray:
@@ -166,14 +252,3 @@ def _by_budget(targets, kernels, recipe, notes) -> dict[tuple, np.ndarray]:
         keep = int(kept[owner == index].sum())
         masks[target.path_key] = target.structure.select(rms, target.shape, keep)
     return masks
-
-
-def _set_mask(target: Target, groups: np.ndarray) -> None:
-    existing = target.variable.constraint
-    if target.mask is not None:
-        existing = target.mask.existing
-    constraint = MaskConstraint(target.structure, target.spec.layout, existing=existing)
-    constraint.set_mask(groups)
-    target.spec.set_constraint(target.layer, constraint)
-    if target.penalty is not None:
-        target.spec.set_regularizer(target.layer, target.penalty.existing)

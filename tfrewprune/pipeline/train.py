@@ -16,8 +16,8 @@ def reweighted_train(
 ) -> keras.callbacks.History:
     """Trains under the recipe's penalty, so that groups empty themselves.
 
-    Plain `model.fit` with two callbacks: `Reweight` and `SparsityLogger`. A model that
-    carries no penalty yet gets it by `attach`.
+    Plain `model.fit` with two callbacks: `Reweight` and `SparsityLogger`. The penalties
+    are those of `recipe`, whatever the model carried before (see `attach`).
 
     Args:
         model: A built and compiled model.
@@ -34,8 +34,7 @@ def reweighted_train(
         ValueError: The model is not compiled or not built, or the recipe fits it not.
     """
     check_compiled(model, "reweighted_train")
-    if not any(target.penalty for target in hooked_kernels(model)):
-        attach(model, recipe)
+    attach(model, recipe)
     fit.setdefault("epochs", recipe.reweighted_epochs)
     ours = [Reweight(recipe.refreshes), SparsityLogger()]
     return model.fit(x, y, callbacks=[*ours, *(callbacks or [])], **fit)
@@ -61,7 +60,8 @@ def masked_retrain(
         ValueError: The model is not compiled, or carries no mask.
     """
     check_compiled(model, "masked_retrain")
-    if not any(target.mask for target in hooked_kernels(model)):
+    masks = [target.mask for target in hooked_kernels(model) if target.mask]
+    if all(mask.groups is None for mask in masks):
         raise ValueError(
             "masked_retrain: the model carries no mask. Call hard_prune(model, recipe) "
             "first; after strip() the mask is gone."

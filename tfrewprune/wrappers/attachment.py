@@ -3,26 +3,34 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import keras
 import numpy as np
 from keras import ops
 
 from tfrewprune.recipe import Recipe
-from tfrewprune.wrappers.regularizer import regularizer_for
+from tfrewprune.wrappers.constraint import MaskConstraint
+from tfrewprune.wrappers.regularizer import MethodRegularizer, regularizer_for
+from tfrewprune.wrappers.state import give_state, take_state
+from tfrewprune.wrappers.steps import rebuild_steps, synchronize, variable_scope
 from tfrewprune.wrappers.targets import Target, hooked_kernels, resolve
 
 
 def attach(model: keras.Model, recipe: Recipe) -> list[Target]:
-    """Puts the recipe's penalty on a built model, in place.
+    """Puts the recipe's penalty, and a mask that keeps all, on a built model in place.
 
     Works on every kind of model and nesting, Sequential, functional and subclassed: the
-    penalty becomes `variable.regularizer`, nothing else of the model changes, and its
-    optimizer stays valid. Layer names, `.keras` files and `load_weights` are as before.
-    Saved to `.keras`, the penalty (and after `hard_prune` the mask) comes back with the
-    layers' configs; the penalty weights alpha are recomputed from the weights. Use
-    `wrap` instead to have alpha saved too.
+    penalty becomes `variable.regularizer`, the mask `variable.constraint`, nothing else
+    of the model changes, and its optimizer stays valid. Both read variables, so a step
+    that is traced from now on, in `fit` or in a user's own `tf.function`, obeys a later
+    `hard_prune`. Layer names, `.keras` files and `load_weights` are as before.
+
+    A model that carries penalties already gets those of this recipe: kernels for which
+    nothing changes keep their penalty weights, the others start anew, and kernels that
+    the recipe leaves dense lose theirs. Masks in place stay.
+
+    Saved to `.keras`, penalty and mask come back with the layers' configs; `.keras` and
+    `.weights.h5` files hold the penalty weights alpha and the mask for a model that is
+    attached when they are loaded.
 
     Args:
         model: A built `keras.Model`.
@@ -35,49 +43,90 @@ def attach(model: keras.Model, recipe: Recipe) -> list[Target]:
         ValueError: The recipe names no layer, or leaves nothing to prune.
     """
     targets = resolve(model, recipe)
-    for target in targets:
-        if target.reason is None:
-            attach_target(model, target, recipe)
-    reset_functions(model)
+    chosen = {target.path_key: target for target in targets if target.reason is None}
+    hooked = hooked_kernels(model)
+    synchronize(target.layer for target in [*hooked, *chosen.values()])
+    changed = []
+    for target in hooked:
+        if target.path_key not in chosen and _set_penalty(target, None):
+            changed.append(target.layer)
+    for target in chosen.values():
+        if attach_target(model, target, recipe):
+            changed.append(target.layer)
+    rebuild_steps(changed)
     return targets
 
 
-def attach_target(model: keras.Model, target: Target, recipe: Recipe) -> None:
-    """Puts the recipe's penalty on one kernel."""
-    existing = target.variable.regularizer
-    if target.penalty is not None:
-        existing = target.penalty.existing
-    if not recipe.method.penalized:
-        target.spec.set_regularizer(target.layer, existing)
-        return
+def attach_target(model: keras.Model, target: Target, recipe: Recipe) -> bool:
+    """Puts the recipe's penalty on one kernel; returns whether steps must see it anew.
+
+    A penalty of the same structure and method stays and merely takes the strength.
+    """
     strength = target.rule.strength
-    regularizer = regularizer_for(
-        recipe.method,
-        target.rule.structure,
-        recipe.strength if strength is None else strength,
-        target.spec.layout,
-        existing,
-    )
+    strength = recipe.strength if strength is None else strength
+    structure, old = target.rule.structure, target.penalty
+    bound = target.mask is not None and target.mask.bound
     with variable_scope(model):
-        regularizer.refresh(target.variable.value)
-    target.spec.set_regularizer(target.layer, regularizer)
+        if not recipe.method.penalized:
+            changed = _set_penalty(target, None)
+        elif old and (old.structure, old.method) == (structure, recipe.method):
+            old.strength = strength
+            changed = not old.bound
+        else:
+            existing = old.existing if old else target.variable.regularizer
+            changed = _set_penalty(
+                target,
+                regularizer_for(
+                    recipe.method, structure, strength, target.spec.layout, existing
+                ),
+            )
+            target.penalty.refresh(target.variable.value)
+        _open_mask(target)
+    return changed or not bound
 
 
 def detach_penalty(model: keras.Model) -> None:
-    """Takes the penalties off again; masks stay."""
-    for target in hooked_kernels(model):
-        if target.penalty is not None:
-            target.spec.set_regularizer(target.layer, target.penalty.existing)
-    reset_functions(model)
+    """Takes the penalties off again; masks stay.
+
+    Steps that no rebuilding reaches, as in a user's own loop, see a penalty of 0.
+    """
+    targets = hooked_kernels(model)
+    synchronize(target.layer for target in targets)
+    rebuild_steps([t.layer for t in targets if _set_penalty(t, None)])
 
 
 def detach_mask(model: keras.Model) -> None:
     """Takes the masks off again, after a last application; penalties stay."""
     apply_masks(model)
+    released = []
     for target in hooked_kernels(model):
-        if target.mask is not None:
-            target.spec.set_constraint(target.layer, target.mask.existing)
-    reset_functions(model)
+        mask = target.mask
+        if mask is not None:
+            target.spec.set_constraint(target.layer, mask.existing)
+            mask.set_mask(None)
+            released.append(target.layer)
+    rebuild_steps(released)
+
+
+def release(model: keras.Model) -> None:
+    """Takes penalties, masks and their state off: no object of this package stays."""
+    layers = [target.layer for target in hooked_kernels(model)]
+    detach_penalty(model)
+    detach_mask(model)
+    for layer in layers:
+        take_state(layer)
+
+
+def set_mask(model: keras.Model, target: Target, groups: np.ndarray) -> bool:
+    """Masks a kernel; returns whether steps must be rebuilt to see it.
+
+    The weights are not changed; see `apply_masks`.
+    """
+    bound = target.mask is not None and target.mask.bound
+    with variable_scope(model):
+        _open_mask(target)
+        target.mask.set_mask(groups, target.structure)
+    return not bound or keras.backend.backend() == "jax"
 
 
 def apply_masks(model: keras.Model) -> None:
@@ -86,26 +135,73 @@ def apply_masks(model: keras.Model) -> None:
     The optimizer does it after each update. Weights that are written by anything else
     (an exponential moving average at the end of training, `set_weights`) need this.
     """
-    for target in hooked_kernels(model):
-        if target.mask is not None:
-            mask = target.mask.weight_mask(target.variable.shape)
-            weights = ops.convert_to_numpy(target.variable.value)
-            if (weights[~mask] != 0).any():
-                target.variable.assign(np.where(mask, weights, np.zeros_like(weights)))
+    targets = [target for target in hooked_kernels(model) if target.mask is not None]
+    synchronize(target.layer for target in targets)
+    for target in targets:
+        weights = ops.convert_to_numpy(target.variable.value)
+        if target.mask.revived(weights):
+            mask = target.mask.weight_mask(weights.shape)
+            target.variable.assign(np.where(mask, weights, np.zeros_like(weights)))
 
 
-def reset_functions(model: keras.Model) -> None:
-    """Makes the model trace its training and test steps anew.
+def revived_weights(model: keras.Model) -> str | None:
+    """What to tell the user if weights outside a mask are not zero; else None.
 
-    Penalties and masks are part of the traced steps; steps compiled before a change
-    would go on without it.
+    It happens where a step was compiled before the mask was there and nothing could
+    rebuild it: a step that the user jitted by hand on JAX, or a `tf.function` of the
+    user's that was traced before `attach` or `hard_prune`.
     """
-    for name in ("train_function", "test_function"):
-        if getattr(model, name, None) is not None:
-            setattr(model, name, None)
+    counts = {
+        target.path: target.mask.revived(target.weights())
+        for target in hooked_kernels(model)
+        if target.mask is not None
+    }
+    total = sum(counts.values())
+    if not total:
+        return None
+    layers = ", ".join(path for path, count in counts.items() if count)
+    return (
+        f"{total} weights that the mask removed are not zero ({layers}): the step that "
+        "trained them did not see the mask. Trace or compile your own training step "
+        "after hard_prune(), or call attach() before it is first traced; "
+        "after set_weights() or an exponential moving average call apply_masks(model)."
+    )
 
 
-def variable_scope(model: keras.Model):
-    """Context in which variables are created that the model's step reads."""
-    strategy = getattr(model, "distribute_strategy", None)
-    return contextlib.nullcontext() if strategy is None else strategy.scope()
+def adopt(model: keras.Model) -> None:
+    """Gives penalties and masks that were made by hand or loaded their variables."""
+    fresh = []
+    with variable_scope(model):
+        for target in hooked_kernels(model):
+            found = [hook for hook in (target.penalty, target.mask) if hook is not None]
+            stated = getattr(target.layer, "pruning_state", None) is not None
+            if stated and all(hook.bound for hook in found):
+                continue
+            give_state(target.layer)
+            if target.penalty is not None and not target.penalty.refreshes:
+                target.penalty.refresh(target.variable.value)
+            fresh.append(target.layer)
+    rebuild_steps(fresh)
+
+
+def _set_penalty(target: Target, penalty: MethodRegularizer | None) -> bool:
+    """Replaces the penalty of a kernel; returns whether anything changed."""
+    old = target.penalty
+    if penalty is None and old is None:
+        return False
+    if old is not None:
+        old.mute()
+    hook = penalty if penalty is not None else old.existing
+    target.spec.set_regularizer(target.layer, hook)
+    return True
+
+
+def _open_mask(target: Target) -> None:
+    """Makes sure that the kernel has a mask whose variable steps can read."""
+    if target.mask is None:
+        existing = target.variable.constraint
+        mask = MaskConstraint(target.structure, target.spec.layout, existing=existing)
+        target.spec.set_constraint(target.layer, mask)
+    elif target.mask.groups is None:
+        target.mask.set_mask(None, target.structure)
+    give_state(target.layer)

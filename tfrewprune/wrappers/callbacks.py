@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 from keras import ops
 
-from tfrewprune.wrappers.attachment import apply_masks, variable_scope
+from tfrewprune.wrappers.attachment import adopt, apply_masks, revived_weights
+from tfrewprune.wrappers.regularizer import MethodRegularizer
 from tfrewprune.wrappers.targets import Target, hooked_kernels
 
 
@@ -18,11 +21,19 @@ class Reweight(keras.callbacks.Callback):
     steps. The position is derived from the epoch number, so a run resumed with
     `BackupAndRestore` or `initial_epoch` refreshes where the whole run would have.
 
+    While `fit` validates, the penalty is 0: `val_loss` is the task's loss (with other
+    regularizers, as always), so that callbacks that watch it are not misled.
+
     Args:
         refreshes: Number of refreshes inside the phase.
 
     Raises:
         ValueError: A negative number.
+
+    Warns:
+        UserWarning: After the first step, if no step has asked for the gradient of a
+            penalty: the model's `train_step` or `compute_loss` leaves out
+            `self.losses`.
     """
 
     def __init__(self, refreshes: int = 4):
@@ -37,11 +48,13 @@ class Reweight(keras.callbacks.Callback):
             )
         self.refreshes = refreshes
         self._pending: list[float] = []
-        self._started = False
+        self._started = self._checked = False
         self._epoch = 0
 
     def on_train_begin(self, logs=None):
-        self._started = False
+        adopt(self.model)
+        self.on_test_end()  # a validation that was interrupted left penalties at 0
+        self._started = self._checked = False
         count = self.refreshes
         self._pending = [(index + 1) / (count + 1) for index in range(count)]
 
@@ -51,7 +64,8 @@ class Reweight(keras.callbacks.Callback):
         if not self._started:
             self._started = True
             self._pending = [p for p in self._pending if p > self._progress(0)]
-            self._refresh(start=True, resumed=epoch > 0)
+            if epoch == 0:  # else alpha came back with the weights
+                self._refresh()
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._pending and self._progress(batch) >= self._pending[0] - 1e-9:
@@ -59,33 +73,46 @@ class Reweight(keras.callbacks.Callback):
             self._pending = [p for p in self._pending if p > progress]
             self._refresh()
 
+    def on_train_batch_end(self, batch, logs=None):
+        if not self._checked:
+            self._checked = True
+            penalties = [p for p in self._penalties() if p.strength]
+            if penalties and not any(penalty.felt for penalty in penalties):
+                warnings.warn(
+                    f"The penalty has no effect: {type(self.model).__name__}'s "
+                    "training step leaves the model's losses out of its loss. Add "
+                    "`sum(self.losses)` in its `train_step` or `compute_loss`.",
+                    stacklevel=2,
+                )
+
+    def on_test_begin(self, logs=None):
+        for penalty in self._penalties():
+            penalty.mute()
+
+    def on_test_end(self, logs=None):
+        for penalty in self._penalties():
+            penalty.mute(False)
+
+    def _penalties(self) -> list[MethodRegularizer]:
+        return [
+            target.penalty
+            for target in hooked_kernels(self.model)
+            if target.penalty is not None and target.variable.trainable
+        ]
+
     def _progress(self, batch: int) -> float:
         """Position inside the phase, 0 to 1; by epochs if their length is unknown."""
-        steps = self.params.get("steps")
+        params = self.params or {}  # Keras sets none in a loop of the user's own
+        steps = params.get("steps")
         inside = min(batch / steps, 1.0) if steps else 0.0
-        return (self._epoch + inside) / max(1, self.params.get("epochs") or 1)
+        return (self._epoch + inside) / max(1, params.get("epochs") or 1)
 
-    def _refresh(self, start: bool = False, resumed: bool = False) -> None:
+    def _refresh(self) -> None:
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
-        retrace = False
-        tracked = {id(variable) for variable in self.model.non_trainable_variables}
         for target in hooked_kernels(self.model):
-            penalty = target.penalty
-            if penalty is None or not penalty.method.refreshed:
-                continue
-            bound = bool(penalty.state)
-            owned = bound and all(id(v) in tracked for v in penalty.state.values())
-            if start and resumed and owned:
-                continue  # alpha came back with the weights
-            with variable_scope(self.model):
-                penalty.refresh(target.variable.value)
-            # JAX bakes variables that no layer tracks into the compiled step.
-            baked = keras.backend.backend() == "jax" and not owned
-            retrace = retrace or baked or not bound
-        if retrace:
-            self.model.test_function = None
-            self.model.make_train_function(force=True)
+            if target.penalty is not None and target.penalty.method.refreshed:
+                target.penalty.refresh(target.variable.value)
 
 
 class SparsityLogger(keras.callbacks.Callback):
@@ -98,6 +125,8 @@ class SparsityLogger(keras.callbacks.Callback):
     optimizer with `use_ema=True` overwrites the weights by their average.
 
     Put it before callbacks that read the logs (`CSVLogger`, `TensorBoard`).
+
+    Warns once if weights outside the mask are not zero after an epoch.
 
     Args:
         threshold: Root mean square below which a group counts as removed.
@@ -112,12 +141,20 @@ class SparsityLogger(keras.callbacks.Callback):
             )
         self.threshold = threshold
         self.layers = layers
+        self._warned = False
+
+    def on_train_begin(self, logs=None):
+        adopt(self.model)
+        self._warned = False
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
         targets = hooked_kernels(self.model)
         if not targets:
             return
+        if not self._warned and (message := revived_weights(self.model)):
+            self._warned = True
+            warnings.warn(message, stacklevel=2)
         kept = total = 0
         penalty, penalized = 0.0, False
         for target in targets:

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import (
     apply_masks,
     attach_target,
-    detach_mask,
-    detach_penalty,
+    release,
+    revived_weights,
 )
 from tfrewprune.wrappers.compilation import compile_arguments, compile_with
 from tfrewprune.wrappers.kernels import walk_layers
@@ -87,7 +89,13 @@ def strip(model: keras.Model) -> keras.Model:
 
     Raises:
         ValueError: `Prunable` layers inside a subclassed model, which cannot be cloned.
+
+    Warns:
+        UserWarning: Weights outside the mask are not zero, see `revived_weights`: they
+            are set to zero, which costs accuracy that no training has made up for.
     """
+    if message := revived_weights(model):
+        warnings.warn(f"strip: {message} They are set to zero now.", stacklevel=2)
     apply_masks(model)
     if any(isinstance(layer, Prunable) for _, layer in walk_layers(model)):
         _check_clonable(model, "strip", None)
@@ -96,12 +104,11 @@ def strip(model: keras.Model) -> keras.Model:
             return _copy_layer(layer.layer if isinstance(layer, Prunable) else layer)
 
         model = _clone(model, make)
-    detach_penalty(model)
-    detach_mask(model)
+    release(model)
     return model
 
 
-def _copy_layer(layer: keras.Layer) -> keras.Layer:
+def _copy_layer(layer: keras.Operation) -> keras.Operation:
     return type(layer).from_config(layer.get_config())
 
 
@@ -109,9 +116,12 @@ def _clone(model: keras.Model, make) -> keras.Model:
     """clone_model with `make` for every layer; weights and compilation are copied."""
     pairs = []
 
-    def remember(layer):
-        copy = make(layer)
-        pairs.append((layer, copy))
+    def remember(operation):
+        # Operators between layers, as in `a + b`, are cloned too but hold no weights.
+        if not isinstance(operation, keras.Layer):
+            return _copy_layer(operation)
+        copy = make(operation)
+        pairs.append((operation, copy))
         return copy
 
     clone = keras.models.clone_model(model, clone_function=remember, recursive=True)

@@ -20,14 +20,20 @@ class MaskConstraint(keras.constraints.Constraint):
     Keras optimizers apply `variable.constraint` after momentum, decoupled weight decay
     and gradient accumulation, so nothing revives a removed weight. (`use_ema=True`
     writes averages at the end of `fit`, after the last constraint: `SparsityLogger`,
-    `masked_retrain` and `strip` apply the mask once more.) The mask is held one
-    bit a group and is part of the config: a model saved to `.keras` trains on under the
-    same mask, without callbacks.
+    `masked_retrain` and `strip` apply the mask once more.) The mask is part of the
+    config, one bit a group: a model saved to `.keras` trains on under the same mask,
+    without callbacks.
 
-    The mask is a constant of the compiled training step (the JAX trainer passes only
-    tracked variables to the step and none of them to constraints). After `set_mask` on
-    a model that has already been trained, call `compile` again or use
-    `tfrewprune.hard_prune`, which does what is needed.
+    After `bind` the mask is a variable: steps traced before a `set_mask`, those of a
+    user's own `tf.function` included, obey the new mask. On JAX it is a constant of the
+    compiled step, because Keras' trainer hands constraints nothing but the optimizer's
+    variables; `tfrewprune.hard_prune` has the models that hold the weights compile
+    their steps anew.
+
+    Gradients of removed weights are not masked: Keras clips them before any
+    constraint, so they count in an optimizer's `global_clipnorm` (not in `clipnorm` or
+    `clipvalue`, which look at one variable or weight). They also enter the momentum of
+    removed weights, which nothing reads.
 
     Args:
         mask: A `Structure` (or its config or name): no weight is masked until
@@ -47,6 +53,7 @@ class MaskConstraint(keras.constraints.Constraint):
         self.layout = KernelLayout.get(layout)
         self.existing = keras.constraints.get(existing)
         self.groups: np.ndarray | None = None
+        self._variable: keras.Variable | None = None
         if isinstance(mask, np.ndarray | list | tuple):
             mask = np.asarray(mask)
             if mask.dtype != bool:
@@ -65,17 +72,49 @@ class MaskConstraint(keras.constraints.Constraint):
         """`weights` with the removed groups set to zero; same shape and dtype."""
         if self.existing is not None:
             weights = self.existing(weights)
-        if self.groups is None:
+        if self._variable is not None:
+            mask = ops.convert_to_tensor(self._variable)
+        elif self.groups is not None:
+            mask = ops.convert_to_tensor(self.weight_mask(weights.shape))
+        else:
             return weights
-        shape = self._kernel_shape(weights.shape)
-        mask = self.structure.expand(ops.convert_to_tensor(self.groups), shape, ops)
-        mask = self.layout.from_kernel(mask, weights.shape, ops)
         weights = ops.convert_to_tensor(weights)
         return ops.where(mask, weights, ops.zeros_like(weights))
 
-    def set_mask(self, groups: np.ndarray | None) -> None:
-        """Sets the group mask (boolean, True is kept); None lifts the mask."""
+    @property
+    def bound(self) -> bool:
+        """Whether the mask is a variable that traced steps read."""
+        return self._variable is not None
+
+    def bind(self, shape: tuple[int, ...]) -> None:
+        """Keeps the mask in a variable from now on, for weights of `shape`."""
+        if self._variable is None:
+            self._variable = keras.Variable(
+                keras.initializers.Ones(),
+                shape=tuple(shape),
+                dtype="bool",
+                trainable=False,
+                aggregation="only_first_replica",
+                name="mask",
+            )
+        # Under a stateless scope (a symbolic build) variables have no values yet.
+        if not keras.src.backend.in_stateless_scope():
+            self._variable.assign(self.weight_mask(self._variable.shape))
+
+    def set_mask(
+        self, groups: np.ndarray | None, structure: Structure | None = None
+    ) -> None:
+        """Sets the group mask (boolean, True is kept); None lifts the mask.
+
+        Args:
+            groups: One entry a group.
+            structure: What the groups are, if it is another structure than so far.
+        """
+        if structure is not None:
+            self.structure = structure
         self.groups = None if groups is None else np.array(groups, dtype=bool)
+        if self._variable is not None:
+            self._variable.assign(self.weight_mask(self._variable.shape))
 
     def weight_mask(self, shape: tuple[int, ...]) -> np.ndarray:
         """Boolean mask of the weight tensor's shape."""
@@ -84,6 +123,12 @@ class MaskConstraint(keras.constraints.Constraint):
             return np.ones(shape, dtype=bool)
         mask = self.structure.expand(self.groups, kernel_shape)
         return np.ascontiguousarray(self.layout.from_kernel(mask, shape))
+
+    def revived(self, weights: np.ndarray) -> int:
+        """Number of weights outside the mask that are not zero."""
+        if self.groups is None:
+            return 0
+        return int(np.count_nonzero(weights[~self.weight_mask(weights.shape)]))
 
     def _kernel_shape(self, shape) -> KernelShape:
         kernel_shape = self.layout.kernel_shape(shape)

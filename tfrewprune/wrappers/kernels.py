@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import keras
 
 from tfrewprune.structures import KernelLayout, KernelShape
+from tfrewprune.wrappers.state import PruningState, hooked_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +22,14 @@ class KernelSpec:
         layout: How the variable is read as a matrix.
         prefix: The layer's attributes `{prefix}_regularizer` and `{prefix}_constraint`
             go into its config; default: `attribute`.
+        packed: Whether the converter has a packed operator for it; without one the
+            zeros save neither bytes nor time.
     """
 
     attribute: str = "kernel"
     layout: KernelLayout = KernelLayout()
     prefix: str | None = None
+    packed: bool = True
 
     def variable(self, layer: keras.Layer) -> keras.Variable | None:
         """The variable, or None if the layer has not got it."""
@@ -54,7 +58,8 @@ class KernelSpec:
 KernelFinder = Callable[[keras.Layer], list[KernelSpec]]
 _REGISTRY: dict[type, KernelFinder] = {}
 _CONV = [KernelSpec()]
-_TRANSPOSE = [KernelSpec(layout=KernelLayout("conv_transpose"))]
+_CONV_3D = [KernelSpec(packed=False)]
+_TRANSPOSE = [KernelSpec(layout=KernelLayout("conv_transpose"), packed=False)]
 _POINTWISE = [KernelSpec("pointwise_kernel", prefix="pointwise")]
 
 
@@ -78,30 +83,57 @@ def register_prunable(layer_class: type, *kernels: KernelSpec | str) -> None:
     _REGISTRY[layer_class] = lambda layer: specs
 
 
+def kernel_specs(layer: keras.Layer) -> list[KernelSpec] | None:
+    """The kernels of a layer of a known class, trainable or not; None if unknown."""
+    finder = next((_REGISTRY[c] for c in type(layer).__mro__ if c in _REGISTRY), None)
+    if finder is None:
+        return None
+    return [spec for spec in finder(layer) if spec.variable(layer) is not None]
+
+
 def find_kernels(layer: keras.Layer) -> tuple[list[KernelSpec], str | None]:
-    """Prunable weights of a layer, or the reason why it has none.
+    """Kernels of a layer that may be pruned now, or the reason why it has none.
 
     Only the layer's own weights count; sublayers are looked at by themselves. A layer
     without weights of its own gives an empty list and no reason.
     """
     own = list(layer._trainable_variables) + list(layer._non_trainable_variables)
-    finder = next((_REGISTRY[c] for c in type(layer).__mro__ if c in _REGISTRY), None)
-    if not layer.built and finder:
+    specs = kernel_specs(layer)
+    if not layer.built and specs is not None:
         return [], "not built: call the model on data, or build it, first"
     if not own or isinstance(layer, keras.layers.Wrapper):
-        return [], None  # what a wrapper adds, alpha for instance, is no weight
+        return [], None
     reason = _layer_reason(layer)
     if reason is not None:
         return [], reason
-    if finder is None:
+    if specs is None:
         if all(len(variable.shape) < 2 for variable in own):
             return [], "no weight matrix"
         return [], (
             f"layer class {type(layer).__name__} is not known; "
             "see tfrewprune.wrappers.register_prunable"
         )
-    specs = [spec for spec in finder(layer) if spec.variable(layer) is not None]
     return specs, None if specs else "no weight matrix"
+
+
+def hooked_specs(layer: keras.Layer) -> list[KernelSpec]:
+    """The kernels of a layer that carry a penalty or a mask of this package.
+
+    Whatever the layer is: frozen since, quantized since, or of a class that is not
+    known and was given a regularizer by hand.
+    """
+    hooked = {id(v): (v, found) for v, found in hooked_variables(layer)}
+    specs = [s for s in kernel_specs(layer) or () if id(s.variable(layer)) in hooked]
+    for spec in specs:
+        del hooked[id(spec.variable(layer))]
+    names = {id(value): name for name, value in vars(layer).items()}
+    for variable, found in hooked.values():
+        hook = next(filter(None, found))
+        attribute = names.get(id(variable), variable.name).lstrip("_")
+        prefix = names.get(id(hook), attribute)
+        prefix = prefix.removesuffix("_regularizer").removesuffix("_constraint")
+        specs.append(KernelSpec(attribute, hook.layout, prefix, packed=False))
+    return specs
 
 
 def _layer_reason(layer: keras.Layer) -> str | None:
@@ -142,9 +174,9 @@ for _class in (
     keras.layers.Dense,
     keras.layers.Conv1D,
     keras.layers.Conv2D,
-    keras.layers.Conv3D,
 ):
     _REGISTRY[_class] = lambda layer: _CONV
+_REGISTRY[keras.layers.Conv3D] = lambda layer: _CONV_3D
 for _class in (
     keras.layers.Conv1DTranspose,
     keras.layers.Conv2DTranspose,
@@ -166,7 +198,7 @@ def walk_layers(model: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
 
     def walk(parent: keras.Layer, prefix: str):
         for layer in parent._flatten_layers(include_self=False, recursive=False):
-            if id(layer) in seen:
+            if id(layer) in seen or isinstance(layer, PruningState):
                 continue
             seen.add(id(layer))
             transparent = (

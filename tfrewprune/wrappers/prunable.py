@@ -4,24 +4,23 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
-from keras import ops
 
 from tfrewprune.methods import Method, Reweighted
 from tfrewprune.structures import Block, Structure
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.kernels import KernelSpec, find_kernels
 from tfrewprune.wrappers.regularizer import MethodRegularizer, regularizer_for
+from tfrewprune.wrappers.state import give_state, hooked_variables
 
 
 @keras.saving.register_keras_serializable(package="tfrewprune")
 class Prunable(keras.layers.Wrapper):
     """A layer together with the state of its pruning.
 
-    Output, name and weights are those of the wrapped layer; added are the method's
-    state (alpha, float32, not trainable) as variables of the wrapper and the mask in
-    its saved files. `.keras` and `.weights.h5` files therefore resume in any phase
-    exactly where they were. `strip` returns the plain layer.
+    Output, name and weights are those of the wrapped layer, whose `PruningState` holds
+    the penalty weights and the mask. It is there as soon as the layer is built, also
+    when a model is loaded: `.keras` and `.weights.h5` files resume in any phase exactly
+    where they were. `strip` returns the plain layer.
 
     Args:
         layer: A layer with a weight matrix, such as `Conv2D` or `Dense`.
@@ -58,7 +57,6 @@ class Prunable(keras.layers.Wrapper):
         self.strength = float(strength)
         self._penalized = bool(penalized)
         self.supports_masking = layer.supports_masking
-        self._kernels: dict[str, KernelSpec] = {}
 
     def build(self, input_shape=None):
         super().build(input_shape)
@@ -68,10 +66,17 @@ class Prunable(keras.layers.Wrapper):
                 f"Layer {self.layer.name!r} ({type(self.layer).__name__}) cannot be "
                 f"Prunable: {reason or 'it has no weights'}."
             )
-        self._kernels = {spec.attribute: spec for spec in specs}
-        for spec in specs:
-            if self.method.penalized:
+        if self.method.penalized and self._penalized:
+            for spec in specs:
                 self._add_penalty(spec)
+        for spec in specs:
+            variable = spec.variable(self.layer)
+            if not isinstance(variable.constraint, MaskConstraint):
+                mask = MaskConstraint(
+                    self.structure, spec.layout, existing=variable.constraint
+                )
+                spec.set_constraint(self.layer, mask)
+        give_state(self.layer)
         self.built = True
 
     def call(self, inputs, **kwargs):
@@ -83,75 +88,31 @@ class Prunable(keras.layers.Wrapper):
     @property
     def penalized(self) -> bool:
         """Whether the wrapped layer carries the penalty now."""
-        if not self._kernels:
-            return self._penalized
-        return any(
-            isinstance(spec.variable(self.layer).regularizer, MethodRegularizer)
-            for spec in self._kernels.values()
-        )
+        return self._penalty() is not None if self.built else self._penalized
+
+    def _penalty(self) -> MethodRegularizer | None:
+        penalties = (penalty for _, (penalty, _) in hooked_variables(self.layer))
+        return next(filter(None, penalties), None)
 
     def _add_penalty(self, spec: KernelSpec) -> None:
         variable = spec.variable(self.layer)
         found = variable.regularizer
         existing = found.existing if isinstance(found, MethodRegularizer) else found
-        regularizer = regularizer_for(
+        penalty = regularizer_for(
             self.method, self.structure, self.strength, spec.layout, existing
         )
-
-        def create(name, value):
-            return self.add_weight(
-                shape=value.shape,
-                initializer="ones",
-                dtype="float32",
-                trainable=False,
-                autocast=False,
-                aggregation="only_first_replica",
-                name=f"{spec.attribute}_{name}",
-            )
-
-        regularizer.bind(variable.shape, create)
+        spec.set_regularizer(self.layer, penalty)
         # Under a stateless scope (a symbolic build) weights have no values yet.
         if not keras.src.backend.in_stateless_scope():
-            regularizer.refresh(variable.value)
-        spec.set_regularizer(self.layer, regularizer if self._penalized else existing)
-
-    def _mask(self, spec: KernelSpec) -> MaskConstraint | None:
-        found = spec.variable(self.layer).constraint
-        return found if isinstance(found, MaskConstraint) else None
-
-    def save_own_variables(self, store):
-        super().save_own_variables(store)
-        for attribute, spec in self._kernels.items():
-            mask = self._mask(spec)
-            if mask is not None and mask.groups is not None:
-                store[f"{attribute}_mask"] = mask.groups.astype(np.uint8)
-
-    def load_own_variables(self, store):
-        names = list(store.keys())
-        variables = self._trainable_variables + self._non_trainable_variables
-        stored = sum(name.isdigit() for name in names)
-        if stored != len(variables):
-            raise ValueError(
-                f"Layer {self.name!r} has {len(variables)} variables of pruning state; "
-                f"the file has {stored}. Was it saved with another method?"
-            )
-        for index, variable in enumerate(variables):
-            variable.assign(store[str(index)])
-        for attribute, spec in self._kernels.items():
-            if f"{attribute}_mask" not in names:
-                continue
-            mask = self._mask(spec)
-            if mask is None:
-                existing = spec.variable(self.layer).constraint
-                mask = MaskConstraint(self.structure, spec.layout, existing=existing)
-                spec.set_constraint(self.layer, mask)
-            mask.set_mask(ops.convert_to_numpy(store[f"{attribute}_mask"]))
+            penalty.refresh(variable.value)
 
     def get_config(self) -> dict:
+        now = self._penalty() if self.built else None
+        now = self if now is None else now  # attach() may have changed the penalty
         return {
             **super().get_config(),
-            "structure": self.structure.get_config(),
-            "method": self.method.get_config(),
-            "strength": self.strength,
+            "structure": now.structure.get_config(),
+            "method": now.method.get_config(),
+            "strength": now.strength,
             "penalized": self.penalized,
         }

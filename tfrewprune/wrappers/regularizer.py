@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zlib
 
 import keras
 import numpy as np
@@ -12,18 +12,17 @@ from keras import ops
 from tfrewprune.methods import GroupLasso, Method, Reweighted
 from tfrewprune.structures import Block, KernelLayout, Structure
 
-VariableFactory = Callable[[str, np.ndarray], keras.Variable]
-
 
 @keras.saving.register_keras_serializable(package="tfrewprune")
 class MethodRegularizer(keras.regularizers.Regularizer):
     """Penalty of any `Method` on one kernel.
 
-    The method's state (for `Reweighted` its penalty weights alpha) lives in
-    non-trainable float32 variables, created by `bind` for the one kernel the
-    regularizer belongs to and set by `refresh`. Before `bind` the state follows the
-    weights at every step, without a gradient: training is right also in a plain `fit`
-    without the `Reweight` callback, it merely reweights continuously.
+    The strength and the method's state (for `Reweighted` its penalty weights alpha)
+    live in non-trainable float32 variables, created by `bind` for the one kernel the
+    regularizer belongs to and set by `refresh`: a step that is traced already follows
+    both. Before `bind` the state follows the weights at every step, without a gradient:
+    training is right also in a plain `fit` without the `Reweight` callback, it merely
+    reweights continuously.
 
     The penalty is computed in float32 whatever the precision policy.
 
@@ -34,52 +33,98 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         layout: How the weight tensor is read as a matrix; the default fits `Dense` and
             the convolutions.
         existing: Another regularizer of the same weights, added as it is.
+
+    Attributes:
+        state: The method's variables by name; empty before `bind`.
+        felt: Whether a training step has asked for the penalty's gradient. False after
+            a step that leaves `model.losses` out of its loss.
+        refreshes: How often the state was computed from the weights.
     """
 
     def __init__(
         self, structure=None, method=None, strength=1e-5, layout=None, existing=None
     ):
+        self.structure = Structure.get(Block() if structure is None else structure)
+        self.method = Method.get(Reweighted() if method is None else method)
+        self.layout = KernelLayout.get(layout)
+        self.existing = keras.regularizers.get(existing)
+        self.state: dict[str, keras.Variable] = {}
+        self.felt = False
+        self.refreshes = 0
+        self._factor: keras.Variable | None = None  # the strength, as steps read it
+        self._shape: tuple[int, ...] | None = None
+        self._fingerprint: int | None = None
+        self.strength = strength
+
+    @property
+    def strength(self) -> float:
+        """Factor of the penalty (lambda); steps that are traced already follow it."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, strength: float) -> None:
         if not strength >= 0:
             raise ValueError(
                 "Argument `strength` must be at least 0. "
                 f"Received: strength={strength!r}"
             )
-        self.structure = Structure.get(Block() if structure is None else structure)
-        self.method = Method.get(Reweighted() if method is None else method)
-        self.strength = float(strength)
-        self.layout = KernelLayout.get(layout)
-        self.existing = keras.regularizers.get(existing)
-        self.state: dict[str, keras.Variable] = {}
-        self._shape: tuple[int, ...] | None = None
+        self._strength = float(strength)
+        self.mute(False)
+
+    @property
+    def bound(self) -> bool:
+        """Whether strength and state are variables that traced steps read."""
+        return self._factor is not None
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """What steps read: the factor and the method's state; empty before `bind`."""
+        return [] if not self.bound else [self._factor, *self.state.values()]
+
+    def mute(self, muted: bool = True) -> None:
+        """Makes steps see a penalty of 0 until `mute(False)`; `strength` stays."""
+        if self._factor is not None and not keras.src.backend.in_stateless_scope():
+            self._factor.assign(0.0 if muted else self._strength)
 
     def __call__(self, weights):
-        """Penalty of a weight tensor: a float32 scalar."""
+        """Penalty of a weight tensor: a scalar, float64 for float64 weights."""
         penalty = self.penalty(weights)
+        if keras.backend.standardize_dtype(weights.dtype) == "float64":
+            penalty = ops.cast(penalty, "float64")  # Keras adds losses of one dtype
         if self.existing is None:
             return penalty
-        return penalty + ops.cast(self.existing(weights), "float32")
+        return penalty + ops.cast(self.existing(weights), penalty.dtype)
 
     def penalty(self, weights):
-        """The method's part of `__call__`."""
+        """The method's part of `__call__`: a float32 scalar."""
         shape = self.layout.kernel_shape(weights.shape)
+        weights = self._watched(ops.convert_to_tensor(weights))
         kernel = self.layout.to_kernel(ops.cast(weights, "float32"), ops)
         state = {name: ops.cast(v, "float32") for name, v in self.state.items()}
-        if not state:
+        if self._factor is None:
             fresh = self.method.state(kernel, self.structure, shape, ops)
             state = {name: ops.stop_gradient(value) for name, value in fresh.items()}
+            factor = self._strength
         else:
             self._check_shape(weights.shape)
-        return self.strength * self.method.penalty(
-            kernel, self.structure, shape, state, ops
-        )
+            factor = ops.convert_to_tensor(self._factor)
+        return factor * self.method.penalty(kernel, self.structure, shape, state, ops)
 
-    def bind(self, shape, create: VariableFactory | None = None) -> None:
-        """Creates the state variables for a weight tensor of `shape`; idempotent.
+    def _watched(self, weights):
+        """`weights`, noting whether a gradient ever comes back through them."""
 
-        Args:
-            shape: Shape of the weight tensor.
-            create: Makes a float32 variable from (name, initial value), for a layer
-                that owns and saves the state. Default: variables nobody saves.
+        @ops.custom_gradient
+        def identity(tensor):
+            def gradient(*args, upstream=None):
+                self.felt = True
+                return args[0] if upstream is None else upstream
+
+            return tensor, gradient
+
+        return weights if self.felt else identity(weights)
+
+    def bind(self, shape) -> None:
+        """Creates the variables for a weight tensor of `shape`; idempotent.
 
         Raises:
             ValueError: The regularizer already belongs to a tensor of another shape.
@@ -88,8 +133,9 @@ class MethodRegularizer(keras.regularizers.Regularizer):
             self._check_shape(shape)
             return
         self._shape = tuple(shape)
+        self._factor = _state_variable("strength", (), self._strength)
         for name, value in self._fresh_state(np.zeros(self._shape, np.float32)).items():
-            self.state[name] = (create or _free_variable)(name, value)
+            self.state[name] = _state_variable(name, value.shape, 1.0)
 
     def refresh(self, weights) -> None:
         """Recomputes the state from the present weights (creating it if need be)."""
@@ -97,6 +143,14 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         self.bind(weights.shape)
         for name, value in self._fresh_state(weights).items():
             self.state[name].assign(value)
+        self.refreshes += 1
+        self._fingerprint = zlib.crc32(weights.tobytes())
+
+    def moved(self, weights) -> bool:
+        """Whether the weights have changed since the last `refresh`."""
+        weights = ops.convert_to_numpy(weights).astype(np.float32)
+        fingerprint = zlib.crc32(weights.tobytes())
+        return self._fingerprint is not None and self._fingerprint != fingerprint
 
     def _fresh_state(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         shape = self.layout.kernel_shape(weights.shape)
@@ -174,9 +228,11 @@ class GroupLassoRegularizer(MethodRegularizer):
         return config
 
 
-def _free_variable(name: str, value: np.ndarray) -> keras.Variable:
+def _state_variable(name: str, shape: tuple[int, ...], value: float) -> keras.Variable:
+    # By initializer, as a symbolic build allows no values.
     return keras.Variable(
-        value,
+        keras.initializers.Constant(value),
+        shape=shape,
         dtype="float32",
         trainable=False,
         autocast=False,

@@ -12,7 +12,12 @@ from keras import ops
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import KernelShape, Structure
 from tfrewprune.wrappers.constraint import MaskConstraint
-from tfrewprune.wrappers.kernels import KernelSpec, find_kernels, walk_layers
+from tfrewprune.wrappers.kernels import (
+    KernelSpec,
+    find_kernels,
+    hooked_specs,
+    walk_layers,
+)
 from tfrewprune.wrappers.regularizer import MethodRegularizer
 
 
@@ -102,11 +107,11 @@ def all_kernels(model: keras.Layer) -> list[Target]:
 
 
 def hooked_kernels(model: keras.Layer) -> list[Target]:
-    """Kernels that carry a penalty or a mask of this package."""
+    """Kernels that carry a penalty or a mask of this package, frozen ones too."""
     return [
-        target
-        for target in all_kernels(model)
-        if target.reason is None and (target.penalty or target.mask)
+        Target(path, layer, spec)
+        for path, layer in walk_layers(model)
+        for spec in hooked_specs(layer)
     ]
 
 

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the variables of penalty and mask live: a sublayer of the pruned layer."""
+
+from __future__ import annotations
+
+import json
+import warnings
+import weakref
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfrewprune.structures import Structure
+from tfrewprune.wrappers.constraint import MaskConstraint
+from tfrewprune.wrappers.regularizer import MethodRegularizer
+from tfrewprune.wrappers.steps import rebuild_steps
+
+Hooks = tuple[MethodRegularizer | None, MaskConstraint | None]
+
+
+def hooks(variable: keras.Variable) -> Hooks:
+    """Penalty and mask of this package on a variable."""
+    penalty, mask = variable.regularizer, variable.constraint
+    return (
+        penalty if isinstance(penalty, MethodRegularizer) else None,
+        mask if isinstance(mask, MaskConstraint) else None,
+    )
+
+
+def hooked_variables(layer: keras.Layer) -> Iterator[tuple[keras.Variable, Hooks]]:
+    """A layer's own variables that carry a penalty or a mask, with these."""
+    for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
+        found = hooks(variable)
+        if any(found):
+            yield variable, found
+
+
+class PruningState(keras.Layer):
+    """Carries the variables of penalties and masks of one layer's kernels.
+
+    A sublayer, because that is the one place where every model that holds the layer
+    finds them: the trainer on JAX, which passes a step only what is tracked, and saved
+    files (`.keras`, `.weights.h5`). They are state, not weights: `get_weights`,
+    `set_weights` and `count_params` of layer and model are as without.
+
+    Args:
+        owner: The built layer whose kernels are pruned.
+    """
+
+    def __init__(self, owner: keras.Layer):
+        super().__init__(name=f"{owner.name}_pruning", trainable=False)
+        self._owner = weakref.ref(owner)  # a layer held here would be a sublayer
+        self.built = True
+
+    @property
+    def weights(self) -> list[keras.Variable]:
+        return []
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        # Not the masks: Keras' trainer on JAX would not show them to a constraint.
+        return [
+            variable
+            for _, (penalty, _) in self._hooked()
+            if penalty is not None
+            for variable in penalty.variables
+        ]
+
+    def _hooked(self) -> Iterator[tuple[keras.Variable, Hooks]]:
+        owner = self._owner()
+        return iter(()) if owner is None else hooked_variables(owner)
+
+    def save_own_variables(self, store):
+        for variable, (penalty, mask) in self._hooked():
+            for name, value in (penalty.state if penalty else {}).items():
+                store[f"{variable.name}_{name}"] = ops.convert_to_numpy(value)
+            if mask is not None and mask.groups is not None:
+                structure = json.dumps(mask.structure.get_config()).encode()
+                store[f"{variable.name}_mask"] = mask.groups.astype(np.uint8)
+                store[f"{variable.name}_structure"] = np.frombuffer(structure, np.uint8)
+
+    def load_own_variables(self, store):
+        """Takes penalty weights and masks from a file, for steps traced already too.
+
+        A file without them (of the dense model, say) leaves the mask in place as it is
+        and has the penalty weights follow the weights of the file.
+        """
+        saved, changed = set(store.keys()), False
+        for variable, (penalty, mask) in self._hooked():
+            if penalty is not None:
+                penalty.refresh(variable.value)
+                for name, value in penalty.state.items():
+                    key = f"{variable.name}_{name}"
+                    if key in saved and store[key].shape == tuple(value.shape):
+                        value.assign(store[key])
+            if mask is None:
+                continue
+            if f"{variable.name}_mask" in saved:
+                groups = np.asarray(store[f"{variable.name}_mask"]).astype(bool)
+                structure = bytes(np.asarray(store[f"{variable.name}_structure"]))
+                mask.set_mask(groups, Structure.get(json.loads(structure)))
+                changed = True
+            elif revived := mask.revived(ops.convert_to_numpy(variable.value)):
+                warnings.warn(
+                    f"{variable.path}: the loaded file holds no mask, and {revived} of "
+                    "its weights lie outside the mask in place. The next training step "
+                    "sets them to zero. To train all weights again, call strip(model) "
+                    "before loading.",
+                    stacklevel=2,
+                )
+        if changed and keras.backend.backend() == "jax":
+            rebuild_steps([self._owner()])
+
+
+def give_state(layer: keras.Layer) -> None:
+    """Binds penalties and masks of a layer to variables and has a sublayer hold them.
+
+    Idempotent; call it again after a penalty or mask was put on.
+    """
+    for variable, (penalty, mask) in hooked_variables(layer):
+        if penalty is not None:
+            penalty.bind(variable.shape)
+        if mask is not None:
+            mask.bind(variable.shape)
+    if getattr(layer, "pruning_state", None) is None:
+        # A built layer takes no more state by itself; Keras' own LoRA does this too.
+        locked, layer._tracker.locked = layer._tracker.locked, False
+        layer.pruning_state = PruningState(layer)
+        layer._tracker.locked = locked
+
+
+def take_state(layer: keras.Layer) -> None:
+    """Removes the sublayer again."""
+    state = getattr(layer, "pruning_state", None)
+    if state is not None:
+        layer._tracker.untrack(state)
+        del layer.pruning_state
