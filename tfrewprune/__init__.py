@@ -8,7 +8,9 @@ mask) -> `pipeline` (train, prune, retrain, strip) -> `payload` and `converter` 
 into a `.tflite`) -> `runtime` (run it) -> `benchmark` and `report` (prove it) -> `cli`.
 
 Names are imported when first used, so that `import tfrewprune` costs nothing and
-needs neither TensorFlow nor Keras.
+needs neither TensorFlow nor Keras. Once Keras is imported too, before or after, it
+knows this package's layers, penalties and masks: `keras.models.load_model` reads a
+model that was saved in the middle of a phase.
 
 Example:
     >>> import tfrewprune as trp
@@ -19,6 +21,8 @@ Example:
 
 from importlib import import_module
 from typing import Any
+
+from tfrewprune import registration
 
 __version__ = "0.1.0"
 
@@ -66,3 +70,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_MODULE_OF])
+
+
+registration.when_keras_is_imported()

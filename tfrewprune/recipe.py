@@ -24,8 +24,10 @@ class Rule:
     """What happens to the layers whose name matches.
 
     Args:
-        match: Layer name, path or shell pattern (`"conv*"`). The first rule of a recipe
-            that matches a layer is the one that counts.
+        match: Layer name, path or shell pattern (`"conv*"`), or several of them. The
+            name of a layer with others inside (a nested model, `bidirectional_2`)
+            means what is inside. The first rule of a recipe that matches a layer is the
+            one that counts.
         structure: Which weights are removed together; a structure, its config or its
             name. Default `Block(16, 1)`.
         rate: Dense weights / kept weights of each matched layer: 8 keeps 1/8. `None`:
@@ -41,20 +43,24 @@ class Rule:
 
     >>> Rule("conv*", structure=Block(16, 1), rate=8).keep
     0.125
+    >>> Rule(["encoder", "dense_2"], rate=4)
     """
 
-    match: str
+    match: str | tuple[str, ...]
     structure: Structure = Block(16, 1)
     rate: float | None = None
     strength: float | None = None
     skip: bool = False
 
     def __post_init__(self):
-        if not isinstance(self.match, str) or not self.match:
+        names = (self.match,) if isinstance(self.match, str) else self.match
+        several = isinstance(names, list | tuple) and len(names) > 0
+        if not several or not all(isinstance(name, str) and name for name in names):
             raise ValueError(
-                "Argument `match` must be a layer name or a pattern such as 'conv*'. "
-                f"Received: match={self.match!r}"
+                "Argument `match` must be a layer name or a pattern such as 'conv*', "
+                f"or a list of them. Received: match={self.match!r}"
             )
+        object.__setattr__(self, "match", names[0] if len(names) == 1 else tuple(names))
         object.__setattr__(self, "structure", Structure.get(self.structure))
         _check_rate("rate", self.rate)
         _check_strength(self.strength)
@@ -70,18 +76,28 @@ class Rule:
         return None if self.rate is None else 1.0 / self.rate
 
     @property
-    def is_pattern(self) -> bool:
-        """Whether `match` is a pattern rather than one layer's exact name."""
-        return any(character in self.match for character in "*?[")
+    def patterns(self) -> tuple[str, ...]:
+        """`match` as a tuple."""
+        return (self.match,) if isinstance(self.match, str) else self.match
+
+    def names(self, name: str, path: str) -> bool:
+        """Whether the rule says a layer's own name or path, letter by letter."""
+        return name in self.patterns or path in self.patterns
 
     def matches(self, name: str, path: str) -> bool:
         """Whether the rule is meant for a layer of this name or path."""
-        return any(fnmatch.fnmatchcase(label, self.match) for label in (name, path))
+        parts = path.split("/")
+        labels = {name, *parts, *("/".join(parts[: i + 1]) for i in range(len(parts)))}
+        return any(
+            fnmatch.fnmatchcase(label, pattern)
+            for label in labels
+            for pattern in self.patterns
+        )
 
     def get_config(self) -> dict:
         """JSON-serializable arguments of the constructor."""
         return {
-            "match": self.match,
+            "match": self.match if isinstance(self.match, str) else list(self.match),
             "structure": self.structure.get_config(),
             "rate": self.rate,
             "strength": self.strength,
@@ -98,7 +114,8 @@ class Recipe:
     `threshold`, so that the penalty strength decides (the automatic rate).
 
     Args:
-        rules: `Rule`s in order of precedence; a single rule or pattern is fine.
+        rules: `Rule`s in order of precedence; a single rule or pattern is fine, or a
+            dict of patterns and rates, `{"conv*": 8, "dense": 16}`. Default: `"*"`.
         method: `Reweighted()` (default), `GroupLasso()`, `Magnitude()`, their config or
             name.
         strength: Penalty strength lambda for all layers: the pull on a weight is
@@ -115,20 +132,24 @@ class Recipe:
         minimum_groups: Groups every layer keeps at least.
         minimum_weights: Layers with fewer weights are left dense.
         skip_first: Leave the first convolution dense; it is small and sensitive.
-        skip_last: Leave the last `Dense` layer, the classifier, dense. Both are only
-            obeyed by rules with a pattern: a rule that names a layer exactly prunes it.
+        skip_last: Leave `Dense` layers that give an output of the model, the
+            classifiers, dense. Both are only obeyed by rules with a pattern: a rule
+            that names a layer exactly prunes it.
 
     Raises:
-        ValueError: No rules, duplicate rules, or an impossible number.
+        ValueError: No rules, duplicate rules, an impossible number, or a recipe that
+            could remove nothing.
 
     Example:
 
+    >>> recipe = Recipe(rate=8)
+    >>> recipe = Recipe({"conv*": 8, "dense": 16})
     >>> recipe = Recipe(Rule("*", rate=8), strength=1e-5)
     >>> Recipe.from_json(recipe.to_json()) == recipe
     True
     """
 
-    rules: tuple[Rule, ...]
+    rules: tuple[Rule, ...] = "*"  # type: ignore[assignment]  # made rules below
     method: Method = Reweighted()
     strength: float = 1e-5
     rate: float | None = None
@@ -175,6 +196,36 @@ class Recipe:
                     f"Argument `{name}` must be an integer of at least {least}. "
                     f"Received: {name}={value!r}"
                 )
+        self._check_removal()
+
+    def _check_removal(self) -> None:
+        """Refuses what would train for nothing."""
+        pruning = [rule for rule in self.rules if not rule.skip]
+        rates = [self.rate if rule.rate is None else rule.rate for rule in pruning]
+        if all(rate == 1 for rate in rates):
+            raise ValueError(
+                "The recipe removes nothing: every rule skips or has rate 1. Give a "
+                'rate above 1, such as Rule("*", rate=8).'
+            )
+        if self.threshold is not None or None not in rates:
+            return
+        if not self.method.penalized:
+            open_rule = pruning[rates.index(None)].match
+            raise ValueError(
+                f"Rule {open_rule!r} has no rate: method "
+                f"{type(self.method).__name__}() needs a `rate` in the rule or the "
+                "recipe, or a `threshold`."
+            )
+        strengths = [
+            self.strength if rule.strength is None else rule.strength
+            for rule, rate in zip(pruning, rates, strict=True)
+            if rate is None
+        ]
+        if not any(strengths) and all(rate in (None, 1) for rate in rates):
+            raise ValueError(
+                "The recipe removes nothing: it has no `rate` and no `threshold`, and "
+                "a penalty of strength 0 empties no group."
+            )
 
     def rule_for(self, name: str, path: str) -> Rule | None:
         """The first rule that matches, or None."""
@@ -242,16 +293,21 @@ def _is_dict(value) -> bool:
     return isinstance(value, dict)
 
 
-def _as_rules(rules: Rule | str | Iterable[Rule | str]) -> tuple[Rule, ...]:
+def _as_rules(rules: Rule | str | dict | Iterable[Rule | str]) -> tuple[Rule, ...]:
     if isinstance(rules, Rule | str):
         rules = (rules,)
+    if _is_dict(rules):
+        rules = [
+            Rule(match, **rate) if _is_dict(rate) else Rule(match, rate=rate)
+            for match, rate in rules.items()
+        ]
     rules = tuple(Rule(rule) if isinstance(rule, str) else rule for rule in rules)
     if not rules:
         raise ValueError('A recipe needs at least one rule, such as Rule("*", rate=8).')
     for rule in rules:
         if not isinstance(rule, Rule):
             raise ValueError(f"Every rule must be a `Rule`. Received: {rule!r}")
-    patterns = [rule.match for rule in rules]
+    patterns = [pattern for rule in rules for pattern in rule.patterns]
     for pattern in patterns:
         if patterns.count(pattern) > 1:
             raise ValueError(

@@ -153,7 +153,7 @@ def test_logs_reach_history_and_csv(tmp_path):
         X, np.zeros((64, 2)), verbose=0, callbacks=[SparsityLogger()]
     ).history
     assert history["rate"] == [8.0]
-    assert "penalty" not in history
+    assert history["penalty"] == [0.0]
 
 
 def test_nothing_is_logged_without_pruned_layers():

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "tfrewprune"
 
 # A module may import its own layer and those above it in this list.
 LAYERS = [
+    "registration",
     "structures",
     "methods",
     "recipe",

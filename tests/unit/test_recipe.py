@@ -23,10 +23,13 @@ RULES = st.builds(
 ) | st.builds(Rule, st.text(min_size=1, max_size=8), skip=st.just(True))
 RECIPES = st.builds(
     Recipe,
-    st.lists(RULES, min_size=1, max_size=4, unique_by=lambda rule: rule.match),
+    # The last rule prunes: a recipe that could remove nothing is refused.
+    st.lists(RULES, max_size=4, unique_by=lambda rule: rule.match).map(
+        lambda rules: [*rules, Rule("the rest", rate=2)]
+    ),
     method=st.sampled_from([Reweighted(0.1), GroupLasso(), Magnitude()]),
     strength=st.floats(0, 1),
-    rate=RATES,
+    rate=st.floats(1, 1e6),
     budget=st.sampled_from(["weights", "macs"]),
     reweighted_epochs=st.integers(0, 9),
     minimum_groups=st.integers(0, 9),
@@ -45,6 +48,29 @@ def test_rules_may_be_given_short():
     assert Recipe(["conv*", "dense"]) == expected
     assert Recipe("conv*").rules == (Rule("conv*"),)
     assert Recipe(Rule("conv*", rate=8)).rules[0].keep == 0.125
+    assert Recipe(rate=8) == Recipe(Rule("*"), rate=8)
+    assert Recipe({"conv*": 8, "dense": 16}) == Recipe(
+        [Rule("conv*", rate=8), Rule("dense", rate=16)]
+    )
+    assert Recipe({"conv*": {"rate": 4, "structure": "Filter"}}).rules == (
+        Rule("conv*", rate=4, structure="Filter"),
+    )
+
+
+def test_one_rule_for_several_layers():
+    rule = Rule(["c1", "c2"], rate=4)
+    assert rule.matches("c1", "block/c1") and rule.matches("c2", "c2")
+    assert not rule.matches("c3", "c3")
+    recipe = Recipe(rule)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert Rule(["c1"]) == Rule("c1")
+
+
+@pytest.mark.parametrize("match", ["encoder", "block", "encoder/block", "enc*"])
+def test_the_name_of_what_holds_a_layer_means_the_layer(match):
+    assert Rule(match).matches("dense", "encoder/block/dense")
+    assert not Rule(match).matches("dense", "decoder/dense")
+    assert not Rule(match).names("dense", "encoder/block/dense")
 
 
 def test_first_matching_rule_counts():
@@ -77,6 +103,16 @@ def test_recipes_are_frozen():
         (lambda: Recipe("*", rate=4, threshold=0.1), "not both"),
         (lambda: Recipe("*", retrain_epochs=-1), "`retrain_epochs` must be an integer"),
         (lambda: Recipe("*", refreshes=2.5), "`refreshes` must be an integer"),
+        (lambda: Recipe(Rule("*", skip=True)), "removes nothing: every rule skips"),
+        (lambda: Recipe({"conv*": 1, "dense": 1}), "removes nothing"),
+        (lambda: Recipe("*", strength=0), "penalty of strength 0 empties no group"),
+        (
+            lambda: Recipe([Rule("a", rate=2), "b"], method="Magnitude"),
+            r"Rule 'b' has no rate: method Magnitude\(\) needs",
+        ),
+        (lambda: Recipe([Rule(["a", "b"]), "b"]), "has 2 rules for 'b'"),
+        (lambda: Rule([]), "`match` must be a layer name"),
+        (lambda: Rule(["a", 3]), "`match` must be a layer name"),
         (lambda: Rule(""), "`match` must be a layer name"),
         (lambda: Rule("a", rate=float("nan")), "`rate` is dense weights"),
         (lambda: Rule("a", rate=float("inf")), "`rate` is dense weights"),

@@ -8,9 +8,15 @@ import time
 
 import keras
 
+from tfrewprune.pipeline.phases import PhaseCallbacks
 from tfrewprune.pipeline.progress import Progress
-from tfrewprune.pipeline.prune import hard_prune
-from tfrewprune.pipeline.summary import LayerRow, format_rows, total_rate
+from tfrewprune.pipeline.prune import check_finite, hard_prune
+from tfrewprune.pipeline.summary import (
+    LayerRow,
+    format_rows,
+    model_rate,
+    total_rate,
+)
 from tfrewprune.pipeline.train import check_compiled, masked_retrain, reweighted_train
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.cloning import strip
@@ -42,13 +48,19 @@ class CompressResult:
 
     @property
     def rate(self) -> float:
-        """Dense / kept weights over all kernels, those left dense included."""
+        """Dense / kept weights over all weights of the model, biases included."""
+        return model_rate(self.model, self.layers)
+
+    @property
+    def pruned_rate(self) -> float:
+        """Dense / kept weights over the pruned kernels alone."""
         return total_rate(self.layers)
 
     def to_dict(self) -> dict:
         """JSON-serializable; without the model."""
         return {
             "rate": self.rate,
+            "pruned_rate": self.pruned_rate,
             "layers": [row.to_dict() for row in self.layers],
             "history": self.history,
             "scores": self.scores,
@@ -56,23 +68,29 @@ class CompressResult:
             "seconds": self.seconds,
         }
 
-    def __str__(self) -> str:
+    @property
+    def headline(self) -> str:
+        """Rates and scores, a line each."""
         lines = [
-            format_rows(self.layers),
-            f"all kernels: {self.rate:.2f}x fewer weights",
+            f"{self.rate:.2f}x fewer weights in the model, {self.pruned_rate:.2f}x in "
+            "its pruned layers"
         ]
         for name, scores in self.scores.items():
             figures = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
             lines.append(f"{name}: {figures}")
         return "\n".join(lines)
 
+    def __str__(self) -> str:
+        return f"{format_rows(self.layers)}\n{self.headline}"
+
 
 def compress(
     model: keras.Model,
-    recipe: Recipe,
+    recipe: Recipe | None = None,
     x=None,
     y=None,
     *,
+    rate: float | None = None,
     validation_data=None,
     callbacks=None,
     verbose: str | int = "auto",
@@ -81,58 +99,77 @@ def compress(
     """Reweighted training, hard pruning, masked retraining, stripping.
 
     Each phase starts with a new optimizer and new metrics of the settings the model
-    was compiled with, so that learning-rate schedules start over. The model is changed
-    in place; with `Prunable` layers inside, the result holds a clone without them.
+    was compiled with, so that learning-rate schedules start over. Epochs count on from
+    one phase to the next. The model is changed in place; with `Prunable` layers inside,
+    the result holds a clone without them.
 
     Args:
         model: A compiled model, trained or not. A model that is not built yet is built
             from the first batch of `x`.
         recipe: What to prune, how far, for how long. Phases of 0 epochs are skipped.
+            Default: `Recipe(rate=rate)`.
         x: As in `fit`: arrays, a `tf.data.Dataset`, a `PyDataset`, ...
         y: As in `fit`.
+        rate: In place of a recipe: dense / kept weights over all pruned layers.
         validation_data: As in `fit`; also gives the scores of the result.
-        callbacks: For both training phases.
-        verbose: 0 silent, 1 or `"auto"` one progress bar over both phases, 2 Keras' own
-            line per epoch.
+        callbacks: For both training phases, but callbacks that choose a model by a
+            metric (`EarlyStopping`, `ModelCheckpoint` with `save_best_only`) act in the
+            retraining alone: they choose among pruned models. `BackupAndRestore`
+            resumes in the phase that was interrupted.
+        verbose: 0 silent, 1 or `"auto"` one progress bar over both phases and the
+            result's headline, 2 Keras' own line per epoch.
         **fit: Passed to both `fit` calls, such as `batch_size`.
 
     Returns:
-        A `CompressResult`.
+        A `CompressResult`; `print` it for a table of all layers.
 
     Raises:
-        ValueError: The model is not compiled, the recipe does not fit, or weights are
-            not finite.
+        ValueError: The model is not compiled, the recipe does not fit, there is no
+            data, or weights are not finite.
 
     Example:
 
     >>> result = compress(model, Recipe(Rule("*", rate=8)), x, y, batch_size=128)
-    >>> print(result)
+    >>> result = compress(model, rate=8, x=x, y=y)
     >>> result.model.save("pruned.keras")
     """
     started = time.perf_counter()
+    recipe = _recipe(recipe, rate)
     check_compiled(model, "compress")
-    if "epochs" in fit:
+    for name in {"epochs", "initial_epoch"} & set(fit):
         raise ValueError(
             "compress: the recipe holds the epochs of each phase (reweighted_epochs, "
-            f"retrain_epochs). Received: epochs={fit['epochs']}"
+            f"retrain_epochs). Received: {name}={fit[name]}"
         )
-    build_from_data(model, x)
-    arguments = compile_arguments(model)
-    scores = _Scores(validation_data, fit)
     phases = {
         "reweighted": recipe.reweighted_epochs if recipe.method.penalized else 0,
         "retrain": recipe.retrain_epochs,
     }
+    if x is None and any(phases.values()):
+        raise ValueError(
+            "compress: no training data. Expected x (and y) as in model.fit, or a "
+            "recipe with reweighted_epochs=0 and retrain_epochs=0. Received: x=None"
+        )
+    build_from_data(model, x)
+    check_finite(model)
+    arguments = compile_arguments(model)
+    scores = _Scores(validation_data, fit)
     history: dict[str, dict[str, list[float]]] = {}
     resolve(model, recipe)  # the recipe must fit before any time is spent
+    trained = [name for name, epochs in phases.items() if epochs]
+    chosen = PhaseCallbacks(callbacks, trained[-1] if trained else None)
     with Progress(phases, verbose) as progress:
         fit.update(validation_data=validation_data, verbose=progress.fit_verbose)
+        epoch = 0
 
         def train(phase: str, run) -> None:
+            nonlocal epoch
             if phases[phase]:
                 compile_with(model, arguments)
-                watchers = [*(callbacks or []), *progress.phase(phase)]
-                history[phase] = run(model, recipe, x, y, watchers, **fit).history
+                watchers = [*chosen.of(phase), *progress.phase(phase)]
+                span = {"initial_epoch": epoch, "epochs": epoch + phases[phase]}
+                done = run(model, recipe, x, y, watchers, **span, **fit)
+                history[phase], epoch = done.history, span["epochs"]
 
         scores("before", model)
         train("reweighted", reweighted_train)
@@ -141,11 +178,28 @@ def compress(
         train("retrain", masked_retrain)
         stripped = strip(model)
         scores("after", stripped)
+    chosen.finish()
     result = CompressResult(
         stripped, rows, history, scores.found, recipe, time.perf_counter() - started
     )
-    progress.finish(str(result))
+    progress.finish(result.headline)
     return result
+
+
+def _recipe(recipe: Recipe | None, rate: float | None) -> Recipe:
+    if (recipe is None) == (rate is None):
+        raise ValueError(
+            "compress: expected a recipe or a rate, such as compress(model, rate=8, "
+            f"x=x, y=y). Received: recipe={recipe!r}, rate={rate!r}"
+        )
+    if recipe is None:
+        return Recipe(rate=rate)
+    if not isinstance(recipe, Recipe):
+        raise ValueError(
+            "compress: `recipe` must be a tfrewprune.Recipe. Received: "
+            f"{type(recipe).__name__}"
+        )
+    return recipe
 
 
 def build_from_data(model: keras.Model, x) -> None:

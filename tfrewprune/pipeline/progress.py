@@ -60,7 +60,9 @@ class Progress:
 
         def advance(epoch, logs):
             figures = [f"{key} {logs[key]:.3g}" for key in SHOWN if key in (logs or {})]
-            self._bar.update(self._task, advance=1, figures="  ".join(figures))
+            self._bar.update(
+                self._task, completed=epoch + 1, figures="  ".join(figures)
+            )
 
         return [keras.callbacks.LambdaCallback(on_epoch_end=advance)]
 

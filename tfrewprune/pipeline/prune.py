@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 
 import keras
 import numpy as np
 from keras import ops
 
-from tfrewprune.methods import Magnitude
 from tfrewprune.pipeline.summary import LayerRow, layer_row
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import apply_masks, detach_penalty, set_mask
@@ -19,6 +19,9 @@ from tfrewprune.wrappers.targets import Target, resolve
 
 #: Groups with a smaller rms are removed where neither a rate nor a threshold is given.
 AUTOMATIC_THRESHOLD = 1e-3
+
+#: What the user should know, by `Target.path_key`.
+Notes = defaultdict[tuple, list[str]]
 
 
 def hard_prune(model: keras.Model, recipe: Recipe) -> list[LayerRow]:
@@ -52,7 +55,7 @@ def hard_prune(model: keras.Model, recipe: Recipe) -> list[LayerRow]:
     synchronize(target.layer for target in chosen)
     check_finite(model)
     kernels = {target.path_key: target.kernel() for target in chosen}
-    notes: dict[tuple, str] = {}
+    notes: Notes = defaultdict(list)
     masks: dict[tuple, np.ndarray] = {}
     budgeted: list[Target] = []
     for target in chosen:
@@ -63,6 +66,8 @@ def hard_prune(model: keras.Model, recipe: Recipe) -> list[LayerRow]:
             budgeted.append(target)
         else:
             masks[key] = _by_threshold(target, kernel, recipe, notes)
+        if target.note is not None:
+            notes[key].append(target.note)
     if budgeted:
         masks.update(_by_budget(budgeted, kernels, recipe, notes))
     for target in chosen:
@@ -74,7 +79,9 @@ def hard_prune(model: keras.Model, recipe: Recipe) -> list[LayerRow]:
     rebuild_steps(unseen)
     detach_penalty(model)
     rows = [
-        layer_row(target, notes.get(target.path_key) if target.spec else None)
+        layer_row(
+            target, "; ".join(notes[target.path_key]) or None if target.spec else None
+        )
         for target in targets
     ]
     if all(row.kept == row.weights for row in rows if row.reason is None):
@@ -106,23 +113,23 @@ def check_finite(model: keras.Model) -> None:
         )
 
 
-def _without_zero_groups(target, kernel, mask, recipe, notes) -> np.ndarray:
+def _without_zero_groups(target, kernel, mask, recipe, notes: Notes) -> np.ndarray:
     """Groups that are zero already stay removed, whatever the rate would allow."""
     alive = target.structure.surviving_groups(kernel)
     idle = int((mask & ~alive).sum())
     if not idle:
         return mask
     if not alive.any():
-        notes[target.path_key] = "all weights are zero already"
+        notes[target.path_key].append("all weights are zero already")
         return mask
-    notes[target.path_key] = (
+    notes[target.path_key].append(
         f"{idle} of the {int(mask.sum())} groups it could keep are zero already"
     )
     enough = int((mask & alive).sum()) >= recipe.minimum_groups
     return mask & alive if enough else mask
 
 
-def _check_penalties(targets: list[Target], notes) -> None:
+def _check_penalties(targets: list[Target], notes: Notes) -> None:
     """Warns of penalties that had no effect; notes layers that had none at all."""
     penalties = [t.penalty for t in targets if t.penalty is not None]
     moved = [
@@ -149,9 +156,7 @@ def _check_penalties(targets: list[Target], notes) -> None:
     for target in targets:
         if penalties and target.penalty is None:
             if target.mask is None or target.mask.groups is None:
-                notes.setdefault(
-                    target.path_key, "had no penalty: cut by magnitude alone"
-                )
+                notes[target.path_key].append("had no penalty: cut by magnitude alone")
 
 
 def lamp_scores(energy: np.ndarray) -> np.ndarray:
@@ -176,7 +181,7 @@ def lamp_scores(energy: np.ndarray) -> np.ndarray:
     return scores.reshape(np.shape(energy))
 
 
-def _by_rate(target, kernel, rate, recipe, notes) -> np.ndarray:
+def _by_rate(target, kernel, rate, recipe, notes: Notes) -> np.ndarray:
     """The groups of largest rms for as long as their weights fit into 1 / rate."""
     structure, shape = target.structure, target.shape
     rms = structure.rms(kernel, shape)
@@ -186,33 +191,32 @@ def _by_rate(target, kernel, rate, recipe, notes) -> np.ndarray:
     asked = int(np.searchsorted(weights, allowed, side="right"))
     keep = min(rms.size, max(asked, recipe.minimum_groups))
     if keep > asked:
-        notes[target.path_key] = (
+        notes[target.path_key].append(
             f"rate {rate:g} would keep {asked} of {rms.size} groups; kept {keep} "
             f"(minimum_groups={recipe.minimum_groups})"
         )
     return structure.select(rms, shape, keep)
 
 
-def _by_threshold(target, kernel, recipe, notes) -> np.ndarray:
-    if recipe.threshold is None and isinstance(recipe.method, Magnitude):
-        raise ValueError(
-            f"Layer {target.path!r} has no rate: method Magnitude() needs a `rate` in "
-            "the rule or the recipe, or a `threshold`."
-        )
+def _by_threshold(target, kernel, recipe, notes: Notes) -> np.ndarray:
     threshold = AUTOMATIC_THRESHOLD if recipe.threshold is None else recipe.threshold
     structure, shape = target.structure, target.shape
     rms = structure.rms(kernel, shape)
     count, above = rms.size, int((rms >= threshold).sum())
     keep = min(count, max(above, recipe.minimum_groups))
     if keep > above:
-        notes[target.path_key] = (
+        notes[target.path_key].append(
             f"only {above} of {count} groups have rms >= {threshold:g}; kept {keep} "
             f"(minimum_groups={recipe.minimum_groups})"
+        )
+    elif keep == count:
+        notes[target.path_key].append(
+            f"no group has rms < {threshold:g}: nothing removed"
         )
     return structure.select(rms, shape, keep)
 
 
-def _by_budget(targets, kernels, recipe, notes) -> dict[tuple, np.ndarray]:
+def _by_budget(targets, kernels, recipe, notes: Notes) -> dict[tuple, np.ndarray]:
     """Keeps the best groups of all targets together within the budget.
 
     The groups each kernel must keep come first; then groups enter in order of score per
@@ -242,7 +246,7 @@ def _by_budget(targets, kernels, recipe, notes) -> dict[tuple, np.ndarray]:
     kept[order] = (spent <= cost.sum() / recipe.rate * (1 + 1e-12)) | must[order]
     if cost[must].sum() > cost.sum() / recipe.rate:
         for target in targets:
-            notes[target.path_key] = (
+            notes[target.path_key].append(
                 f"minimum_groups={recipe.minimum_groups} alone exceeds the budget of "
                 f"rate {recipe.rate:g}"
             )

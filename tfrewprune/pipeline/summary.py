@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import shutil
+import textwrap
 
 import keras
 import numpy as np
 
 from tfrewprune.structures import Structure
+from tfrewprune.wrappers.kernels import NO_MATRIX
 from tfrewprune.wrappers.targets import Target, all_kernels
 
 
@@ -22,10 +26,10 @@ class LayerRow:
         structure: Structure, or None.
         shape: Shape of the weight tensor in Keras' order; () if there is no kernel.
         weights: Number of weights.
-        kept: Weights that may be non-zero: those inside the mask, or, without a mask,
-            the non-zero ones.
+        kept: Weights of the groups that are left: inside the mask and not all zero.
+            Without a structure the non-zero weights.
         groups: Number of groups.
-        groups_kept: Groups inside the mask, or with a non-zero weight.
+        groups_kept: Groups that are left.
         reason: Why the layer is dense.
         note: What the user should know about a pruned layer, or None.
     """
@@ -85,7 +89,6 @@ def layer_row(target: Target, note: str | None = None) -> LayerRow:
         groups = structure.group_count(shape)
         survivors = structure.surviving_groups(kernel)
         if target.mask is not None and target.mask.groups is not None:
-            survivors = target.mask.groups
             kept = int(structure.group_sizes(shape)[survivors].sum())
         groups_kept = int(survivors.sum())
     return LayerRow(
@@ -102,38 +105,80 @@ def layer_row(target: Target, note: str | None = None) -> LayerRow:
     )
 
 
-def total_rate(rows: list[LayerRow], pruned_only: bool = False) -> float:
-    """Dense / kept over all kernels, or over the pruned ones only."""
-    rows = [row for row in rows if row.reason is None or not pruned_only]
-    weights, kept = sum(row.weights for row in rows), sum(row.kept for row in rows)
+def total_rate(rows: list[LayerRow]) -> float:
+    """Dense / kept weights over the pruned kernels."""
+    pruned = [row for row in rows if row.reason is None]
+    weights, kept = sum(row.weights for row in pruned), sum(row.kept for row in pruned)
     return weights / kept if kept else (float("inf") if weights else 1.0)
 
 
-def format_rows(rows: list[LayerRow]) -> str:
-    """The rows as a plain text table."""
-    table = [("layer", "kind", "structure", "shape", "weights", "kept", "rate", "")]
-    for row in rows:
+def model_rate(model: keras.Model, rows: list[LayerRow]) -> float:
+    """Dense / kept weights over all weights of the model, whatever holds them.
+
+    Biases, normalizations, embeddings and recurrent matrices count too: they are in the
+    file and in memory like the others.
+    """
+    weights = sum(math.prod(variable.shape) for variable in model.weights)
+    removed = sum(row.weights - row.kept for row in rows if row.reason is None)
+    return weights / (weights - removed) if weights > removed else float("inf")
+
+
+def format_rows(rows: list[LayerRow], width: int | None = None) -> str:
+    """The rows as text: a table of the pruned kernels, then what stayed dense and why.
+
+    Args:
+        rows: What `hard_prune` or `sparsity_summary` returned.
+        width: Columns; default those of the terminal (or of `COLUMNS`), 80 elsewhere.
+    """
+    width = width or shutil.get_terminal_size((80, 24)).columns
+    pruned = [row for row in rows if row.reason is None and row.shape]
+    table = [("layer", "structure", "shape", "weights", "kept", "rate")]
+    for row in pruned:
         table.append(
             (
                 row.layer,
-                row.kind,
                 "-" if row.structure is None else structure_label(row.structure),
-                "x".join(map(str, row.shape)) or "-",
-                f"{row.weights:,}" if row.shape else "-",
-                f"{row.kept:,}" if row.shape else "-",
-                f"{row.rate:.2f}x" if row.shape else "-",
-                row.reason or row.note or "",
+                "x".join(map(str, row.shape)),
+                f"{row.weights:,}",
+                f"{row.kept:,}",
+                f"{row.rate:.2f}x",
             )
         )
-    widths = [max(len(line[i]) for line in table) for i in range(7)]
+    widths = [max(len(line[i]) for line in table) for i in range(6)]
+    widths[0] = min(widths[0], max(12, width - sum(widths[1:]) - 10))
     lines = []
-    for line in table:
-        cells = [
-            cell.rjust(width) if index > 3 else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(line, widths, strict=False))
-        ]
-        lines.append("  ".join([*cells, line[7]]).rstrip())
-    return "\n".join(lines)
+    for line, row in zip(table, [None, *pruned], strict=True):
+        cells = [line[0] if len(line[0]) <= widths[0] else _end_of(line[0], widths[0])]
+        cells += line[1:]
+        lines.append(
+            "  ".join(
+                cell.rjust(size) if index > 2 else cell.ljust(size)
+                for index, (cell, size) in enumerate(zip(cells, widths, strict=True))
+            )
+        )
+        if row is not None and row.note:
+            lines += _wrapped(row.note, width, "    ")
+    dense = [row for row in rows if row.reason is not None]
+    plain = [row for row in dense if row.reason == NO_MATRIX]
+    dense = [row for row in dense if row.reason != NO_MATRIX]
+    if dense:
+        lines.append("left dense:")
+        for row in dense:
+            lines += _wrapped(f"{row.layer}: {row.reason}", width, "  ")
+    if plain:
+        lines.append(f"without a weight matrix: {len(plain)} layers")
+    return "\n".join(lines if pruned else lines[1:])
+
+
+def _end_of(name: str, width: int) -> str:
+    """A name cut in front: what tells layers apart is at its end."""
+    return "\u2026" + name[len(name) - width + 1 :]
+
+
+def _wrapped(text: str, width: int, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=indent + "  "
+    )
 
 
 def structure_label(structure: Structure) -> str:

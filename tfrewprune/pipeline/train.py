@@ -35,6 +35,7 @@ def reweighted_train(
     """
     check_compiled(model, "reweighted_train")
     attach(model, recipe)
+    model._initial_epoch = None  # BackupAndRestore left it there in an earlier fit
     fit.setdefault("epochs", recipe.reweighted_epochs)
     ours = [Reweight(recipe.refreshes), SparsityLogger()]
     return model.fit(x, y, callbacks=[*ours, *(callbacks or [])], **fit)
@@ -67,6 +68,7 @@ def masked_retrain(
             "first; after strip() the mask is gone."
         )
     detach_penalty(model)
+    model._initial_epoch = None  # BackupAndRestore left it there in an earlier fit
     fit.setdefault("epochs", recipe.retrain_epochs)
     callbacks = [SparsityLogger(), *(callbacks or [])]
     history = model.fit(x, y, callbacks=callbacks, **fit)

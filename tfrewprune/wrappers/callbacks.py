@@ -119,7 +119,7 @@ class SparsityLogger(keras.callbacks.Callback):
     """Adds sparsity, rate and penalty of the pruned layers to the logs of each epoch.
 
     Keys: `sparsity` (fraction of weights that count as removed), `rate` (dense / kept),
-    `penalty` (the part of the loss that is due to it; absent without penalties). A
+    `penalty` (the part of the loss that is due to it; 0 without penalties). A
     group counts as removed when its rms is below `threshold`; under a mask that is
     exactly the mask. Also sets masked weights to zero at the end of training, where an
     optimizer with `use_ema=True` overwrites the weights by their average.
@@ -156,14 +156,13 @@ class SparsityLogger(keras.callbacks.Callback):
             self._warned = True
             warnings.warn(message, stacklevel=2)
         kept = total = 0
-        penalty, penalized = 0.0, False
+        penalty = 0.0
         for target in targets:
             weights, survivors = target.shape.weights, self._surviving(target)
             kept, total = kept + survivors, total + weights
             if self.layers:
                 logs[f"sparsity/{target.path}"] = 1.0 - survivors / weights
             if target.penalty is not None:
-                penalized = True
                 penalty += float(
                     ops.convert_to_numpy(
                         ops.stop_gradient(target.penalty.penalty(target.variable.value))
@@ -171,8 +170,7 @@ class SparsityLogger(keras.callbacks.Callback):
                 )
         logs["sparsity"] = 1.0 - kept / total
         logs["rate"] = total / kept if kept else float("inf")
-        if penalized:
-            logs["penalty"] = penalty
+        logs["penalty"] = penalty
 
     def on_train_end(self, logs=None):
         apply_masks(self.model)

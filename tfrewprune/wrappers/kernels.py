@@ -55,6 +55,9 @@ class KernelSpec:
             setattr(layer, name, value)
 
 
+NO_MATRIX = "no weight matrix"
+"""The reason of layers whose weights are vectors, such as a normalization."""
+
 KernelFinder = Callable[[keras.Layer], list[KernelSpec]]
 _REGISTRY: dict[type, KernelFinder] = {}
 _CONV = [KernelSpec()]
@@ -108,12 +111,12 @@ def find_kernels(layer: keras.Layer) -> tuple[list[KernelSpec], str | None]:
         return [], reason
     if specs is None:
         if all(len(variable.shape) < 2 for variable in own):
-            return [], "no weight matrix"
+            return [], NO_MATRIX
         return [], (
             f"layer class {type(layer).__name__} is not known; "
             "see tfrewprune.wrappers.register_prunable"
         )
-    return specs, None if specs else "no weight matrix"
+    return specs, None if specs else NO_MATRIX
 
 
 def hooked_specs(layer: keras.Layer) -> list[KernelSpec]:
@@ -151,7 +154,7 @@ def _layer_reason(layer: keras.Layer) -> str | None:
     if getattr(layer, "lora_enabled", False):
         return "LoRA is enabled: its kernel is not trained"
     if isinstance(layer, keras.layers.BatchNormalization):
-        return "no weight matrix (the converter folds batch normalization)"
+        return NO_MATRIX
     if not any(variable.trainable for variable in layer._trainable_variables):
         return "frozen" if layer._trainable_variables else "no trainable weights"
     if getattr(layer, "groups", 1) not in (1, None) and hasattr(layer, "kernel_size"):
@@ -209,6 +212,32 @@ def walk_layers(model: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
             yield from walk(layer, path)
 
     return walk(model, "")
+
+
+def output_layers(model: keras.Layer) -> list[keras.Layer]:
+    """The last layers with a weight matrix before each output of a functional model.
+
+    Operations without one (an activation, a reshape, a normalization) are passed by;
+    empty for other models, which do not say what gives their outputs.
+    """
+    found = []
+    for tensor in keras.tree.flatten(getattr(model, "outputs", None) or []):
+        history = tensor._keras_history
+        operation, index = history.operation, history.node_index
+        while operation is not None:
+            if isinstance(operation, keras.Model):
+                found += output_layers(operation)
+                break
+            weights = getattr(operation, "weights", [])
+            if any(len(weight.shape) > 1 for weight in weights):
+                found.append(operation)
+                break
+            inputs = operation._inbound_nodes[index].input_tensors
+            if len(inputs) != 1:
+                break
+            history = inputs[0]._keras_history
+            operation, index = history.operation, history.node_index
+    return found
 
 
 def macs_per_weight(layer: keras.Layer, layout: KernelLayout) -> int:

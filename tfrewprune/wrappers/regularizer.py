@@ -87,10 +87,11 @@ class MethodRegularizer(keras.regularizers.Regularizer):
             self._factor.assign(0.0 if muted else self._strength)
 
     def __call__(self, weights):
-        """Penalty of a weight tensor: a scalar, float64 for float64 weights."""
-        penalty = self.penalty(weights)
-        if keras.backend.standardize_dtype(weights.dtype) == "float64":
-            penalty = ops.cast(penalty, "float64")  # Keras adds losses of one dtype
+        """Penalty of a weight tensor: a scalar of Keras' `floatx`.
+
+        That is the type of the task's loss, to which Keras adds it without a cast.
+        """
+        penalty = ops.cast(self.penalty(weights), keras.config.floatx())
         if self.existing is None:
             return penalty
         return penalty + ops.cast(self.existing(weights), penalty.dtype)

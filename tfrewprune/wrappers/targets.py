@@ -16,6 +16,7 @@ from tfrewprune.wrappers.kernels import (
     KernelSpec,
     find_kernels,
     hooked_specs,
+    output_layers,
     walk_layers,
 )
 from tfrewprune.wrappers.regularizer import MethodRegularizer
@@ -25,7 +26,8 @@ from tfrewprune.wrappers.regularizer import MethodRegularizer
 class Target:
     """One layer's kernel, with what a recipe says about it.
 
-    `reason` tells why it stays dense; `spec` and `rule` may then be None.
+    `reason` tells why it stays dense; `spec` and `rule` may then be None. `note` is
+    what the user should know although the layer is pruned as asked.
     """
 
     path: str
@@ -33,6 +35,7 @@ class Target:
     spec: KernelSpec | None = None
     rule: Rule | None = None
     reason: str | None = None
+    note: str | None = None
 
     @property
     def variable(self) -> keras.Variable:
@@ -124,7 +127,7 @@ def resolve(model: keras.Layer, recipe: Recipe) -> list[Target]:
     """
     targets = all_kernels(model)
     _check_rules(targets, recipe)
-    skipped = _ends(targets, recipe)
+    skipped = _ends(model, targets, recipe)
     resolved = [_apply(target, recipe, skipped) for target in targets]
     if all(target.reason is not None for target in resolved):
         reasons = "\n".join(f"  {t.path}: {t.reason}" for t in resolved)
@@ -136,21 +139,30 @@ def resolve(model: keras.Layer, recipe: Recipe) -> list[Target]:
 
 def _apply(target: Target, recipe: Recipe, skipped: dict[int, str]) -> Target:
     rule = recipe.rule_for(target.layer.name, target.path)
-    reason = target.reason
+    reason, note = target.reason, None
     if reason is None:
+        exact = rule is not None and rule.names(target.layer.name, target.path)
         if rule is None:
             reason = "no rule matches"
         elif rule.skip:
             reason = f"left dense by rule {rule.match!r}"
-        elif rule.is_pattern and id(target.layer) in skipped:
+        elif not target.spec.packed:
+            # A pattern means "what pays"; a name means this layer.
+            note = (
+                f"no packed operator for {type(target.layer).__name__}: its zeros save "
+                "neither bytes nor time in a converted model"
+            )
+            reason = None if exact else f"{note}; a rule by its exact name prunes it"
+        elif not exact and id(target.layer) in skipped:
             reason = skipped[id(target.layer)]
-        elif rule.is_pattern and target.shape.weights < recipe.minimum_weights:
+        elif not exact and target.shape.weights < recipe.minimum_weights:
             reason = f"small: {target.shape.weights} weights < {recipe.minimum_weights}"
-    return dataclasses.replace(target, rule=rule, reason=reason)
+    note = note if reason is None else None
+    return dataclasses.replace(target, rule=rule, reason=reason, note=note)
 
 
-def _ends(targets: list[Target], recipe: Recipe) -> dict[int, str]:
-    """Layers that patterns leave alone: first convolution, last Dense."""
+def _ends(model: keras.Layer, targets: list[Target], recipe: Recipe) -> dict[int, str]:
+    """Layers that patterns leave alone: first convolution, output Dense layers."""
     kernels = [target for target in targets if target.reason is None]
     skipped = {}
     if recipe.skip_first:
@@ -158,8 +170,10 @@ def _ends(targets: list[Target], recipe: Recipe) -> dict[int, str]:
         if first is not None:
             skipped[id(first.layer)] = "first convolution (skip_first=True)"
     if recipe.skip_last and kernels:
-        if isinstance(kernels[-1].layer, keras.layers.Dense):
-            skipped[id(kernels[-1].layer)] = "last classifier (skip_last=True)"
+        last = [kernels[-1].layer, *output_layers(model)]
+        for layer in last:
+            if isinstance(layer, keras.layers.Dense):
+                skipped[id(layer)] = "last classifier (skip_last=True)"
     return skipped
 
 
