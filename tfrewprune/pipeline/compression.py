@@ -31,8 +31,8 @@ class CompressResult:
     Attributes:
         model: The pruned plain model, ready to save or convert.
         layers: One `LayerRow` a layer.
-        history: Logs a phase and epoch: `{"reweighted": {"loss": [...], ...},
-            "retrain": {...}}`.
+        history: Logs of every phase that trained, by epoch:
+            `{"reweighted": {"loss": [...], ...}, "retrain": {...}}`.
         scores: Validation results of the model `"before"`, `"pruned"` (before
             retraining) and `"after"`; empty without validation data.
         recipe: The recipe that was followed.
@@ -169,7 +169,9 @@ def compress(
                 watchers = [*chosen.of(phase), *progress.phase(phase)]
                 span = {"initial_epoch": epoch, "epochs": epoch + phases[phase]}
                 done = run(model, recipe, x, y, watchers, **span, **fit)
-                history[phase], epoch = done.history, span["epochs"]
+                epoch = span["epochs"]
+                if done.epoch:  # none are left where a run goes on after this phase
+                    history[phase] = done.history
 
         scores("before", model)
         train("reweighted", reweighted_train)
