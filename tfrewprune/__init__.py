@@ -2,10 +2,11 @@
 """Reweighted block pruning for Keras 3 that LiteRT runs smaller and faster.
 
 The path from a Keras model to a faster `.tflite`, in the order of the packages:
-`structures` (what may be removed) -> `methods` (which penalty moves the weights) ->
-`recipe` (which layer gets what) -> `wrappers` (how a Keras layer carries penalty and
-mask) -> `pipeline` (train, prune, retrain, strip) -> `payload` and `converter` (pack
-into a `.tflite`) -> `runtime` (run it) -> `benchmark` and `report` (prove it) -> `cli`.
+`structures` (what may be removed) -> `payload` (how what is left is stored, and what
+it costs) -> `methods` (which penalty moves the weights) -> `recipe` (which layer gets
+what) -> `wrappers` (how a Keras layer carries penalty and mask) -> `pipeline` (train,
+prune, retrain, strip) -> `converter` (pack into a `.tflite`) -> `runtime` (run it) ->
+`benchmark` and `report` (prove it) -> `cli`.
 
 Names are imported when first used, so that `import tfrewprune` costs nothing and
 needs neither TensorFlow nor Keras. Once Keras is imported too, before or after, it

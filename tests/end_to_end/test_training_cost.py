@@ -62,17 +62,14 @@ def step_ratios(
     Returns:
         `dense_ms`, and the ratios `penalty` and `mask`.
     """
-    recipe = Recipe(
-        Rule("*", structure=structure, rate=8),
-        skip_first=False,
-        skip_last=False,
-        minimum_weights=0,
-    )
     models = {}
     for name in ("dense", "penalty", "mask"):
         model = models[name] = make()
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile("adam", loss, jit_compile=jit_compile)
+        # By name: a pattern leaves layers dense that would gain nothing.
+        kernels = [layer.name for layer in model.layers if hasattr(layer, "kernel")]
+        recipe = Recipe(Rule(kernels, structure=structure, rate=8))
         if name == "penalty":
             attach(model, recipe)
         elif name == "mask":

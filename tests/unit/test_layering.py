@@ -14,11 +14,11 @@ PACKAGE = Path(__file__).resolve().parents[2] / "tfrewprune"
 LAYERS = [
     "registration",
     "structures",
+    "payload",
     "methods",
     "recipe",
     "wrappers",
     "pipeline",
-    "payload",
     "converter",
     "runtime",
     "inspection",

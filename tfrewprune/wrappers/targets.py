@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfrewprune.payload.cost import LayerShape
+from tfrewprune.payload.gain import predicted_gain, rows_alike
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import KernelShape, Structure
 from tfrewprune.wrappers.constraint import MaskConstraint
@@ -16,10 +18,14 @@ from tfrewprune.wrappers.kernels import (
     KernelSpec,
     find_kernels,
     hooked_specs,
+    macs_per_weight,
     output_layers,
     walk_layers,
 )
 from tfrewprune.wrappers.regularizer import MethodRegularizer
+
+#: Rate at which a layer's gain is judged where the penalty decides its rate.
+TYPICAL_RATE = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +143,27 @@ def resolve(model: keras.Layer, recipe: Recipe) -> list[Target]:
     return resolved
 
 
+def expected_gain(target: Target, structure: Structure, rate: float) -> float | None:
+    """How many times faster than dense a packed kernel would run on one thread.
+
+    Args:
+        target: A kernel that can be packed.
+        structure: What is removed together.
+        rate: Dense weights / kept weights.
+
+    Returns:
+        The cost model's prediction for one input of the shape that the layer was built
+        with; None if that shape is not known.
+    """
+    try:
+        pixels = macs_per_weight(target.layer, target.spec.layout)
+    except ValueError:
+        return None
+    kernel = target.shape
+    size = LayerShape(kernel.outputs, kernel.columns, pixels, kernel.positions)
+    return predicted_gain(size, rate, rows_alike(structure, kernel.outputs))
+
+
 def _apply(target: Target, recipe: Recipe, skipped: dict[int, str]) -> Target:
     rule = recipe.rule_for(target.layer.name, target.path)
     reason, note = target.reason, None
@@ -157,6 +184,11 @@ def _apply(target: Target, recipe: Recipe, skipped: dict[int, str]) -> Target:
             reason = skipped[id(target.layer)]
         elif not exact and target.shape.weights < recipe.minimum_weights:
             reason = f"small: {target.shape.weights} weights < {recipe.minimum_weights}"
+        elif not exact:
+            rate = rule.rate or recipe.rate or TYPICAL_RATE
+            gain = expected_gain(target, rule.structure, rate)
+            if gain is not None and gain <= 1:
+                reason = f"dense is faster at {rate:g}x (predicted gain {gain:.2f}x)"
     note = note if reason is None else None
     return dataclasses.replace(target, rule=rule, reason=reason, note=note)
 
