@@ -11,6 +11,7 @@ from keras import ops
 
 from tfrewprune.methods import GroupLasso, Method, Reweighted
 from tfrewprune.structures import Block, KernelLayout, Structure
+from tfrewprune.wrappers.probe import probe
 
 
 @keras.saving.register_keras_serializable(package="tfrewprune")
@@ -99,7 +100,9 @@ class MethodRegularizer(keras.regularizers.Regularizer):
     def penalty(self, weights):
         """The method's part of `__call__`: a float32 scalar."""
         shape = self.layout.kernel_shape(weights.shape)
-        weights = self._watched(ops.convert_to_tensor(weights))
+        weights = ops.convert_to_tensor(weights)
+        if not self.felt:
+            weights = probe(weights, self._feel)
         kernel = self.layout.to_kernel(ops.cast(weights, "float32"), ops)
         state = {name: ops.cast(v, "float32") for name, v in self.state.items()}
         if self._factor is None:
@@ -111,18 +114,8 @@ class MethodRegularizer(keras.regularizers.Regularizer):
             factor = ops.convert_to_tensor(self._factor)
         return factor * self.method.penalty(kernel, self.structure, shape, state, ops)
 
-    def _watched(self, weights):
-        """`weights`, noting whether a gradient ever comes back through them."""
-
-        @ops.custom_gradient
-        def identity(tensor):
-            def gradient(*args, upstream=None):
-                self.felt = True
-                return args[0] if upstream is None else upstream
-
-            return tensor, gradient
-
-        return weights if self.felt else identity(weights)
+    def _feel(self) -> None:
+        self.felt = True
 
     def bind(self, shape) -> None:
         """Creates the variables for a weight tensor of `shape`; idempotent.
