@@ -219,7 +219,7 @@ def detect_structure(matrix: np.ndarray, taps: int = 1) -> Structure:
 
     def fits(structure: Structure) -> bool:
         survives = structure.sums(kept, shape) > 0
-        size = int(structure.group_sizes(shape)[survives].sum())
+        size = structure.kept(survives, shape)
         return total >= _FITS * size
 
     for structure in (Filter(), Channel(), Column()):

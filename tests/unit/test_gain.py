@@ -27,7 +27,7 @@ def gain_when_packed(shape: LayerShape, rate: float, structure: Structure) -> fl
     """What `convert` predicts for random weights pruned to the rate."""
     kernel = KernelShape(shape.taps, shape.channels, shape.rows)
     weights = np.random.default_rng(0).normal(size=tuple(kernel)).astype(np.float32)
-    kept = structure.project(weights, round(structure.group_count(kernel) / rate))
+    kept = structure.project(weights, kernel.weights / rate)
     matrix = np.ascontiguousarray(kept.reshape(shape.columns, shape.rows).T)
     packing = pack_layer(matrix, shape)
     return default_cost_model().dense(shape) / packing.predict(shape)

@@ -144,6 +144,6 @@ def test_the_structure_that_pruned_is_found(structure, seed, taps, keep):
         structure = trp.Channel()  # the same groups, under the coarser name
     kept = generator.random(structure.group_grid(shape)) < keep
     kept.flat[0], kept.flat[-1] = True, False
-    mask = structure.expand(kept, shape).reshape(-1, 96).T
+    mask = structure.spread(kept, shape).reshape(-1, 96).T
     weights = generator.uniform(1, 2, mask.shape) * mask
     assert detect_structure(weights, taps) == structure

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "tfrewprune"
 # A module may import its own layer and those above it in this list.
 LAYERS = [
     "registration",
+    "registry",
     "structures",
     "payload",
     "methods",

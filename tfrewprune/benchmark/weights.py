@@ -60,7 +60,7 @@ def pruned_weights(
         positions = max(1, layer.kernel[0] * layer.kernel[1])
         shape = KernelShape(positions, layer.inputs, layer.outputs)
         cut = _structure(structure)
-        keep = max(1, round(cut.group_count(shape) / rate))
+        keep = max(shape.weights / rate, int(cut.group_sizes(shape).max()))
         pruned = cut.project(kernel_from_matrix(weights, positions), keep)
         weights = matrix_from_kernel(pruned)
     scale = np.sqrt(max(1.0, layer.columns / rate))

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, ClassVar
 
 import numpy as np
 
+from tfrewprune.registry import Registered
 from tfrewprune.structures import KernelShape, Structure
 
 
-class Method:
+class Method(Registered, kind="method", example="Reweighted()"):
     """How a penalty moves weights towards removable groups.
 
     A method is a frozen dataclass without state of its own. What must persist between
@@ -30,11 +30,6 @@ class Method:
     penalized: ClassVar[bool] = True
     #: Whether `state` changes with the weights, so that a refresh is worth its time.
     refreshed: ClassVar[bool] = False
-    _classes: ClassVar[dict[str, type[Method]]] = {}
-
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        Method._classes[cls.__name__] = cls
 
     def state(
         self, kernel, structure: Structure, shape: KernelShape, xp: Any = np
@@ -59,43 +54,6 @@ class Method:
     ):
         """Penalty of a kernel, a float32 scalar, for strength 1."""
         raise TypeError(f"Method {type(self).__name__} adds no penalty.")
-
-    def get_config(self) -> dict:
-        """JSON-serializable: `{"method": class name, **fields}`."""
-        return {"method": type(self).__name__, **dataclasses.asdict(self)}
-
-    @staticmethod
-    def get(value: Method | dict | str) -> Method:
-        """Method from a method, its config, or its name (`"reweighted"`, ...).
-
-        Raises:
-            ValueError: No such method, or arguments it does not take.
-        """
-        if isinstance(value, Method):
-            return value
-        if isinstance(value, str):
-            value = {"method": value}
-        if not isinstance(value, dict) or "method" not in value:
-            raise ValueError(
-                "A method must be a tfrewprune method such as Reweighted(), its "
-                f"config or its name. Received: {value!r}"
-            )
-        arguments = dict(value)
-        name = arguments.pop("method")
-        found = {
-            known.lower(): method_class
-            for known, method_class in Method._classes.items()
-        }.get(str(name).replace("_", "").lower())
-        if found is None:
-            raise ValueError(
-                f"Unknown method {name!r}. Expected one of {sorted(Method._classes)}."
-            )
-        try:
-            return found(**arguments)
-        except TypeError as error:
-            raise ValueError(
-                f"Method {name!r} cannot be built from {arguments!r}: {error}"
-            ) from error
 
 
 def group_lasso_penalty(
@@ -135,7 +93,7 @@ def group_lasso_penalty(
         def gradient(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
             pull = upstream / rms if alpha is None else upstream * alpha / rms
-            return structure.expand(pull, shape, xp) * kernel
+            return structure.spread(pull, shape, xp) * kernel
 
         return value_of(rms), gradient
 

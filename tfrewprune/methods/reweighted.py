@@ -37,7 +37,10 @@ class Reweighted(Method):
             )
 
     def state(self, kernel, structure: Structure, shape: KernelShape, xp=np) -> dict:
-        return {"alpha": 1.0 / (structure.rms(kernel, shape, xp) + self.epsilon)}
+        rms = structure.rms(kernel, shape, xp)
+        alpha = 1.0 / (rms + self.epsilon)
+        pulled = structure.pulled(rms, shape) if xp is np else None
+        return {"alpha": alpha if pulled is None else alpha * pulled}
 
     def penalty(self, kernel, structure: Structure, shape: KernelShape, state, xp=np):
         return group_lasso_penalty(kernel, state["alpha"], structure, shape, xp)

@@ -2,7 +2,8 @@
 """The stages between a Keras model and a pruned one."""
 
 from tfrewprune.pipeline.compression import CompressResult, compress
-from tfrewprune.pipeline.prune import hard_prune, lamp_scores
+from tfrewprune.pipeline.prune import hard_prune
+from tfrewprune.pipeline.selection import lamp_scores
 from tfrewprune.pipeline.summary import LayerRow, format_rows, sparsity_summary
 from tfrewprune.pipeline.train import masked_retrain, reweighted_train
 from tfrewprune.wrappers.cloning import strip

@@ -10,18 +10,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfrewprune.pipeline.selection import Notes, select_groups
 from tfrewprune.pipeline.summary import LayerRow, layer_row
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import apply_masks, detach_penalty, set_mask
-from tfrewprune.wrappers.kernels import macs_per_weight
 from tfrewprune.wrappers.steps import rebuild_steps, synchronize
 from tfrewprune.wrappers.targets import Target, resolve
-
-#: Groups with a smaller rms are removed where neither a rate nor a threshold is given.
-AUTOMATIC_THRESHOLD = 1e-3
-
-#: What the user should know, by `Target.path_key`.
-Notes = defaultdict[tuple, list[str]]
 
 
 def hard_prune(model: keras.Model, recipe: Recipe) -> list[LayerRow]:
@@ -56,23 +50,7 @@ def hard_prune(model: keras.Model, recipe: Recipe) -> list[LayerRow]:
     check_finite(model)
     kernels = {target.path_key: target.kernel() for target in chosen}
     notes: Notes = defaultdict(list)
-    masks: dict[tuple, np.ndarray] = {}
-    budgeted: list[Target] = []
-    for target in chosen:
-        kernel, key = kernels[target.path_key], target.path_key
-        if target.rule.rate is not None:
-            masks[key] = _by_rate(target, kernel, target.rule.rate, recipe, notes)
-        elif recipe.rate is not None:
-            budgeted.append(target)
-        else:
-            masks[key] = _by_threshold(target, kernel, recipe, notes)
-        if target.note is not None:
-            notes[key].append(target.note)
-    if budgeted:
-        masks.update(_by_budget(budgeted, kernels, recipe, notes))
-    for target in chosen:
-        kernel, key = kernels[target.path_key], target.path_key
-        masks[key] = _without_zero_groups(target, kernel, masks[key], recipe, notes)
+    masks = select_groups(chosen, kernels, recipe, notes)
     _check_penalties(chosen, notes)
     unseen = [t.layer for t in chosen if set_mask(model, t, masks[t.path_key])]
     apply_masks(model)
@@ -113,22 +91,6 @@ def check_finite(model: keras.Model) -> None:
         )
 
 
-def _without_zero_groups(target, kernel, mask, recipe, notes: Notes) -> np.ndarray:
-    """Groups that are zero already stay removed, whatever the rate would allow."""
-    alive = target.structure.surviving_groups(kernel)
-    idle = int((mask & ~alive).sum())
-    if not idle:
-        return mask
-    if not alive.any():
-        notes[target.path_key].append("all weights are zero already")
-        return mask
-    notes[target.path_key].append(
-        f"{idle} of the {int(mask.sum())} groups it could keep are zero already"
-    )
-    enough = int((mask & alive).sum()) >= recipe.minimum_groups
-    return mask & alive if enough else mask
-
-
 def _check_penalties(targets: list[Target], notes: Notes) -> None:
     """Warns of penalties that had no effect; notes layers that had none at all."""
     penalties = [t.penalty for t in targets if t.penalty is not None]
@@ -157,102 +119,3 @@ def _check_penalties(targets: list[Target], notes: Notes) -> None:
         if penalties and target.penalty is None:
             if target.mask is None or target.mask.groups is None:
                 notes[target.path_key].append("had no penalty: cut by magnitude alone")
-
-
-def lamp_scores(energy: np.ndarray) -> np.ndarray:
-    """Layer-adaptive score of every group: its share of the energy not larger-ranked.
-
-    score_g = e_g / sum of e_h over all groups h with e_h >= e_g (ties in C order). The
-    best group of a kernel scores 1, so a global ranking does not empty a kernel while
-    others have more than one group left, and a kernel's scale does not matter. Source:
-    Lee et al., "Layer-adaptive sparsity for the magnitude-based pruning", ICLR 2021,
-    section 3, with groups in place of weights.
-
-    Args:
-        energy: Mean square of every group.
-    """
-    flat = np.asarray(energy, np.float64).ravel()
-    order = np.argsort(-flat, kind="stable")
-    running = np.cumsum(flat[order])
-    scores = np.zeros_like(flat)
-    scores[order] = np.divide(
-        flat[order], running, out=np.zeros_like(flat), where=running > 0
-    )
-    return scores.reshape(np.shape(energy))
-
-
-def _by_rate(target, kernel, rate, recipe, notes: Notes) -> np.ndarray:
-    """The groups of largest rms for as long as their weights fit into 1 / rate."""
-    structure, shape = target.structure, target.shape
-    rms = structure.rms(kernel, shape)
-    order = np.argsort(-rms, axis=None, kind="stable")
-    weights = np.cumsum(structure.group_sizes(shape).ravel()[order])
-    allowed = shape.weights / rate * (1 + 1e-9)
-    asked = int(np.searchsorted(weights, allowed, side="right"))
-    keep = min(rms.size, max(asked, recipe.minimum_groups))
-    if keep > asked:
-        notes[target.path_key].append(
-            f"rate {rate:g} would keep {asked} of {rms.size} groups; kept {keep} "
-            f"(minimum_groups={recipe.minimum_groups})"
-        )
-    return structure.select(rms, shape, keep)
-
-
-def _by_threshold(target, kernel, recipe, notes: Notes) -> np.ndarray:
-    threshold = AUTOMATIC_THRESHOLD if recipe.threshold is None else recipe.threshold
-    structure, shape = target.structure, target.shape
-    rms = structure.rms(kernel, shape)
-    count, above = rms.size, int((rms >= threshold).sum())
-    keep = min(count, max(above, recipe.minimum_groups))
-    if keep > above:
-        notes[target.path_key].append(
-            f"only {above} of {count} groups have rms >= {threshold:g}; kept {keep} "
-            f"(minimum_groups={recipe.minimum_groups})"
-        )
-    elif keep == count:
-        notes[target.path_key].append(
-            f"no group has rms < {threshold:g}: nothing removed"
-        )
-    return structure.select(rms, shape, keep)
-
-
-def _by_budget(targets, kernels, recipe, notes: Notes) -> dict[tuple, np.ndarray]:
-    """Keeps the best groups of all targets together within the budget.
-
-    The groups each kernel must keep come first; then groups enter in order of score per
-    cost for as long as the budget holds them.
-    """
-    scores, costs, owners, required = [], [], [], []
-    for index, target in enumerate(targets):
-        structure, shape = target.structure, target.shape
-        rms = structure.rms(kernels[target.path_key], shape)
-        per_weight = 1.0
-        if recipe.budget == "macs":
-            per_weight = float(macs_per_weight(target.layer, target.spec.layout))
-        cost = structure.group_sizes(shape).ravel() * per_weight
-        score = lamp_scores(np.square(rms)).ravel() / per_weight
-        first = np.argsort(-rms, axis=None, kind="stable")[: recipe.minimum_groups]
-        must = np.zeros(rms.size, bool)
-        must[first] = True
-        scores.append(score)
-        costs.append(cost)
-        required.append(must)
-        owners.append(np.full(rms.size, index))
-    score, cost = np.concatenate(scores), np.concatenate(costs)
-    must, owner = np.concatenate(required), np.concatenate(owners)
-    order = np.lexsort((np.arange(score.size), -score, ~must))
-    spent = np.cumsum(cost[order])
-    kept = np.zeros(score.size, bool)
-    kept[order] = (spent <= cost.sum() / recipe.rate * (1 + 1e-12)) | must[order]
-    if cost[must].sum() > cost.sum() / recipe.rate:
-        for target in targets:
-            notes[target.path_key].append(
-                f"minimum_groups={recipe.minimum_groups} alone exceeds the budget of "
-                f"rate {recipe.rate:g}"
-            )
-    masks = {}
-    for index, target in enumerate(targets):
-        rms = target.structure.rms(kernels[target.path_key], target.shape)
-        keep = int(kept[owner == index].sum())
-        masks[target.path_key] = target.structure.select(rms, target.shape, keep)
-    return masks

@@ -89,7 +89,7 @@ def layer_row(target: Target, note: str | None = None) -> LayerRow:
         groups = structure.group_count(shape)
         survivors = structure.surviving_groups(kernel)
         if target.mask is not None and target.mask.groups is not None:
-            kept = int(structure.group_sizes(shape)[survivors].sum())
+            kept = structure.kept(survivors, shape)
         groups_kept = int(survivors.sum())
     return LayerRow(
         layer=target.path,

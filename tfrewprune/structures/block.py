@@ -52,7 +52,7 @@ class Block(Structure):
         sums = _tile_sums(sums, 1, min(self.rows, shape.outputs), xp)
         return _tile_sums(sums, 0, min(self.columns, shape.columns), xp)
 
-    def expand(self, groups, shape: KernelShape, xp=np):
+    def spread(self, groups, shape: KernelShape, xp=np):
         weights = _repeat(groups, 0, self.columns, shape.columns, xp)
         weights = _repeat(weights, 1, self.rows, shape.outputs, xp)
         return xp.reshape(weights, tuple(shape))

@@ -24,6 +24,6 @@ class Channel(Structure):
     def sums(self, values, shape: KernelShape, xp=np):
         return xp.sum(values, axis=(0, 2))
 
-    def expand(self, groups, shape: KernelShape, xp=np):
+    def spread(self, groups, shape: KernelShape, xp=np):
         groups = xp.reshape(groups, (1, shape.channels, 1))
         return xp.broadcast_to(groups, tuple(shape))

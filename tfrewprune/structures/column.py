@@ -21,6 +21,6 @@ class Column(Structure):
     def sums(self, values, shape: KernelShape, xp=np):
         return xp.sum(values, axis=2)
 
-    def expand(self, groups, shape: KernelShape, xp=np):
+    def spread(self, groups, shape: KernelShape, xp=np):
         groups = xp.reshape(groups, (shape.positions, shape.channels, 1))
         return xp.broadcast_to(groups, tuple(shape))

@@ -21,5 +21,5 @@ class Filter(Structure):
     def sums(self, values, shape: KernelShape, xp=np):
         return xp.sum(values, axis=(0, 1))
 
-    def expand(self, groups, shape: KernelShape, xp=np):
+    def spread(self, groups, shape: KernelShape, xp=np):
         return xp.broadcast_to(groups, tuple(shape))

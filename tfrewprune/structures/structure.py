@@ -6,10 +6,11 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
+from tfrewprune.registry import Registered
 from tfrewprune.structures.layout import KernelShape
 
 # Added under the square root so that its gradient is finite at an all-zero group
@@ -18,40 +19,34 @@ from tfrewprune.structures.layout import KernelShape
 TINY = 1e-20
 
 
-class Structure(abc.ABC):
+class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
     """A way to cut a kernel into groups of weights that are removed together.
 
     A kernel is a (positions, channels, outputs) tensor, see `KernelLayout`. A structure
-    is a frozen dataclass, holds no state, and answers four questions:
+    is a frozen dataclass, holds no state, and answers three questions:
 
     - `group_grid(shape)`: the shape of the array that holds one number a group;
     - `sums(values, shape, xp)`: the sum of `values` over every group;
-    - `expand(groups, shape, xp)`: every weight gets its group's number;
-    - `select(scores, shape, keep)`: which groups a mask may keep.
+    - `spread(groups, shape, xp)`: every weight gets the sum of its groups' numbers.
 
-    Group sizes, norms, projection, penalty, reports and masks follow from these four
+    Group sizes, norms, choice, projection, penalty, reports and masks follow from these
     and are written once. All array arguments may be numpy arrays (`xp=numpy`) or
     backend tensors (`xp=keras.ops`, differentiable).
 
-    Structures that are more than a plain partition fit the same four questions:
+    What is more than a plain partition says so in one of these, which have defaults for
+    partitions:
 
-    - *kernel*: `group_grid` is (channels, outputs), `sums` adds over the positions;
-    - *block-punched*: the grid is (positions, channels / q, outputs / p);
-    - *per-gate recurrent groups*: `outputs` is split into (gates, units), the inner
-      structure answers for each gate, the grid gets a leading gate axis;
-    - *pattern*: every weight is its own group (as in `Unstructured`), and `select`
-      returns, instead of the largest scores, the best pattern of a library per kernel;
-      *N:M* likewise keeps the N best of M neighbours.
+    - `mask(keep, shape)`: where a weight belongs to several groups (rows and columns at
+      once), it survives only if all of them do;
+    - `select(scores, shape, weights, minimum)`: which groups may be kept together (the
+      best pattern of a kernel, N of M neighbours);
+    - `fixed_rate(shape)`: the rate, where the structure alone decides it;
+    - `fitted(kernel)`: the same structure with its free choices made for one kernel (a
+      library of patterns, an order of rows).
 
-    Subclasses are found by their class name when a configuration is read back; defining
-    the class registers it.
+    Defining a subclass registers it: it is found by its class name when a configuration
+    is read back.
     """
-
-    _classes: ClassVar[dict[str, type[Structure]]] = {}
-
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        Structure._classes[cls.__name__] = cls
 
     @abc.abstractmethod
     def group_grid(self, shape: KernelShape) -> tuple[int, ...]:
@@ -62,16 +57,71 @@ class Structure(abc.ABC):
         """Sum of `values` (positions, channels, outputs) over each group."""
 
     @abc.abstractmethod
-    def expand(self, groups, shape: KernelShape, xp: Any = np):
-        """Array of `group_grid(shape)` -> (positions, channels, outputs)."""
+    def spread(self, groups, shape: KernelShape, xp: Any = np):
+        """Array of `group_grid(shape)` -> (positions, channels, outputs).
 
-    def select(self, scores: np.ndarray, shape: KernelShape, keep: int) -> np.ndarray:
-        """Boolean group mask that keeps the `keep` groups of largest score.
+        The adjoint of `sums`: the value of a weight is the sum over its groups; in a
+        partition that is its group's value, of any dtype.
+        """
+
+    def mask(self, keep: np.ndarray, shape: KernelShape) -> np.ndarray:
+        """Boolean (positions, channels, outputs): the weights that survive.
+
+        Args:
+            keep: Boolean array of `group_grid(shape)`.
+            shape: Extent of the kernel.
+        """
+        return self.spread(keep, shape)
+
+    def kept(self, keep: np.ndarray, shape: KernelShape) -> int:
+        """Number of weights that survive."""
+        return int(self.group_sizes(shape)[keep].sum())
+
+    def fixed_rate(self, shape: KernelShape) -> float | None:
+        """Dense / kept weights where that is not free to choose; else None."""
+        return None
+
+    def fitted(self, kernel: np.ndarray) -> Structure:
+        """This structure with what it leaves open decided by a kernel's weights."""
+        return self
+
+    def settles(self, other: Structure) -> bool:
+        """Whether this is `other`, with what `other` leaves open (None) decided."""
+        return type(self) is type(other) and all(
+            getattr(other, field.name) in (None, getattr(self, field.name))
+            for field in dataclasses.fields(self)
+        )
+
+    def pulled(self, rms: np.ndarray, shape: KernelShape) -> np.ndarray | None:
+        """Factors 0 to 1 for the penalty of each group; None for 1 everywhere.
+
+        A group that the structure keeps in any case must not be pulled down: the
+        weights inside the best pattern of a kernel, for instance.
+
+        Args:
+            rms: Root mean square of every group.
+            shape: Extent of the kernel.
+        """
+        return None
+
+    def select(
+        self, scores: np.ndarray, shape: KernelShape, weights: float, minimum: int = 0
+    ) -> np.ndarray:
+        """Boolean group mask: the best groups for as long as their weights fit.
 
         Ties are broken by position: of equal scores the first group in C order is
-        kept, so that exactly `keep` groups survive (a percentile would not).
+        kept, so that the number of survivors is exact (a percentile's would not be).
+
+        Args:
+            scores: One number a group, larger is better.
+            shape: Extent of the kernel.
+            weights: How many weights may survive.
+            minimum: Groups that survive whatever `weights` is.
         """
-        return keep_largest(scores, keep)
+        order = np.argsort(-scores, axis=None, kind="stable")
+        sizes = np.cumsum(self.group_sizes(shape).ravel()[order])
+        fit = int(np.searchsorted(sizes, weights * (1 + 1e-9), side="right"))
+        return keep_largest(scores, min(order.size, max(fit, minimum)))
 
     def group_count(self, shape: KernelShape) -> int:
         """Number of groups."""
@@ -80,7 +130,7 @@ class Structure(abc.ABC):
     def group_sizes(self, shape: KernelShape) -> np.ndarray:
         """Number of weights of every group: int64 array of `group_grid(shape)`.
 
-        Only the groups at a ragged edge differ from the others.
+        In a partition only the groups at a ragged edge differ from the others.
         """
         return _group_sizes(self, shape)
 
@@ -88,7 +138,7 @@ class Structure(abc.ABC):
         """Root mean square of every group; differentiable, also at zero.
 
         The mean, not the sum, makes groups of different size comparable: ragged edge
-        blocks with one another, and layers with one another.
+        blocks with one another, rows with columns, and layers with one another.
         """
         inverse = (1.0 / self.group_sizes(shape)).astype(np.float32)
         if inverse.size and (inverse == inverse.flat[0]).all():
@@ -97,54 +147,20 @@ class Structure(abc.ABC):
             inverse = xp.array(inverse)
         return xp.sqrt(self.sums(xp.square(kernel), shape, xp) * inverse + TINY)
 
-    def project(self, kernel: np.ndarray, keep: int) -> np.ndarray:
-        """Nearest kernel (Euclidean) with at most `keep` non-zero groups of equal size.
+    def project(self, kernel: np.ndarray, weights: float) -> np.ndarray:
+        """Nearest kernel (Euclidean) of this structure with at most `weights` weights.
 
-        With ragged edges the groups are ranked by rms instead, as penalty and pruning
-        do, because small edge groups would otherwise always go first.
+        Where groups differ in size (ragged edges, rows and columns) they are ranked by
+        rms, as penalty and pruning do, because small groups would otherwise go first.
         """
         shape = KernelShape(*kernel.shape)
-        mask = self.select(self.rms(kernel, shape), shape, keep)
-        return np.where(self.expand(mask, shape), kernel, 0).astype(kernel.dtype)
+        keep = self.select(self.rms(kernel, shape), shape, weights)
+        return np.where(self.mask(keep, shape), kernel, 0).astype(kernel.dtype)
 
     def surviving_groups(self, kernel: np.ndarray) -> np.ndarray:
         """Boolean array of `group_grid`: groups with a non-zero weight."""
         shape = KernelShape(*kernel.shape)
         return self.sums((kernel != 0).astype(np.float32), shape) > 0
-
-    def get_config(self) -> dict:
-        """JSON-serializable: `{"structure": class name, **fields}`."""
-        return {"structure": type(self).__name__, **dataclasses.asdict(self)}
-
-    @staticmethod
-    def get(value: Structure | dict | str) -> Structure:
-        """Structure from a structure, its config, or its class name.
-
-        Raises:
-            ValueError: No such structure, or arguments it does not take.
-        """
-        if isinstance(value, Structure):
-            return value
-        if isinstance(value, str):
-            value = {"structure": value}
-        if not isinstance(value, dict) or "structure" not in value:
-            raise ValueError(
-                "A structure must be a tfrewprune structure such as Block(16, 1), its "
-                f"config or its name. Received: {value!r}"
-            )
-        arguments = dict(value)
-        name = arguments.pop("structure")
-        if name not in Structure._classes:
-            raise ValueError(
-                f"Unknown structure {name!r}. Expected one of "
-                f"{sorted(Structure._classes)}."
-            )
-        try:
-            return Structure._classes[name](**arguments)
-        except TypeError as error:
-            raise ValueError(
-                f"Structure {name!r} cannot be built from {arguments!r}: {error}"
-            ) from error
 
 
 @functools.lru_cache(maxsize=1024)

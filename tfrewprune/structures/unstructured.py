@@ -21,5 +21,5 @@ class Unstructured(Structure):
     def sums(self, values, shape: KernelShape, xp=np):
         return values
 
-    def expand(self, groups, shape: KernelShape, xp=np):
+    def spread(self, groups, shape: KernelShape, xp=np):
         return groups

@@ -177,8 +177,7 @@ class SparsityLogger(keras.callbacks.Callback):
 
     def _surviving(self, target: Target) -> int:
         structure, shape = target.structure, target.shape
-        sizes = structure.group_sizes(shape)
         if target.mask is not None and target.mask.groups is not None:
-            return int(sizes[target.mask.groups].sum())
+            return structure.kept(target.mask.groups, shape)
         kernel = target.spec.layout.to_kernel(target.weights())
-        return int(sizes[structure.rms(kernel, shape) >= self.threshold].sum())
+        return structure.kept(structure.rms(kernel, shape) >= self.threshold, shape)

@@ -121,7 +121,7 @@ class MaskConstraint(keras.constraints.Constraint):
         kernel_shape = self._kernel_shape(shape)
         if self.groups is None:
             return np.ones(shape, dtype=bool)
-        mask = self.structure.expand(self.groups, kernel_shape)
+        mask = self.structure.mask(self.groups, kernel_shape)
         return np.ascontiguousarray(self.layout.from_kernel(mask, shape))
 
     def revived(self, weights: np.ndarray) -> int:

@@ -189,8 +189,19 @@ def _apply(target: Target, recipe: Recipe, skipped: dict[int, str]) -> Target:
             gain = expected_gain(target, rule.structure, rate)
             if gain is not None and gain <= 1:
                 reason = f"dense is faster at {rate:g}x (predicted gain {gain:.2f}x)"
-    note = note if reason is None else None
-    return dataclasses.replace(target, rule=rule, reason=reason, note=note)
+    if reason is not None:
+        return dataclasses.replace(target, rule=rule, reason=reason)
+    structure = _fitted(target, rule.structure)
+    rule = dataclasses.replace(rule, structure=structure)
+    return dataclasses.replace(target, rule=rule, note=note)
+
+
+def _fitted(target: Target, structure: Structure) -> Structure:
+    """The structure for one kernel: as settled by penalty or mask, else settled now."""
+    for hook in (target.mask, target.penalty):
+        if hook is not None and hook.structure.settles(structure):
+            return hook.structure
+    return structure.fitted(target.spec.layout.to_kernel(target.weights()))
 
 
 def _ends(model: keras.Layer, targets: list[Target], recipe: Recipe) -> dict[int, str]:

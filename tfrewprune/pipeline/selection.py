@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which groups survive: by a rate of their own, a common budget, or a threshold."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+
+from tfrewprune.recipe import Recipe
+from tfrewprune.wrappers.kernels import macs_per_weight
+from tfrewprune.wrappers.targets import Target
+
+#: Groups with a smaller rms are removed where neither a rate nor a threshold is given.
+AUTOMATIC_THRESHOLD = 1e-3
+
+#: What the user should know, by `Target.path_key`.
+Notes = defaultdict[tuple, list[str]]
+Kernels = dict[tuple, np.ndarray]
+Masks = dict[tuple, np.ndarray]
+
+
+def select_groups(
+    targets: list[Target], kernels: Kernels, recipe: Recipe, notes: Notes
+) -> Masks:
+    """Chooses the groups that each kernel keeps.
+
+    Args:
+        targets: The kernels to prune.
+        kernels: Their weights, (positions, channels, outputs) each.
+        recipe: Rates, budget or threshold.
+        notes: Gets what is not as asked for.
+
+    Returns:
+        A boolean group mask a kernel. Groups that are zero already are not kept.
+    """
+    masks: Masks = {}
+    budgeted: list[Target] = []
+    for target in targets:
+        kernel, key = kernels[target.path_key], target.path_key
+        fixed = target.structure.fixed_rate(target.shape)
+        asked = target.rule.rate or recipe.rate
+        if fixed is not None and asked is not None and asked != fixed:
+            notes[key].append(f"the structure alone decides its rate, {fixed:g}")
+        if target.rule.rate is not None:
+            masks[key] = _by_rate(target, kernel, target.rule.rate, recipe, notes)
+        elif recipe.rate is not None:
+            budgeted.append(target)
+        else:
+            masks[key] = _by_threshold(target, kernel, recipe, notes)
+        if target.note is not None:
+            notes[key].append(target.note)
+    if budgeted:
+        masks.update(_by_budget(budgeted, kernels, recipe, notes))
+    return {
+        target.path_key: _without_zero_groups(
+            target, kernels[target.path_key], masks[target.path_key], recipe, notes
+        )
+        for target in targets
+    }
+
+
+def lamp_scores(energy: np.ndarray) -> np.ndarray:
+    """Layer-adaptive score of every group: its share of the energy not larger-ranked.
+
+    score_g = e_g / sum of e_h over all groups h with e_h >= e_g (ties in C order). The
+    best group of a kernel scores 1, so a global ranking does not empty a kernel while
+    others have more than one group left, and a kernel's scale does not matter. Source:
+    Lee et al., "Layer-adaptive sparsity for the magnitude-based pruning", ICLR 2021,
+    section 3, with groups in place of weights.
+
+    Args:
+        energy: Mean square of every group.
+    """
+    flat = np.asarray(energy, np.float64).ravel()
+    order = np.argsort(-flat, kind="stable")
+    running = np.cumsum(flat[order])
+    scores = np.zeros_like(flat)
+    scores[order] = np.divide(
+        flat[order], running, out=np.zeros_like(flat), where=running > 0
+    )
+    return scores.reshape(np.shape(energy))
+
+
+def _by_rate(target, kernel, rate: float, recipe, notes: Notes) -> np.ndarray:
+    structure, shape = target.structure, target.shape
+    rms = structure.rms(kernel, shape)
+    allowed, minimum = shape.weights / rate, recipe.minimum_groups
+    keep = structure.select(rms, shape, allowed, minimum)
+    asked = structure.select(rms, shape, allowed)
+    if keep.sum() > asked.sum():
+        notes[target.path_key].append(
+            f"rate {rate:g} would keep {asked.sum()} of {rms.size} groups; kept "
+            f"{keep.sum()} (minimum_groups={minimum})"
+        )
+    return keep
+
+
+def _by_threshold(target, kernel, recipe, notes: Notes) -> np.ndarray:
+    threshold = AUTOMATIC_THRESHOLD if recipe.threshold is None else recipe.threshold
+    structure, shape = target.structure, target.shape
+    rms = structure.rms(kernel, shape)
+    above, minimum = rms >= threshold, recipe.minimum_groups
+    keep = structure.select(rms, shape, structure.kept(above, shape), minimum)
+    if keep.sum() > above.sum():
+        notes[target.path_key].append(
+            f"only {above.sum()} of {rms.size} groups have rms >= {threshold:g}; kept "
+            f"{keep.sum()} (minimum_groups={minimum})"
+        )
+    elif keep.all():
+        notes[target.path_key].append(
+            f"no group has rms < {threshold:g}: nothing removed"
+        )
+    return keep
+
+
+def _by_budget(targets, kernels, recipe, notes: Notes) -> Masks:
+    """Keeps the best groups of all targets together within the budget.
+
+    All groups are ranked together, those first that a kernel must keep, then by score
+    per cost; the longest beginning of that ranking survives whose cost fits.
+    """
+    scores, cost_of_weight, ranking = [], [], []
+    for target in targets:
+        structure, shape = target.structure, target.shape
+        rms = structure.rms(kernels[target.path_key], shape)
+        cost = 1.0
+        if recipe.budget == "macs":
+            cost = float(macs_per_weight(target.layer, target.spec.layout))
+        must = structure.select(rms, shape, 0, recipe.minimum_groups)
+        lamp = lamp_scores(np.square(rms)) / cost
+        scores.append(rms)
+        cost_of_weight.append(cost)
+        ranking.append(np.where(must, np.inf, lamp).ravel())
+    order = np.argsort(-np.concatenate(ranking), kind="stable")
+    ranks = np.empty(order.size, np.int64)
+    ranks[order] = np.arange(order.size)
+    ranks = np.split(ranks, np.cumsum([len(part) for part in ranking])[:-1])
+
+    def first(count: int) -> Masks:
+        return {
+            target.path_key: (rank < count).reshape(score.shape)
+            for target, rank, score in zip(targets, ranks, scores, strict=True)
+        }
+
+    def cost(masks: Masks) -> float:
+        return sum(
+            target.structure.kept(masks[target.path_key], target.shape) * each
+            for target, each in zip(targets, cost_of_weight, strict=True)
+        )
+
+    dense = sum(
+        target.shape.weights * each
+        for target, each in zip(targets, cost_of_weight, strict=True)
+    )
+    budget = dense / recipe.rate * (1 + 1e-12)
+    required = int(sum(np.isposinf(part).sum() for part in ranking))
+    low, high = required, order.size  # the most groups whose cost fits lie between
+    if cost(first(required)) > budget:
+        high = required
+        for target in targets:
+            notes[target.path_key].append(
+                f"minimum_groups={recipe.minimum_groups} alone exceeds the budget of "
+                f"rate {recipe.rate:g}"
+            )
+    while low < high:
+        middle = (low + high + 1) // 2
+        if cost(first(middle)) <= budget:
+            low = middle
+        else:
+            high = middle - 1
+    chosen = first(low)
+    return {
+        target.path_key: target.structure.select(
+            score,
+            target.shape,
+            target.structure.kept(chosen[target.path_key], target.shape),
+            recipe.minimum_groups,
+        )
+        for target, score in zip(targets, scores, strict=True)
+    }
+
+
+def _without_zero_groups(target, kernel, mask, recipe, notes: Notes) -> np.ndarray:
+    """Groups that are zero already stay removed, whatever the rate would allow."""
+    alive = target.structure.surviving_groups(kernel)
+    idle = int((mask & ~alive).sum())
+    if not idle:
+        return mask
+    if not alive.any():
+        notes[target.path_key].append("all weights are zero already")
+        return mask
+    notes[target.path_key].append(
+        f"{idle} of the {int(mask.sum())} groups it could keep are zero already"
+    )
+    enough = int((mask & alive).sum()) >= recipe.minimum_groups
+    return mask & alive if enough else mask
