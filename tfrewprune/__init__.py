@@ -29,7 +29,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "structures": ("Structure", "Unstructured", "Filter", "Channel", "Column", "Block"),
-    "methods": ("GroupLasso", "Magnitude", "Method", "Reweighted"),
+    "methods": (
+        "GradualMagnitude",
+        "GroupLasso",
+        "Magnitude",
+        "Method",
+        "Reweighted",
+    ),
     "recipe": ("Recipe", "Rule"),
     "wrappers": (
         "GroupLassoRegularizer",
@@ -39,12 +45,15 @@ _HOMES = {
         "Reweight",
         "ReweightedRegularizer",
         "SparsityLogger",
+        "apply_masks",
         "attach",
         "register_prunable",
         "wrap",
     ),
     "pipeline": (
         "CompressResult",
+        "GradualPrune",
+        "StrengthControl",
         "compress",
         "hard_prune",
         "masked_retrain",

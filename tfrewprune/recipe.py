@@ -16,6 +16,7 @@ from tfrewprune.methods import Method, Reweighted
 from tfrewprune.structures import Block, Structure
 
 VERSION = 1
+DEFAULT_STRENGTH = 1e-5
 BUDGETS = ("weights", "macs")
 
 
@@ -118,10 +119,12 @@ class Recipe:
             dict of patterns and rates, `{"conv*": 8, "dense": 16}`. Default: `"*"`.
         method: `Reweighted()` (default), `GroupLasso()`, `Magnitude()`, their config or
             name.
-        strength: Penalty strength lambda for all layers: the pull on a weight is
-            strength / (rms of its group + epsilon). The penalty is a sum over weights
-            and is not divided by their number, so the pull on a layer does not depend
-            on which other layers the model has. Larger empties more groups.
+        strength: Penalty strength lambda for all layers; None: where a rate is asked
+            for it is controlled during training so that the surviving weights fall to
+            that rate (`tfrewprune.StrengthControl`), elsewhere it is 1e-5. The pull on
+            a weight is strength / (rms of its group + epsilon). The penalty is a sum
+            over weights and is not divided by their number, so the pull on a layer does
+            not depend on which other layers the model has. Larger empties more groups.
         rate: Budget over all pruned layers without a rate of their own: dense / kept.
         budget: What `rate` counts: `"weights"` or `"macs"`.
         threshold: Groups with rms below it are removed (in units of the weights).
@@ -151,7 +154,7 @@ class Recipe:
 
     rules: tuple[Rule, ...] = "*"  # type: ignore[assignment]  # made rules below
     method: Method = Reweighted()
-    strength: float = 1e-5
+    strength: float | None = None
     rate: float | None = None
     budget: str = "weights"
     threshold: float | None = None
@@ -166,7 +169,7 @@ class Recipe:
     def __post_init__(self):
         object.__setattr__(self, "rules", _as_rules(self.rules))
         object.__setattr__(self, "method", Method.get(self.method))
-        _check_strength(self.strength, required=True)
+        _check_strength(self.strength)
         _check_rate("rate", self.rate)
         if self.budget not in BUDGETS:
             raise ValueError(
@@ -201,7 +204,7 @@ class Recipe:
     def _check_removal(self) -> None:
         """Refuses what would train for nothing."""
         pruning = [rule for rule in self.rules if not rule.skip]
-        rates = [self.rate if rule.rate is None else rule.rate for rule in pruning]
+        rates = [self.rate_of(rule) for rule in pruning]
         if all(rate == 1 for rate in rates):
             raise ValueError(
                 "The recipe removes nothing: every rule skips or has rate 1. Give a "
@@ -217,7 +220,7 @@ class Recipe:
                 "recipe, or a `threshold`."
             )
         strengths = [
-            self.strength if rule.strength is None else rule.strength
+            self.strength_of(rule)
             for rule, rate in zip(pruning, rates, strict=True)
             if rate is None
         ]
@@ -226,6 +229,20 @@ class Recipe:
                 "The recipe removes nothing: it has no `rate` and no `threshold`, and "
                 "a penalty of strength 0 empties no group."
             )
+
+    def rate_of(self, rule: Rule) -> float | None:
+        """Dense / kept weights that the rule's layers shall have; None if open."""
+        return self.rate if rule.rate is None else rule.rate
+
+    def is_controlled(self, rule: Rule) -> bool:
+        """Whether the penalty strength follows from the rate during training."""
+        fixed = self.strength if rule.strength is None else rule.strength
+        return fixed is None and self.rate_of(rule) is not None
+
+    def strength_of(self, rule: Rule) -> float:
+        """Penalty strength of the rule's layers at the beginning."""
+        fixed = self.strength if rule.strength is None else rule.strength
+        return DEFAULT_STRENGTH if fixed is None else fixed
 
     def rule_for(self, name: str, path: str) -> Rule | None:
         """The first rule that matches, or None."""
@@ -328,8 +345,8 @@ def _check_rate(name: str, rate) -> None:
         )
 
 
-def _check_strength(strength, required: bool = False) -> None:
-    if strength is None and not required:
+def _check_strength(strength) -> None:
+    if strength is None:
         return
     number = isinstance(strength, int | float) and not isinstance(strength, bool)
     if not number or not 0 <= strength < float("inf"):

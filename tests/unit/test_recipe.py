@@ -96,7 +96,7 @@ def test_recipes_are_frozen():
         (lambda: Recipe([3]), "must be a `Rule`. Received: 3"),
         (lambda: Recipe("*", method="adam"), "Unknown method 'adam'"),
         (lambda: Recipe("*", strength=-1), "`strength` must be a finite"),
-        (lambda: Recipe("*", strength=None), "`strength` must be a finite"),
+        (lambda: Recipe("*", strength=float("nan")), "`strength` must be a finite"),
         (lambda: Recipe("*", rate=0.5), "`rate` is dense weights / kept weights"),
         (lambda: Recipe("*", budget="ms"), "Expected one of .* budget='ms'"),
         (lambda: Recipe("*", threshold=0), "`threshold` must be positive"),

@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Methods: how training is made to empty groups. Needs numpy only."""
 
+from tfrewprune.methods.gradual_magnitude import GradualMagnitude
 from tfrewprune.methods.group_lasso import GroupLasso
 from tfrewprune.methods.magnitude import Magnitude
 from tfrewprune.methods.method import Method, group_lasso_penalty
 from tfrewprune.methods.reweighted import Reweighted
 
-__all__ = ["GroupLasso", "Magnitude", "Method", "Reweighted", "group_lasso_penalty"]
+__all__ = [
+    "GradualMagnitude",
+    "GroupLasso",
+    "Magnitude",
+    "Method",
+    "Reweighted",
+    "group_lasso_penalty",
+]

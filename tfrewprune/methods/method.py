@@ -30,6 +30,18 @@ class Method(Registered, kind="method", example="Reweighted()"):
     penalized: ClassVar[bool] = True
     #: Whether `state` changes with the weights, so that a refresh is worth its time.
     refreshed: ClassVar[bool] = False
+    #: Whether masks tighten during training, along `rate_at(progress, rate)`.
+    gradual: ClassVar[bool] = False
+
+    @property
+    def trains(self) -> bool:
+        """Whether a phase of training under the method comes before `hard_prune`."""
+        return self.penalized or self.gradual
+
+    @property
+    def negligible(self) -> float:
+        """Groups of smaller rms count as emptied while the penalty acts."""
+        return 2e-3
 
     def state(
         self, kernel, structure: Structure, shape: KernelShape, xp: Any = np

@@ -36,6 +36,10 @@ class Reweighted(Method):
                 f"Argument `epsilon` must be positive. Received: {self.epsilon!r}"
             )
 
+    @property
+    def negligible(self) -> float:
+        return 2 * self.epsilon  # pulled with more than a third of the largest force
+
     def state(self, kernel, structure: Structure, shape: KernelShape, xp=np) -> dict:
         rms = structure.rms(kernel, shape, xp)
         alpha = 1.0 / (rms + self.epsilon)

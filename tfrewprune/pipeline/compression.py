@@ -142,7 +142,7 @@ def compress(
             f"retrain_epochs). Received: {name}={fit[name]}"
         )
     phases = {
-        "reweighted": recipe.reweighted_epochs if recipe.method.penalized else 0,
+        "reweighted": recipe.reweighted_epochs if recipe.method.trains else 0,
         "retrain": recipe.retrain_epochs,
     }
     if x is None and any(phases.values()):

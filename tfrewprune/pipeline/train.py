@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import keras
 
+from tfrewprune.pipeline.steering import phase_callbacks
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import apply_masks, attach, detach_penalty
 from tfrewprune.wrappers.callbacks import Reweight, SparsityLogger
@@ -14,14 +15,15 @@ from tfrewprune.wrappers.targets import hooked_kernels
 def reweighted_train(
     model: keras.Model, recipe: Recipe, x=None, y=None, callbacks=None, **fit
 ) -> keras.callbacks.History:
-    """Trains under the recipe's penalty, so that groups empty themselves.
+    """Trains under the recipe's method, so that groups empty themselves or go.
 
-    Plain `model.fit` with two callbacks: `Reweight` and `SparsityLogger`. The penalties
-    are those of `recipe`, whatever the model carried before (see `attach`).
+    Plain `model.fit` with callbacks: `Reweight`, `SparsityLogger`, and as the recipe
+    needs it `StrengthControl` or `GradualPrune`. The penalties are those of `recipe`,
+    whatever the model carried before (see `attach`).
 
     Args:
         model: A built and compiled model.
-        recipe: What to penalize, how strongly, for how long.
+        recipe: What to remove, by which method, for how long.
         x: As in `fit`: arrays, a `tf.data.Dataset`, a `PyDataset`, ...
         y: As in `fit`.
         callbacks: More callbacks; their logs hold `sparsity`, `rate` and `penalty`.
@@ -37,7 +39,7 @@ def reweighted_train(
     attach(model, recipe)
     model._initial_epoch = None  # BackupAndRestore left it there in an earlier fit
     fit.setdefault("epochs", recipe.reweighted_epochs)
-    ours = [Reweight(recipe.refreshes), SparsityLogger()]
+    ours = [Reweight(recipe.refreshes), *phase_callbacks(recipe), SparsityLogger()]
     return model.fit(x, y, callbacks=[*ours, *(callbacks or [])], **fit)
 
 

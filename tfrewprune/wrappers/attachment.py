@@ -62,8 +62,7 @@ def attach_target(model: keras.Model, target: Target, recipe: Recipe) -> bool:
 
     A penalty of the same structure and method stays and merely takes the strength.
     """
-    strength = target.rule.strength
-    strength = recipe.strength if strength is None else strength
+    strength = recipe.strength_of(target.rule)
     structure, old = target.rule.structure, target.penalty
     bound = target.mask is not None and target.mask.bound
     with variable_scope(model):

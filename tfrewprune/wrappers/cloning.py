@@ -57,12 +57,11 @@ def wrap(model: keras.Model, recipe: Recipe) -> keras.Model:
         target = chosen.get(id(layer))
         if target is None:
             return copy
-        strength = target.rule.strength
         return Prunable(
             copy,
             structure=target.rule.structure,
             method=recipe.method,
-            strength=recipe.strength if strength is None else strength,
+            strength=recipe.strength_of(target.rule),
         )
 
     clone = _clone(model, make)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Strength and masks over time lead to the rate that was asked for."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfrewprune.methods import GradualMagnitude, GroupLasso
+from tfrewprune.pipeline import compress, hard_prune, reweighted_train
+from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.structures import Block, Unstructured
+from tfrewprune.wrappers import hooked_kernels
+
+pytestmark = pytest.mark.backend
+layers = keras.layers
+generator = np.random.default_rng(0)
+X = generator.standard_normal((512, 32)).astype(np.float32)
+Y = (X[:, :8] @ generator.standard_normal((8, 4))).argmax(1)
+
+
+def mlp() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((32,)),
+            layers.Dense(64, activation="relu", name="d1"),
+            layers.Dense(64, activation="relu", name="d2"),
+            layers.Dense(4, name="head"),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(2e-3), loss, metrics=["accuracy"])
+    model.fit(X, Y, epochs=5, verbose=0)
+    return model
+
+
+def left(model: keras.Model) -> dict[str, float]:
+    """Share of the weights in groups that the penalty has not emptied."""
+    return {
+        target.path: target.structure.kept(
+            target.structure.rms(target.kernel(), target.shape)
+            >= 4e-3,  # twice the learning rate
+            target.shape,
+        )
+        / target.shape.weights
+        for target in hooked_kernels(model)
+        if target.penalty is not None
+    }
+
+
+@pytest.mark.parametrize("start", [1e-8, 1e-4])
+def test_strength_leads_to_each_rate_from_any_start(monkeypatch, start):
+    monkeypatch.setattr("tfrewprune.recipe.DEFAULT_STRENGTH", start)
+    model = mlp()
+    recipe = Recipe(
+        [Rule("d1", rate=2), Rule("d2", structure=Unstructured(), rate=8)],
+        reweighted_epochs=25,
+    )
+    logs = reweighted_train(model, recipe, X, Y, batch_size=32, verbose=0).history
+    assert len(logs["strength"]) == 25
+    found = left(model)
+    assert found["d1"] == pytest.approx(1 / 2, rel=0.25)
+    assert found["d2"] == pytest.approx(1 / 8, rel=0.5)
+    assert np.isfinite(logs["loss"]).all()
+    # What the cut removes is nearly nothing.
+    kernels = {t.path: t.kernel() for t in hooked_kernels(model)}
+    hard_prune(model, recipe)
+    for target in hooked_kernels(model):
+        removed = kernels[target.path] - target.kernel()
+        assert np.square(removed).sum() < 0.05 * np.square(target.kernel()).sum()
+
+
+def test_a_budget_is_met_by_all_layers_together():
+    model = mlp()
+    recipe = Recipe("d*", rate=4, method=GroupLasso(), reweighted_epochs=25)
+    reweighted_train(model, recipe, X, Y, batch_size=32, verbose=0)
+    found, sizes = left(model), {"d1": 32 * 64, "d2": 64 * 64}
+    total = sum(found[name] * sizes[name] for name in sizes) / sum(sizes.values())
+    assert total == pytest.approx(1 / 4, rel=0.3)
+    assert len({t.penalty.strength for t in hooked_kernels(model)}) == 1
+
+
+def test_a_strength_that_is_given_stays():
+    model = mlp()
+    recipe = Recipe(Rule("d1", rate=4), strength=1e-4, reweighted_epochs=2)
+    logs = reweighted_train(model, recipe, X, Y, verbose=0).history
+    assert {t.penalty.strength for t in hooked_kernels(model)} == {1e-4}
+    assert "strength" not in logs
+
+
+@pytest.mark.parametrize("schedule", ["geometric", "cubic"])
+@pytest.mark.parametrize("score", ["magnitude", "fisher"])
+def test_gradual_pruning_follows_its_schedule(schedule, score):
+    method = GradualMagnitude(schedule, score)
+    recipe = Recipe(
+        {"d1": {"rate": 4, "structure": Block(8, 1)}, "d2": 8},
+        method=method,
+        reweighted_epochs=4,
+        retrain_epochs=1,
+    )
+    seen = []
+
+    class Note(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            shares = [
+                (np.asarray(self.model.get_layer(name).kernel) != 0).mean()
+                for name in ("d1", "d2")
+            ]
+            seen.append(shares)
+
+    callbacks = [Note()]
+    result = compress(mlp(), recipe, X, Y, callbacks=callbacks, verbose=0)
+    for epoch, shares in enumerate(seen[:4]):
+        for share, rate in zip(shares, (4, 8), strict=True):
+            expected = 1 / method.rate_at((epoch + 1) / 4, rate)
+            assert share == pytest.approx(expected, rel=0.1)
+    assert [row.rate for row in result.layers if row.reason is None] == [4, 8]
+    assert result.history["retrain"]["accuracy"][-1] > 0.6
+
+
+def test_a_gradual_budget_is_shared():
+    recipe = Recipe(
+        "d*", rate=6, method="gradual_magnitude", reweighted_epochs=3, retrain_epochs=0
+    )
+    result = compress(mlp(), recipe, X, Y, verbose=0)
+    assert result.pruned_rate == pytest.approx(6, rel=0.05)
+
+
+def test_rates_on_the_way():
+    geometric, cubic = GradualMagnitude(), GradualMagnitude("cubic")
+    for method in (geometric, cubic):
+        assert method.rate_at(0, 16) == 1 and method.rate_at(1, 16) == pytest.approx(16)
+    assert geometric.rate_at(0.25, 16) == 2
+    assert 1 / cubic.rate_at(0.5, 10) == pytest.approx(1 - 0.9 * 7 / 8)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"schedule": "linear"}, "`schedule`. Expected one of"),
+        ({"score": "taylor"}, "`score`. Expected one of"),
+        ({"every": 0}, "`every` must be above 0"),
+    ],
+)
+def test_impossible_schedules_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        GradualMagnitude(**arguments)
+
+
+def test_a_gradual_recipe_needs_a_rate():
+    with pytest.raises(ValueError, match="has no rate: method GradualMagnitude"):
+        Recipe("d*", method=GradualMagnitude())

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Callbacks that lead training to the rate asked for: strength and masks over time."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from collections import defaultdict
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfrewprune.pipeline.selection import select_groups
+from tfrewprune.recipe import Recipe
+from tfrewprune.wrappers.attachment import apply_masks, set_mask
+from tfrewprune.wrappers.kernels import macs_per_weight
+from tfrewprune.wrappers.steps import rebuild_steps
+from tfrewprune.wrappers.targets import Target, resolve
+
+#: Bounds of a controlled strength. The stronger pulls an emptied weight a hundred times
+#: as hard as the gradient of a usual task; more would only blow up the others.
+WEAKEST, STRONGEST = 1e-12, 1e-3
+
+#: Steps between two looks where the length of an epoch is unknown.
+STEPS = 43
+
+
+class PhaseClock(keras.callbacks.Callback, abc.ABC):
+    """Calls `tick(progress)` every few steps of a phase, 0 <= progress <= 1.
+
+    Args:
+        every: Epochs between two ticks; at least one step.
+    """
+
+    def __init__(self, every: float = 0.1):
+        super().__init__()
+        self.every = every
+        self._epoch = self._first = 0
+        self._due = 0.0
+
+    @abc.abstractmethod
+    def tick(self, progress: float) -> None:
+        """Looks at the model and acts; its weights are up to date."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        steps = (self.params or {}).get("steps")
+        position = self._epoch + ((batch + 1) / steps if steps else 0)
+        if not steps and (batch + 1) % STEPS == 0 or steps and position >= self._due:
+            self._due = position + self.every - 1e-9
+            self._tell(position)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._tell(epoch + 1)
+
+    def _tell(self, position: float) -> None:
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()
+        epochs = (self.params or {}).get("epochs") or 1
+        self.tick(min(1.0, position / max(1, epochs)))
+
+
+@dataclasses.dataclass
+class _Goal:
+    """Kernels that share a penalty strength, and what shall be left of them."""
+
+    targets: list[Target]
+    costs: list[float]
+    rate: float
+    at_start: float = 1.0
+    before: float = math.inf
+
+    def left(self, step: float) -> tuple[float, float]:
+        """(weights of groups that are not emptied yet, all weights), as they cost.
+
+        Args:
+            step: Learning rate: emptied weights jump about zero by as much in Adam.
+        """
+        left = total = 0.0
+        for target, cost in zip(self.targets, self.costs, strict=True):
+            structure, shape = target.structure, target.shape
+            kernel = target.kernel()
+            threshold = max(target.penalty.method.negligible, 2 * step)
+            survivors = structure.rms(kernel, shape) >= threshold
+            left += structure.kept(survivors, shape) * cost
+            total += shape.weights * cost
+        return left, total
+
+
+class StrengthControl(PhaseClock):
+    """Has the penalty's strength follow the rate, so that nobody needs to tune it.
+
+    Weights are counted as left while the rms of their group is above the method's
+    `negligible` and above twice the learning rate. Their number shall fall geometrically from what it is at the start to
+    1 / rate of all weights at the end: where more are left the strength grows, where
+    fewer are left it shrinks, by a factor of at most 2 a look, and by 15 % more where
+    nothing has moved since the last look. It ends at the same strength from any start
+    between 1e-9 and 1e-4, and `hard_prune` then removes what is nearly empty already.
+
+    Kernels with a rate of their own are controlled one by one, those under a budget
+    together.
+
+    Adds `strength` to the logs: the geometric mean over the kernels.
+
+    Args:
+        recipe: Rates and budget; kernels with a strength of their own are left alone.
+        every: Epochs between two looks.
+    """
+
+    def __init__(self, recipe: Recipe, every: float = 0.1):
+        super().__init__(every)
+        self.recipe = recipe
+        self._goals: list[_Goal] = []
+
+    def on_train_begin(self, logs=None):
+        self._due = 0.0
+        shared = _Goal([], [], self.recipe.rate or 1.0)
+        self._goals = []
+        for target in resolve(self.model, self.recipe):
+            if target.reason is not None or target.penalty is None:
+                continue
+            if not self.recipe.is_controlled(target.rule):
+                continue
+            if target.rule.rate is not None:
+                self._goals.append(_Goal([target], [1.0], target.rule.rate))
+                continue
+            cost = 1.0
+            if self.recipe.budget == "macs":
+                cost = float(macs_per_weight(target.layer, target.spec.layout))
+            shared.targets.append(target)
+            shared.costs.append(cost)
+        self._goals += [shared] if shared.targets else []
+        for goal in self._goals:
+            left, total = goal.left(self._step())
+            goal.at_start, goal.before = total / max(left, 1.0), math.inf
+
+    def tick(self, progress: float) -> None:
+        step = self._step()
+        for goal in self._goals:
+            left, total = goal.left(step)
+            fallen = (max(goal.rate, goal.at_start) / goal.at_start) ** progress
+            wanted = total / (goal.at_start * fallen)
+            factor = math.exp(np.clip(math.log(max(left, 1.0) / wanted), -0.7, 0.7))
+            if left > wanted and left >= 0.97 * goal.before:
+                factor *= 1.15
+            goal.before = left
+            for target in goal.targets:
+                strength = target.penalty.strength * factor
+                target.penalty.strength = min(max(strength, WEAKEST), STRONGEST)
+
+    def _step(self) -> float:
+        return float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        strengths = [t.penalty.strength for goal in self._goals for t in goal.targets]
+        if logs is not None and strengths:
+            logs["strength"] = float(np.exp(np.mean(np.log(strengths))))
+
+
+class GradualPrune(PhaseClock):
+    """Tightens the masks along a `GradualMagnitude` schedule while the model trains.
+
+    Args:
+        recipe: Method, rates and budget.
+    """
+
+    def __init__(self, recipe: Recipe):
+        jax = keras.backend.backend() == "jax"
+        super().__init__(max(1.0, recipe.method.every) if jax else recipe.method.every)
+        self.recipe = recipe
+
+    def on_train_begin(self, logs=None):
+        self._due = self.every
+
+    def tick(self, progress: float) -> None:
+        def ease(rate: float | None) -> float | None:
+            return None if rate is None else self.recipe.method.rate_at(progress, rate)
+
+        targets = [
+            dataclasses.replace(
+                target,
+                rule=dataclasses.replace(target.rule, rate=ease(target.rule.rate)),
+            )
+            for target in resolve(self.model, self.recipe)
+            if target.reason is None
+        ]
+        recipe = self.recipe.replace(rate=ease(self.recipe.rate))
+        kernels = {target.path_key: target.kernel() for target in targets}
+        scored = kernels
+        if recipe.method.score == "fisher":
+            scored = {t.path_key: _fisher(self.model, t, kernels) for t in targets}
+        masks = select_groups(targets, scored, recipe, defaultdict(list))
+        unseen = [
+            t.layer for t in targets if set_mask(self.model, t, masks[t.path_key])
+        ]
+        apply_masks(self.model)
+        rebuild_steps(unseen)
+
+
+def _fisher(model: keras.Model, target: Target, kernels) -> np.ndarray:
+    """|w| sqrt(v) of a kernel, or w where the optimizer has no second moment."""
+    kernel = kernels[target.path_key]
+    optimizer = model.optimizer
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    moments = getattr(optimizer, "_velocities", None)  # Adam and its relatives
+    if not moments:
+        return kernel
+    moment = moments[optimizer._get_variable_index(target.variable)]
+    moment = target.spec.layout.to_kernel(ops.convert_to_numpy(moment))
+    return np.abs(kernel) * np.sqrt(np.maximum(moment, 1e-30)).astype(np.float32)
+
+
+def phase_callbacks(recipe: Recipe) -> list[keras.callbacks.Callback]:
+    """The callbacks that a recipe's method needs beside `Reweight` and the logger."""
+    if recipe.method.gradual:
+        return [GradualPrune(recipe)]
+    if recipe.method.penalized and any(
+        recipe.is_controlled(rule) for rule in recipe.rules if not rule.skip
+    ):
+        return [StrengthControl(recipe)]
+    return []
