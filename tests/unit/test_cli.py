@@ -243,20 +243,6 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_inspect_and_bench_do_without_tensorflow(packed):
-    program = (
-        "import sys\n"
-        "from tfrewprune.cli import main\n"
-        f"main(['inspect', {str(packed)!r}])\n"
-        f"main(['bench', {str(packed)!r}, '--seconds', '0.02'])\n"
-        "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True
-    )
-    assert done.stdout.splitlines()[-1] == "[]", done.stderr
-
-
 def test_a_reader_that_goes_away_is_no_failure(packed):
     done = subprocess.run(
         f"{sys.executable} -m tfrewprune inspect {packed} | head -n 0; "
