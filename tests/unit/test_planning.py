@@ -14,6 +14,7 @@ from tfrewprune.inspection import inspect_model
 from tfrewprune.planning import RATES, plan, total_gain
 from tfrewprune.structures import Unstructured
 
+pytestmark = pytest.mark.backend
 layers = keras.layers
 
 
@@ -131,6 +132,15 @@ def test_inspect_of_a_keras_file_is_the_plan(saved, capsys) -> None:
     assert json.loads(capsys.readouterr().out) == planned
     assert main(["inspect", str(saved), "--measure"]) == 1
     assert "needs a .tflite" in capsys.readouterr().err
+
+
+def test_a_model_without_matrices_has_no_table(tmp_path, capsys) -> None:
+    path = tmp_path / "model.keras"
+    inputs = keras.Input((8, 4))
+    keras.Model(inputs, layers.BatchNormalization()(inputs)).save(path)
+    assert main(["plan", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "1 BatchNormalization" in out and "share" not in out
 
 
 def test_plan_by_structure(saved, capsys) -> None:

@@ -68,7 +68,6 @@ def _print_table(model: str, rows: list, out: IO[str]) -> None:
         output.Column("by default"),
     )
     notes = Footnotes()
-    listed = [row for row in rows if row.shape]
     cells = [
         (
             row.layer,
@@ -79,9 +78,11 @@ def _print_table(model: str, rows: list, out: IO[str]) -> None:
             *(f"{row.gains[rate]:.1f}x" if row.gains else "-" for rate in RATES),
             notes.mark("left dense", row.left_dense) if row.left_dense else "pruned",
         )
-        for row in listed
+        for row in rows
+        if row.shape
     ]
-    console.print(output.fitted_table(model, columns, cells, console.width))
+    if cells:
+        console.print(output.fitted_table(model, columns, cells, console.width))
     others = Counter((row.kind, row.left_dense) for row in rows if not row.shape)
     if others:
         kinds = [
