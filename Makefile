@@ -11,7 +11,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export CUDA_VISIBLE_DEVICES ?=
 PYTEST = $(BIN)/python -m pytest
 
-.PHONY: demo test test-python test-backends test-native test-sanitize test-arm lint format bench bench-peers clean help
+.PHONY: demo test system-packages test-python test-backends test-native test-sanitize test-arm lint format bench bench-peers clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -32,16 +32,10 @@ demo: $(VENV)/installed  ## train, prune, convert and time a small model
 
 test: lint test-native test-sanitize test-python test-backends test-arm  ## everything CI runs
 
-# The native tests need GoogleTest, the ARM tests a cross compiler and qemu. As root on
-# Debian or Ubuntu they are installed; elsewhere what is missing is skipped, said aloud.
 system-packages:
-	@test -e /usr/include/gtest/gtest.h && command -v aarch64-linux-gnu-g++ qemu-aarch64 >/dev/null \
-	|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get -qq update \
-	  && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
-	     libgtest-dev g++-aarch64-linux-gnu qemu-user >/dev/null; } \
-	|| echo "== some of libgtest-dev, g++-aarch64-linux-gnu, qemu-user could not be installed"
+	@.ci/system-packages
 
-HAVE_GTEST = test -e /usr/include/gtest/gtest.h || { echo "== skipped: GoogleTest is not installed (apt-get install libgtest-dev)"; exit 0; }
+HAVE_GTEST = echo '\#include <gtest/gtest.h>' | $${CXX:-c++} -E -x c++ - >/dev/null 2>&1 || { echo "== skipped: GoogleTest is not installed (apt-get install libgtest-dev)"; exit 0; }
 CMAKE = PATH="$(abspath $(BIN)):$$PATH" cmake
 CONFIGURE = $(CMAKE) -S tflite_ops -G Ninja -DTFREWPRUNE_TESTS=ON
 

@@ -108,4 +108,4 @@ def test_json_and_report_tell_the_same(demo):
     assert document["pruned"]["test_litert"] == result.pruned.test_litert
     page = (folder / "report.html").read_text()
     assert f"{result.comparison.ratio.median:.2f}x" in page
-    assert page.count("data:image/png") == 4
+    assert page.count("data:image/png") == 2 * 4, "four layers, for screen and phone"

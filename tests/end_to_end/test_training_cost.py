@@ -97,8 +97,8 @@ def step_ratios(
 def test_a_step_costs_little_more_than_a_dense_one():
     ratios = step_ratios(lenet5, Block(16, 1), steps=60)
     print(ratios)
-    # Measured on an idle machine: see the README. The bound leaves room for noise; the
-    # penalty by automatic differentiation was at 1.12.
+    # benchmark/RESULTS.md has what an idle machine measures. The bound leaves room for
+    # noise; the penalty by automatic differentiation was at 1.12.
     assert ratios["penalty"] < 1.25
     assert ratios["mask"] < 1.25
 

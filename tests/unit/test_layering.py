@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "tfrewprune"
 # A module may import its own layer and those above it in this list.
 LAYERS = [
     "registration",
+    "text",
     "registry",
     "structures",
     "payload",
@@ -23,6 +24,7 @@ LAYERS = [
     "converter",
     "runtime",
     "inspection",
+    "planning",
     "benchmark",
     "report",
     "demo",
@@ -30,7 +32,16 @@ LAYERS = [
     "cli",
 ]
 # These run on a machine that only converts or runs models.
-LIGHT = ["payload", "converter", "runtime", "inspection", "benchmark", "report", "cli"]
+LIGHT = [
+    "text",
+    "payload",
+    "converter",
+    "runtime",
+    "inspection",
+    "benchmark",
+    "report",
+    "cli",
+]
 HEAVY = {"tensorflow", "keras", "tf_keras", "tensorflow_model_optimization"}
 
 

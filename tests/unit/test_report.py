@@ -61,14 +61,16 @@ def report() -> Report:
 class Links(HTMLParser):
     """Collects what a page loads, and whether its tags close."""
 
-    VOID = {"meta", "img", "br", "link", "input"}
+    VOID = {"meta", "img", "br", "link", "input", "source"}
 
     def __init__(self):
         super().__init__()
         self.loads, self.open = [], []
 
     def handle_starttag(self, tag, attrs):
-        self.loads += [value for name, value in attrs if name in ("src", "href")]
+        self.loads += [
+            value for name, value in attrs if name in ("src", "srcset", "href")
+        ]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -92,6 +94,28 @@ def test_page_says_what_the_report_says(report):
         assert text in page
     assert "A &lt;model&gt; &amp; more" in page and "<model>" not in page
     assert "112 of 1,280" in page and "11.4x" in page and "3.00x" in page
+
+
+def test_a_phone_gets_pictures_of_its_own_and_no_wide_table(report):
+    page = render_report(report)
+    pictures = re.findall(r"<picture>(.*?)</picture>", page)
+    assert len(pictures) == page.count("<img") == 6
+    for picture in pictures:
+        narrow, wide = re.findall(r'(?:srcset|src)="data:image/(.*?)"', picture)
+        assert 'media="(max-width: 600px)"' in picture
+        if narrow.startswith("svg"):
+            assert svg_width(narrow) < 300 < 500 < svg_width(wide)
+    sides = page[page.index('class="sides"') : page.index("Time of one inference")]
+    assert sides.count("<th>") == 1 + len(report.rows)
+    layers = page[page.index('class="layers"') : page.index("How this was measured")]
+    # Cells say what they are, where the head of the table is not shown.
+    assert layers.count("data-head=") == 7 * len(report.layers)
+
+
+def svg_width(uri: str) -> float:
+    """Points; text has 10 whatever the picture's width."""
+    svg = base64.b64decode(uri.partition(",")[2]).decode()
+    return float(re.search(r'<svg [^>]*?width="([\d.]+)pt"', svg)[1])
 
 
 def test_page_without_training_or_times(report):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-SUBCOMMANDS = ("demo", "inspect", "convert", "unpack", "bench")
+SUBCOMMANDS = ("demo", "plan", "inspect", "convert", "unpack", "bench")
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -86,6 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _one_line(error: Exception) -> str:
     message = " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError):
+        if error.name in ("keras", "tensorflow"):
+            return "needs Keras and TensorFlow: pip install keras tensorflow"
+        return message
     if isinstance(error, OSError) and error.filename is not None:
         message = f"{error.strerror}: {error.filename}"
     if isinstance(error, (OSError, ValueError, RuntimeError)) and message:

@@ -2,6 +2,11 @@
 """Argument types that several subcommands share."""
 
 import argparse
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tfrewprune.structures import Structure
 
 ISAS = ("auto", "avx512", "avx2", "neon", "portable", "reference")
 
@@ -26,6 +31,32 @@ def positive_number(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number > 0, received {text!r}")
     return value
+
+
+def structure(text: str) -> "Structure":
+    """A structure such as `block16x1`, `unstructured`, `filter`."""
+    from tfrewprune.structures import Block, Structure
+
+    try:
+        if block := re.fullmatch(r"block(\d+)x(\d+)", text):
+            return Block(int(block[1]), int(block[2]))
+        return Structure.get(text.capitalize())
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            "must be block<rows>x<columns>, unstructured, filter, channel or column, "
+            f"received {text!r}"
+        ) from None
+
+
+def add_structure_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds --structure."""
+    parser.add_argument(
+        "--structure",
+        type=structure,
+        default="block16x1",
+        help="what would be removed together: block<rows>x<columns>, unstructured, "
+        "filter, channel or column (default: block16x1)",
+    )
 
 
 def add_runtime_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,8 @@ HELP = "train, prune, convert and time a small model, with a report"
 DESCRIPTION = """\
 Trains a small CNN on scikit-learn's handwritten digits, prunes it with the reweighted
 block penalty, retrains it, converts it and times it in LiteRT beside the dense model.
-Needs no network. Writes dense.tflite, packed.tflite, demo.json and report.html.
+Needs no network, but the packages of the extra "report". Writes dense.tflite,
+packed.tflite, demo.json and report.html.
 """
 
 
@@ -33,14 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from tfrewprune.cli.output import print_json, quiet_start_up, reserved_stdout
+    from tfrewprune.cli.output import print_json, reserved_stdout, start_keras
 
-    with quiet_start_up():
-        import tensorflow
-
-        # Looking for a GPU is what it has most to say about.
-        tensorflow.config.list_physical_devices()
-        from tfrewprune.demo import run_demo
+    start_keras()
+    from tfrewprune.demo import run_demo
 
     with reserved_stdout() as out:
         if arguments.json:

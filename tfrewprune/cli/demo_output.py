@@ -49,15 +49,14 @@ class DemoDisplay:
         heads, rows = result.rows()
         table = output.table(
             "Handwritten digits, dense and pruned",
-            heads[0],
-            *(f">{head}" for head in heads[1:]),
+            "",
+            *(f">{row[0]}" for row in rows),
             caption=f"{result.mac_rate:.1f}x fewer multiplications and "
             f"{result.weight_rate:.1f}x fewer weights; one digit of the "
             f"{result.test_examples} test digits is {1 / result.test_examples:.2%}",
         )
-        for row in rows:
-            style = "bold green" if row is rows[-1] else None
-            table.add_row(*row, style=style)
+        for cells in zip(heads[1:], *(row[1:] for row in rows), strict=True):
+            table.add_row(*cells)
         console = output.console(self._out)
         console.print(table)
         console.print(

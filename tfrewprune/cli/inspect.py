@@ -5,18 +5,22 @@ import argparse
 from typing import IO, Any
 
 from tfrewprune.cli.arguments import add_json_argument, add_runtime_arguments
+from tfrewprune.cli.plan import show_plan
 
 HELP = "show sparsity, structure, bytes and speed of each layer"
 DESCRIPTION = """\
 Lists every layer of a .tflite that has a weight matrix: its sparsity, the structure of
 its zeros, its bytes dense and packed, its multiplications, and whether it is packed or
 left dense and why. Times are predicted by the converter's cost model for one thread;
---measure runs each layer by itself, dense and packed in turn.
+--measure runs each layer by itself, dense and packed in turn. Of a .keras file it shows
+what `tfrewprune plan` shows.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=".tflite file, dense or packed")
+    parser.add_argument(
+        "model", metavar="MODEL", help=".tflite file, dense or packed, or .keras file"
+    )
     parser.add_argument(
         "--measure", action="store_true", help="time each layer, dense and packed"
     )
@@ -27,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
+    if Path(arguments.model).suffix in (".keras", ".h5"):
+        if arguments.measure:
+            raise ValueError("--measure needs a .tflite file: convert the model first")
+        show_plan(arguments.model, None, as_json=arguments.json)
+        return
     from tfrewprune.cli.output import print_json, reserved_stdout
     from tfrewprune.inspection import inspect_model
 
@@ -65,59 +74,73 @@ def print_layers(
         out: Where to print.
     """
     from tfrewprune.cli import output
+    from tfrewprune.cli.footnotes import Footnotes
 
     console = output.console(out)
     if not records:
-        console.print(f"{model} has no layer with a weight matrix.", markup=False)
-        return
-    kind = "measured" if times else "predicted"
-    table = output.table(
-        model,
-        "layer",
-        "op",
-        "shape",
-        ">zeros",
-        "structure",
-        ">dense",
-        ">packed",
-        ">MACs",
-        f">{kind} ms dense",
-        f">{kind} ms packed",
-        "state",
-    )
-    for record in records:
-        time = times.get((record.subgraph, record.operator))
-        if times:
-            dense = time and time.dense.median
-            packed = time and time.packed.median
-        else:
-            dense = _seconds(record.predicted_dense_us)
-            packed = _seconds(record.predicted_packed_us)
-        if record.packed:
-            state = "packed with its ADD" if record.adds else "packed"
-        else:
-            state = f"dense: {record.reason}" if record.reason else "would be packed"
-        table.add_row(
-            record.name,
-            record.op,
-            "x".join(map(str, record.shape)),
-            "-" if record.sparsity is None else f"{record.sparsity:.1%}",
-            record.structure or "-",
-            _bytes(record.bytes_dense),
-            _bytes(record.bytes_packed),
-            "-" if record.macs is None else f"{record.macs:,}",
-            "-" if dense is None else output.milliseconds(dense),
-            "-" if packed is None else output.milliseconds(packed),
-            state,
+        console.print(
+            f"{model} has no layer with a weight matrix.", markup=False, soft_wrap=True
         )
-    console.print(table)
+        return
+    columns = (
+        output.Column("layer"),
+        output.Column("op", 6),
+        output.Column("shape", 2),
+        output.Column(">zeros"),
+        output.Column("structure", 4),
+        output.Column(">dense\nbytes", 5),
+        output.Column(">packed\nbytes", 1),
+        output.Column(">MACs", 7),
+        output.Column(">dense\nms"),
+        output.Column(">packed\nms"),
+        output.Column("state"),
+    )
+    notes = Footnotes()
+    rows = [_cells(record, times, notes) for record in records]
+    console.print(output.fitted_table(model, columns, rows, console.width))
+    notes.print(console)
     packed_count = sum(record.packed for record in records)
     would = sum(not record.packed and record.reason is None for record in records)
+    kind = "measured" if times else "predicted"
     console.print(
         f"{len(records)} layers: {packed_count} packed, {would} would be packed, "
-        f"{len(records) - packed_count - would} stay dense.",
+        f"{len(records) - packed_count - would} stay dense. Times are {kind}.",
         highlight=False,
     )
+
+
+def _cells(
+    record: Any, times: dict[tuple[int, int], Any], notes: Any
+) -> tuple[str, ...]:
+    if times:
+        time = times.get((record.subgraph, record.operator))
+        dense = time and time.dense.median
+        packed = time and time.packed.median
+    else:
+        dense = _seconds(record.predicted_dense_us)
+        packed = _seconds(record.predicted_packed_us)
+    if record.packed:
+        state = "packed, +ADD" if record.adds else "packed"
+    else:
+        state = notes.mark("dense", record.reason) if record.reason else "would pack"
+    return (
+        record.name,
+        record.op,
+        "x".join(map(str, record.shape)),
+        "-" if record.sparsity is None else f"{record.sparsity:.1%}",
+        _short(record.structure) if record.structure else "-",
+        _bytes(record.bytes_dense),
+        _bytes(record.bytes_packed),
+        "-" if record.macs is None else f"{record.macs:,}",
+        "-" if dense is None else f"{dense * 1e3:.3g}",
+        "-" if packed is None else f"{packed * 1e3:.3g}",
+        state,
+    )
+
+
+def _short(structure: str) -> str:
+    """`Block(16, 1)` for `Block(rows=16, columns=1)`."""
+    return structure.replace("rows=", "").replace("columns=", "")
 
 
 def _figures(time: Any) -> dict[str, Any]:

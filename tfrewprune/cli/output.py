@@ -5,16 +5,18 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
-from typing import IO, Any
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, NamedTuple
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-PLAIN_WIDTH = 200
-"""Columns of a table that goes to a file or a pipe: wide enough to never wrap."""
+from tfrewprune.text import keep_ends, line_width
+
+_GAP = 2
+_SHORTEST_NAME = 16
 
 
 @contextlib.contextmanager
@@ -46,6 +48,18 @@ def quiet_start_up() -> Iterator[None]:
         os.close(devnull)
 
 
+def start_keras() -> None:
+    """Imports Keras and its backend without their chatter."""
+    with quiet_start_up():
+        import keras
+
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow
+
+            # Looking for a GPU is what it has most to say about.
+            tensorflow.config.list_physical_devices()
+
+
 def print_json(document: Any, file: IO[str]) -> None:
     """Writes one JSON document; figures that are not finite become null."""
     text = json.dumps(_finite(document), indent=2, allow_nan=False)
@@ -69,11 +83,8 @@ class _Console(Console):
 
 
 def console(file: IO[str]) -> Console:
-    """A console that draws for a terminal and writes plain lines otherwise."""
-    drawing = _Console(file=file)
-    if drawing.is_terminal:
-        return drawing
-    return _Console(file=file, width=PLAIN_WIDTH, no_color=True)
+    """A console that colours for a terminal and obeys COLUMNS everywhere."""
+    return _Console(file=file, width=line_width())
 
 
 def table(title: str | None, *columns: str, caption: str | None = None) -> Table:
@@ -84,10 +95,61 @@ def table(title: str | None, *columns: str, caption: str | None = None) -> Table
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
     )
     for column in columns:
         right = column.startswith(">")
         made.add_column(column.lstrip(">"), justify="right" if right else "left")
+    return made
+
+
+class Column(NamedTuple):
+    """A column that a narrow console may leave out.
+
+    Attributes:
+        head: As for `table`; it may have several lines.
+        rank: Columns of high rank go first; those of rank 0 stay.
+    """
+
+    head: str
+    rank: int = 0
+
+
+def fitted_table(
+    title: str | None,
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    width: int,
+) -> Table:
+    """A table that no line of which is wider than the console.
+
+    Args:
+        title: What the table is about.
+        columns: The first holds names; they are shortened in front to what is left.
+        rows: Cells of all columns.
+        width: Of the console.
+    """
+    widths = [
+        max(len(line) for cell in cells for line in cell.split("\n"))
+        for cells in zip([c.head.lstrip(">") for c in columns], *rows, strict=True)
+    ]
+    shown = list(range(len(columns)))
+    while True:
+        others = sum(widths[i] + _GAP for i in shown[1:])
+        least = max(shown[1:], key=lambda i: columns[i].rank)
+        shortest = min(widths[0], _SHORTEST_NAME)
+        if others + shortest <= width or not columns[least].rank:
+            break
+        shown.remove(least)
+    made = table(title, *(columns[i].head for i in shown))
+    for column in made.columns:
+        column.no_wrap = True
+    names = keep_ends((row[0] for row in rows), max(width - others, _SHORTEST_NAME))
+    for row in rows:
+        cells = (names[row[0]], *row[1:])
+        made.add_row(*(Text(cells[i]) for i in shown))
     return made
 
 

@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +40,8 @@ _NOTES = {
     "first convolution (skip_first=True)": "first convolution, left dense",
     "last classifier (skip_last=True)": "classifier, left dense",
 }
+
+_PACKAGES = {"sklearn": "scikit-learn", "matplotlib": "matplotlib", "jinja2": "Jinja2"}
 
 
 class Progress(Protocol):
@@ -91,6 +94,7 @@ def run_demo(
             `pip install tfrewprune[report]` brings them.
         OSError: If the folder cannot be written.
     """
+    _check_packages()
     started = time.perf_counter()
     plan = plan or Plan()
     progress = progress or _Silence()
@@ -158,6 +162,16 @@ def run_demo(
     write_atomically(folder / "demo.json", document.encode())
     write_report(result.report(), folder / "report.html")
     return result
+
+
+def _check_packages() -> None:
+    """Finds out before the training what the report would miss after it."""
+    missing = [name for module, name in _PACKAGES.items() if not find_spec(module)]
+    if missing:
+        raise ModuleNotFoundError(
+            f'the demo needs {", ".join(missing)}, which the extra "report" brings: '
+            "pip install 'tfrewprune[report]', or '.[report]' in a checkout"
+        )
 
 
 def _accuracy(

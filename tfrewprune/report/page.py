@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from tfrewprune.converter.conversion import write_atomically
-from tfrewprune.report.content import Report
+from tfrewprune.report.content import Layer, Report
 
 
 def render_report(report: Report) -> str:
@@ -33,28 +33,43 @@ def render_report(report: Report) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    pruned = [layer for layer in report.layers if layer.survivors is not None]
-    timed = [layer for layer in report.layers if layer.speed_up is not None]
     drawn = {
-        "latency": pictures.latency_bars(report.latency),
-        "layers": pictures.layer_bars(report.layers),
-        "speed": pictures.layer_speed(timed) if timed else None,
-        "accuracy": (
-            pictures.accuracy_curves(report.accuracy, report.phases)
-            if report.accuracy
-            else None
-        ),
-        "sparsity": (
-            pictures.sparsity_curve(report.sparsity, report.phases)
-            if report.sparsity is not None
-            else None
-        ),
+        width: _pictures(report, width) for width in (pictures.WIDE, pictures.NARROW)
     }
     return environment.from_string(template.read_text("utf-8")).render(
         report=report,
-        pictures=drawn,
-        mosaics=[(layer, pictures.survivors(layer)) for layer in pruned],
+        pictures=drawn[pictures.WIDE],
+        narrow=drawn[pictures.NARROW],
+        pruned=_pruned(report),
     )
+
+
+def _pruned(report: Report) -> list[Layer]:
+    return [layer for layer in report.layers if layer.survivors is not None]
+
+
+def _pictures(report: Report, width: float) -> dict[str, str]:
+    """Name to data URI; what was not measured has no picture."""
+    from tfrewprune.report import pictures
+
+    timed = [layer for layer in report.layers if layer.speed_up is not None]
+    drawn = {
+        "latency": pictures.latency_bars(report.latency, width),
+        "layers": pictures.layer_bars(report.layers, width),
+    }
+    for number, layer in enumerate(_pruned(report)):
+        drawn[f"survivors {number}"] = pictures.survivors(layer, width)
+    if timed:
+        drawn["speed"] = pictures.layer_speed(timed, width)
+    if report.accuracy:
+        drawn["accuracy"] = pictures.accuracy_curves(
+            report.accuracy, report.phases, width
+        )
+    if report.sparsity is not None:
+        drawn["sparsity"] = pictures.sparsity_curve(
+            report.sparsity, report.phases, width
+        )
+    return drawn
 
 
 def write_report(report: Report, path: str | os.PathLike[str]) -> None:

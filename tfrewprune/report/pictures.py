@@ -3,6 +3,7 @@
 
 import base64
 import io
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,8 @@ DENSE = "#b4bfca"
 OURS = "#0b7a75"
 ACCENT = "#e07a2f"
 REMOVED = "#eef1f4"
+# Inches. A page scales its pictures, so a phone gets one of its own, with large text.
+WIDE, NARROW = 7.6, 3.6
 
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -33,9 +36,9 @@ _STYLE = {
 }
 
 
-def latency_bars(bars: Sequence[Bar]) -> str:
+def latency_bars(bars: Sequence[Bar], width: float = WIDE) -> str:
     """Horizontal bars of time with their spread; returns a data URI."""
-    figure, axis = _figure(7.6, 0.52 * len(bars) + 0.75)
+    figure, axis = _figure(width, 0.52 * len(bars) + 0.75)
     positions = np.arange(len(bars))[::-1]
     longest = max(bar.high for bar in bars) * 1e3
     for position, bar in zip(positions, bars, strict=True):
@@ -52,15 +55,16 @@ def latency_bars(bars: Sequence[Bar]) -> str:
             fontweight="bold" if bar.ours else "normal",
         )
     axis.set_yticks(positions, [bar.label for bar in bars])
-    axis.set_xlim(0, longest * 1.16)
+    # Room for the text behind the longest bar, about 0.9 inches.
+    axis.set_xlim(0, longest * (1 + 1.2 / width))
     axis.set_xlabel("milliseconds for one inference")
     _bare(axis, grid="x")
     return _svg(figure)
 
 
-def layer_bars(layers: Sequence[Layer]) -> str:
+def layer_bars(layers: Sequence[Layer], width: float = WIDE) -> str:
     """For each layer how much survived, as a share of its weights; a data URI."""
-    figure, axis = _figure(7.6, 0.42 * len(layers) + 0.8)
+    figure, axis = _figure(width, 0.42 * len(layers) + 0.8)
     positions = np.arange(len(layers))[::-1]
     for position, layer in zip(positions, layers, strict=True):
         share = 100 * layer.kept / layer.weights
@@ -85,9 +89,9 @@ def layer_bars(layers: Sequence[Layer]) -> str:
     return _svg(figure)
 
 
-def layer_speed(layers: Sequence[Layer]) -> str:
+def layer_speed(layers: Sequence[Layer], width: float = WIDE) -> str:
     """For each measured layer its speed-up beside its pruning rate; a data URI."""
-    figure, axis = _figure(7.6, 0.62 * len(layers) + 0.95)
+    figure, axis = _figure(width, 0.62 * len(layers) + 0.95)
     positions = np.arange(len(layers))[::-1]
     for position, layer in zip(positions, layers, strict=True):
         axis.barh(position + 0.19, layer.rate, height=0.34, color=DENSE)
@@ -95,20 +99,23 @@ def layer_speed(layers: Sequence[Layer]) -> str:
         for offset, value in ((0.19, layer.rate), (-0.19, layer.speed_up)):
             axis.text(value, position + offset, f" {value:.3g}x", va="center", size=9)
     longest = max(max(layer.rate, layer.speed_up) for layer in layers)
-    axis.set_xlim(0, longest * 1.13)
+    axis.set_xlim(0, longest * (1 + 1 / width))
     axis.set_yticks(positions, [layer.name for layer in layers])
-    axis.set_xlabel("grey: weights removed (rate)      green: times faster than dense")
+    between = "      " if width == WIDE else "\n"
+    axis.set_xlabel(
+        f"grey: weights removed (rate){between}green: times faster than dense"
+    )
     _bare(axis, grid="x")
     return _svg(figure)
 
 
-def survivors(layer: Layer) -> str:
+def survivors(layer: Layer, width: float = WIDE) -> str:
     """Which groups of a layer survived; a data URI of a small PNG.
 
     One dot a group: rows are bands of outputs, columns are (kernel position, input
     channel). Wide matrices are folded so that the picture stays readable.
     """
-    picture = fold(np.asarray(layer.survivors, bool))
+    picture = fold(np.asarray(layer.survivors, bool), 288 if width == WIDE else 120)
     colours = np.array([_rgb(REMOVED), _rgb(OURS), (255, 255, 255)], np.uint8)
     from matplotlib import image
 
@@ -117,7 +124,7 @@ def survivors(layer: Layer) -> str:
     return _data_uri("image/png", buffer.getvalue())
 
 
-def fold(mask: np.ndarray, width: int = 288) -> np.ndarray:
+def fold(mask: np.ndarray, width: int) -> np.ndarray:
     """Folds a boolean matrix that is too wide into strips below each other.
 
     Args:
@@ -141,11 +148,13 @@ def fold(mask: np.ndarray, width: int = 288) -> np.ndarray:
 
 
 def accuracy_curves(
-    curves: Sequence[Curve], phases: Sequence[tuple[str, int, int]]
+    curves: Sequence[Curve],
+    phases: Sequence[tuple[str, int, int]],
+    width: float = WIDE,
 ) -> str:
     """Accuracy over epochs, phases shaded; a data URI."""
-    figure, axis = _figure(7.6, 3.3)
-    _shade(axis, phases)
+    figure, axis = _figure(width, 3.3)
+    _shade(axis, phases, width)
     for curve, colour in zip(curves, (FAINT, OURS, ACCENT), strict=False):
         epochs = np.arange(len(curve.values)) + curve.start + 1
         axis.plot(
@@ -166,10 +175,12 @@ def accuracy_curves(
     return _svg(figure)
 
 
-def sparsity_curve(curve: Curve, phases: Sequence[tuple[str, int, int]]) -> str:
+def sparsity_curve(
+    curve: Curve, phases: Sequence[tuple[str, int, int]], width: float = WIDE
+) -> str:
     """Share of empty groups over epochs; a data URI."""
-    figure, axis = _figure(7.6, 2.6)
-    _shade(axis, phases)
+    figure, axis = _figure(width, 2.6)
+    _shade(axis, phases, width)
     epochs = np.arange(len(curve.values)) + curve.start + 1
     axis.plot(epochs, 100 * np.asarray(curve.values), color=OURS, linewidth=2)
     axis.set_ylim(0, 102)
@@ -180,14 +191,16 @@ def sparsity_curve(curve: Curve, phases: Sequence[tuple[str, int, int]]) -> str:
     return _svg(figure)
 
 
-def _shade(axis, phases: Sequence[tuple[str, int, int]]) -> None:
+def _shade(axis, phases: Sequence[tuple[str, int, int]], width: float) -> None:
+    epochs = phases[-1][2] - phases[0][1] if phases else 0
     for number, (name, first, last) in enumerate(phases):
         if number % 2:
             axis.axvspan(first + 0.5, last + 0.5, color="#f5f7f9", zorder=0)
         axis.text(
             (first + last + 1) / 2,
             1.02,
-            name,
+            # Twelve characters take an inch of the figure, its margins included.
+            textwrap.fill(name, max(8, int(12 * width * (last - first) / epochs))),
             transform=axis.get_xaxis_transform(),
             ha="center",
             color=FAINT,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tfrewprune.cli` is the `tfrewprune` command."""
+"""`python -m tfrewprune` is the `tfrewprune` command."""
 
 import sys
 

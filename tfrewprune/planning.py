@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What pruning would gain, layer by layer, before anything is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import keras
+
+from tfrewprune.payload.cost import LayerShape, default_cost_model
+from tfrewprune.payload.gain import predicted_gain, rows_alike
+from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.structures import Block, Structure
+from tfrewprune.wrappers.kernels import KernelSpec, macs_per_weight
+from tfrewprune.wrappers.targets import Target, all_kernels, resolve
+
+RATES = (2, 4, 8)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanRow:
+    """What pruning would do for one layer.
+
+    Attributes:
+        layer: Path of the layer inside the model.
+        kind: Layer class.
+        shape: Shape of the weight tensor in Keras' order; () without a matrix
+            that is known.
+        weights: Number of weights.
+        pixels: Output positions for a batch of one; None when unknown.
+        not_prunable: Why it cannot be pruned, or None.
+        not_packable: Why no kernel runs it packed, or None.
+        left_dense: Why `compress(model, rate=8)` leaves it dense, or None.
+        dense_us: Predicted microseconds in dense, on one thread; None when unknown.
+        share: Of the predicted time of all layers with a known one.
+        gains: Rate to how many times faster the layer would be; empty when unknown.
+    """
+
+    layer: str
+    kind: str
+    shape: tuple[int, ...] = ()
+    weights: int = 0
+    pixels: int | None = None
+    not_prunable: str | None = None
+    not_packable: str | None = None
+    left_dense: str | None = None
+    dense_us: float | None = None
+    share: float | None = None
+    gains: dict[int, float] = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict:
+        """JSON-serializable."""
+        return dataclasses.asdict(self) | {"shape": list(self.shape)}
+
+
+def plan(
+    model: keras.Model | str | os.PathLike[str], structure: Structure | None = None
+) -> list[PlanRow]:
+    """Predicts for every layer with weights what pruning it would gain.
+
+    Predictions come from the converter's cost model: one thread, float32, for a batch
+    of one of the shape the model was built with. They compare ways to run one layer;
+    measure with `tfrewprune bench`.
+
+    Args:
+        model: A built Keras model, trained or not, or a file `keras` loads.
+        structure: What would be removed together; None for `Block(16, 1)`.
+
+    Returns:
+        One row a layer with weights, in the order of the model.
+
+    Raises:
+        ValueError: The model has no weights, or Keras cannot load the file.
+        OSError: The file cannot be read.
+
+    Example:
+
+    >>> for row in plan("model.keras"):  # doctest: +SKIP
+    ...     print(row.layer, row.gains, row.left_dense)
+    """
+    structure = structure or Block(16, 1)
+    if not isinstance(model, keras.Model):
+        model = _load(model)
+    targets = all_kernels(model)
+    if not targets:
+        raise ValueError(
+            f"Model {model.name!r} has no layer with weights. Build it, or call it "
+            "once, before planning."
+        )
+    default = _default_reasons(model, structure)
+    rows = [_row(target, structure, default) for target in targets]
+    total = sum(row.dense_us or 0 for row in rows)
+    return [
+        row
+        if row.dense_us is None
+        else dataclasses.replace(row, share=row.dense_us / total)
+        for row in rows
+    ]
+
+
+def total_gain(rows: Sequence[PlanRow], rate: int) -> float | None:
+    """How many times faster the layers of the plan are together at a rate.
+
+    Layers that are left dense take their dense time. What LiteRT runs besides, such as
+    depthwise convolutions and pooling, is not counted: the whole model gains less.
+
+    Args:
+        rows: What `plan` returned.
+        rate: One of `RATES`.
+
+    Returns:
+        None when no layer's time is known.
+    """
+    known = [row for row in rows if row.dense_us is not None]
+    if not known:
+        return None
+    after = sum(
+        row.dense_us / (1 if row.left_dense else max(1, row.gains[rate]))
+        for row in known
+    )
+    return sum(row.dense_us for row in known) / after
+
+
+def _load(path: str | os.PathLike[str]) -> keras.Model:
+    open(path, "rb").close()  # Keras calls a missing file a bad format
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras raises whatever the file provokes
+        raise ValueError(f"Keras cannot load {os.fspath(path)!r}: {error}") from error
+
+
+def _default_reasons(
+    model: keras.Model, structure: Structure
+) -> dict[tuple[int, str], str | None]:
+    """Layer and weight to the reason why a recipe for all layers leaves it dense."""
+    recipe = Recipe(Rule("*", structure=structure, rate=RATES[-1]))
+    try:
+        resolved = resolve(model, recipe)
+    except ValueError:  # It leaves nothing to prune, which a plan may well say.
+        reason = "`rate=8` leaves no layer of this model to prune"
+        return {_key(target): reason for target in all_kernels(model)}
+    return {_key(target): target.reason for target in resolved}
+
+
+def _key(target: Target) -> tuple[int, str]:
+    return id(target.layer), target.spec.attribute if target.spec else ""
+
+
+def _row(
+    target: Target, structure: Structure, default: dict[tuple[int, str], str | None]
+) -> PlanRow:
+    layer, spec = target.layer, target.spec or _plain_kernel(target.layer)
+    row = PlanRow(
+        target.path,
+        type(layer).__name__,
+        shape=tuple(spec.variable(layer).shape) if spec else (),
+        not_prunable=target.reason,
+        not_packable=_not_packable(layer),
+        left_dense=target.reason or _not_packable(layer) or default[_key(target)],
+    )
+    if spec is None:
+        return row
+    kernel = spec.layout.kernel_shape(row.shape)
+    row = dataclasses.replace(row, weights=kernel.weights)
+    try:
+        pixels = macs_per_weight(layer, spec.layout)
+    except ValueError:
+        return row
+    row = dataclasses.replace(row, pixels=pixels)
+    if row.not_packable:
+        return row
+    size = LayerShape(kernel.outputs, kernel.columns, pixels, kernel.positions)
+    alike = rows_alike(structure, size.rows)
+    gains = {rate: predicted_gain(size, rate, alike) for rate in RATES}
+    cannot_gain = None if max(gains.values()) > 1 else "dense is faster at every rate"
+    return dataclasses.replace(
+        row,
+        left_dense=row.left_dense or cannot_gain,
+        dense_us=default_cost_model().dense(size),
+        gains=gains,
+    )
+
+
+def _plain_kernel(layer: keras.Layer) -> KernelSpec | None:
+    """The matrix of a layer that cannot be pruned, frozen for instance: it takes time.
+
+    Grouped convolutions have several small ones, whose time is not predicted.
+    """
+    known = keras.layers.Dense | keras.layers.Conv1D | keras.layers.Conv2D
+    spec = KernelSpec()
+    if not isinstance(layer, known) or spec.variable(layer) is None:
+        return None
+    return spec if getattr(layer, "groups", 1) == 1 else None
+
+
+def _not_packable(layer: keras.Layer) -> str | None:
+    """Why the converter leaves a layer dense, whatever its zeros."""
+    layers = keras.layers
+    if isinstance(
+        layer,
+        layers.Conv1DTranspose | layers.Conv2DTranspose | layers.Conv3DTranspose,
+    ):
+        return "transposed convolutions are not packed"
+    if isinstance(layer, layers.Conv3D):
+        return "3D convolutions are not packed"
+    return None
