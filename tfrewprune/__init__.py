@@ -63,6 +63,7 @@ _HOMES = {
     ),
     "converter": ("ConversionError", "convert", "unpack"),
     "inspection": ("inspect_model",),
+    "planning": ("PlanRow", "plan"),
     "runtime": ("Interpreter", "delegate_path"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -13,7 +13,7 @@ from tfrewprune.payload.cost import LayerShape, default_cost_model
 from tfrewprune.payload.gain import predicted_gain, rows_alike
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import Block, Structure
-from tfrewprune.wrappers.kernels import KernelSpec, macs_per_weight
+from tfrewprune.wrappers.kernels import kernel_specs, macs_per_weight
 from tfrewprune.wrappers.targets import Target, all_kernels, resolve
 
 RATES = (2, 4, 8)
@@ -140,7 +140,7 @@ def _default_reasons(
         resolved = resolve(model, recipe)
     except ValueError:  # It leaves nothing to prune, which a plan may well say.
         reason = "`rate=8` leaves no layer of this model to prune"
-        return {_key(target): reason for target in all_kernels(model)}
+        return {_key(t): t.reason or reason for t in all_kernels(model)}
     return {_key(target): target.reason for target in resolved}
 
 
@@ -151,16 +151,21 @@ def _key(target: Target) -> tuple[int, str]:
 def _row(
     target: Target, structure: Structure, default: dict[tuple[int, str], str | None]
 ) -> PlanRow:
-    layer, spec = target.layer, target.spec or _plain_kernel(target.layer)
+    layer = target.layer
+    # A frozen layer cannot be pruned, but takes its time.
+    spec = target.spec or next(iter(kernel_specs(layer) or ()), None)
+    kind = type(layer).__name__
     row = PlanRow(
         target.path,
-        type(layer).__name__,
+        kind,
         shape=tuple(spec.variable(layer).shape) if spec else (),
         not_prunable=target.reason,
-        not_packable=_not_packable(layer),
-        left_dense=target.reason or _not_packable(layer) or default[_key(target)],
+        not_packable=f"no packed operator for {kind}"
+        if spec and not spec.packed
+        else None,
+        left_dense=default[_key(target)],
     )
-    if spec is None:
+    if spec is None or getattr(layer, "groups", 1) != 1:
         return row
     kernel = spec.layout.kernel_shape(row.shape)
     row = dataclasses.replace(row, weights=kernel.weights)
@@ -173,36 +178,8 @@ def _row(
         return row
     size = LayerShape(kernel.outputs, kernel.columns, pixels, kernel.positions)
     alike = rows_alike(structure, size.rows)
-    gains = {rate: predicted_gain(size, rate, alike) for rate in RATES}
-    cannot_gain = None if max(gains.values()) > 1 else "dense is faster at every rate"
     return dataclasses.replace(
         row,
-        left_dense=row.left_dense or cannot_gain,
         dense_us=default_cost_model().dense(size),
-        gains=gains,
+        gains={rate: predicted_gain(size, rate, alike) for rate in RATES},
     )
-
-
-def _plain_kernel(layer: keras.Layer) -> KernelSpec | None:
-    """The matrix of a layer that cannot be pruned, frozen for instance: it takes time.
-
-    Grouped convolutions have several small ones, whose time is not predicted.
-    """
-    known = keras.layers.Dense | keras.layers.Conv1D | keras.layers.Conv2D
-    spec = KernelSpec()
-    if not isinstance(layer, known) or spec.variable(layer) is None:
-        return None
-    return spec if getattr(layer, "groups", 1) == 1 else None
-
-
-def _not_packable(layer: keras.Layer) -> str | None:
-    """Why the converter leaves a layer dense, whatever its zeros."""
-    layers = keras.layers
-    if isinstance(
-        layer,
-        layers.Conv1DTranspose | layers.Conv2DTranspose | layers.Conv3DTranspose,
-    ):
-        return "transposed convolutions are not packed"
-    if isinstance(layer, layers.Conv3D):
-        return "3D convolutions are not packed"
-    return None

@@ -54,8 +54,8 @@ def test_every_layer_is_explained(rows) -> None:
     assert "depthwise" in rows["depthwise"].not_prunable
     assert rows["frozen"].not_prunable == "frozen"
     assert rows["up"].not_prunable is None
-    assert "transposed" in rows["up"].not_packable
-    assert rows["up"].left_dense == rows["up"].not_packable
+    assert "no packed operator" in rows["up"].not_packable
+    assert rows["up"].not_packable in rows["up"].left_dense
     assert rows["middle"].left_dense is None
     assert rows["middle"].shape == (3, 3, 32, 64) and rows["middle"].pixels == 144
     assert "last classifier" in rows["logits"].left_dense
@@ -100,6 +100,17 @@ def test_structure_decides_the_gain(model, rows) -> None:
     assert single["middle"].gains[8] < rows["middle"].gains[8]
 
 
+def test_attention_has_a_time_like_any_matrix() -> None:
+    inputs = keras.Input((16, 64))
+    attention = layers.MultiHeadAttention(2, 32, name="attention")
+    outputs = layers.Dense(64)(attention(inputs, inputs))
+    rows = {row.layer: row for row in plan(keras.Model(inputs, outputs))}
+    for part in ("query", "key", "value"):
+        row = rows[f"attention/{part}"]
+        assert row.pixels == 16 and row.gains[8] > 1
+        assert row.dense_us == pytest.approx(rows["dense"].dense_us)
+
+
 def test_unknown_image_size_is_no_failure() -> None:
     model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(64, 3)])
     (row,) = plan(model)
@@ -119,7 +130,7 @@ def test_plan_command(saved, capsys, monkeypatch) -> None:
     assert max(len(line) for line in out.splitlines()[1:]) <= 80
     (middle,) = [line for line in out.splitlines() if line.startswith("middle")]
     assert middle.rstrip().endswith("pruned")
-    assert "left dense" in out and "transposed convolutions are not packed" in out
+    assert "left dense" in out and "no packed operator" in out
     assert "1 BatchNormalization" in out and "1 DepthwiseConv2D" in out
     assert "at 8x fewer weights" in " ".join(out.split())
 

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfrewprune.methods import GradualMagnitude, GroupLasso
+from tfrewprune.methods import GradualMagnitude
 from tfrewprune.pipeline import compress, hard_prune, reweighted_train
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import Block, Unstructured
@@ -72,7 +72,7 @@ def test_strength_leads_to_each_rate_from_any_start(monkeypatch, start):
 
 def test_a_budget_is_met_by_all_layers_together():
     model = mlp()
-    recipe = Recipe("d*", rate=4, method=GroupLasso(), reweighted_epochs=25)
+    recipe = Recipe("d*", rate=4, reweighted_epochs=25)
     reweighted_train(model, recipe, X, Y, batch_size=32, verbose=0)
     found, sizes = left(model), {"d1": 32 * 64, "d2": 64 * 64}
     total = sum(found[name] * sizes[name] for name in sizes) / sum(sizes.values())

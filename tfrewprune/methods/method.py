@@ -39,6 +39,11 @@ class Method(Registered, kind="method", example="Reweighted()"):
         return self.penalized or self.gradual
 
     @property
+    def largest_pull(self) -> float:
+        """Largest gradient of the penalty in a weight, at strength 1."""
+        return 1.0
+
+    @property
     def negligible(self) -> float:
         """Groups of smaller rms count as emptied while the penalty acts."""
         return 2e-3

@@ -37,6 +37,10 @@ class Reweighted(Method):
             )
 
     @property
+    def largest_pull(self) -> float:
+        return 1 / self.epsilon
+
+    @property
     def negligible(self) -> float:
         return 2 * self.epsilon  # pulled with more than a third of the largest force
 

@@ -19,9 +19,9 @@ from tfrewprune.wrappers.kernels import macs_per_weight
 from tfrewprune.wrappers.steps import rebuild_steps
 from tfrewprune.wrappers.targets import Target, resolve
 
-#: Bounds of a controlled strength. The stronger pulls an emptied weight a hundred times
-#: as hard as the gradient of a usual task; more would only blow up the others.
-WEAKEST, STRONGEST = 1e-12, 1e-3
+#: Bounds of a controlled penalty's largest pull on a weight. The upper one is a hundred
+#: times the gradient of a usual task; more would only blow up what is left.
+WEAKEST, STRONGEST = 1e-9, 1.0
 
 #: Steps between two looks where the length of an epoch is unknown.
 STEPS = 43
@@ -95,11 +95,12 @@ class StrengthControl(PhaseClock):
     """Has the penalty's strength follow the rate, so that nobody needs to tune it.
 
     Weights are counted as left while the rms of their group is above the method's
-    `negligible` and above twice the learning rate. Their number shall fall geometrically from what it is at the start to
-    1 / rate of all weights at the end: where more are left the strength grows, where
-    fewer are left it shrinks, by a factor of at most 2 a look, and by 15 % more where
-    nothing has moved since the last look. It ends at the same strength from any start
-    between 1e-9 and 1e-4, and `hard_prune` then removes what is nearly empty already.
+    `negligible` and above twice the learning rate. Their number shall fall
+    geometrically from what it is at the start to 1 / rate of all weights at the end:
+    where more are left the strength grows, where fewer are left it shrinks, by a factor
+    of at most 2 a look, and by 15 % more where nothing has moved since the last look.
+    Where it starts does not matter, and `hard_prune` then removes what is nearly empty
+    already.
 
     Kernels with a rate of their own are controlled one by one, those under a budget
     together.
@@ -149,8 +150,9 @@ class StrengthControl(PhaseClock):
                 factor *= 1.15
             goal.before = left
             for target in goal.targets:
-                strength = target.penalty.strength * factor
-                target.penalty.strength = min(max(strength, WEAKEST), STRONGEST)
+                unit = target.penalty.method.largest_pull
+                pull = target.penalty.strength * factor * unit
+                target.penalty.strength = min(max(pull, WEAKEST), STRONGEST) / unit
 
     def _step(self) -> float:
         return float(ops.convert_to_numpy(self.model.optimizer.learning_rate))

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
 import textwrap
 
 import keras
 import numpy as np
 
 from tfrewprune.structures import Structure
+from tfrewprune.text import keep_ends, line_width
 from tfrewprune.wrappers.kernels import NO_MATRIX
 from tfrewprune.wrappers.targets import Target, all_kernels
 
@@ -130,7 +130,7 @@ def format_rows(rows: list[LayerRow], width: int | None = None) -> str:
         rows: What `hard_prune` or `sparsity_summary` returned.
         width: Columns; default those of the terminal (or of `COLUMNS`), 80 elsewhere.
     """
-    width = width or shutil.get_terminal_size((80, 24)).columns
+    width = width or line_width()
     pruned = [row for row in rows if row.reason is None and row.shape]
     table = [("layer", "structure", "shape", "weights", "kept", "rate")]
     for row in pruned:
@@ -146,10 +146,10 @@ def format_rows(rows: list[LayerRow], width: int | None = None) -> str:
         )
     widths = [max(len(line[i]) for line in table) for i in range(6)]
     widths[0] = min(widths[0], max(12, width - sum(widths[1:]) - 10))
+    names = keep_ends((line[0] for line in table), widths[0])
     lines = []
     for line, row in zip(table, [None, *pruned], strict=True):
-        cells = [line[0] if len(line[0]) <= widths[0] else _end_of(line[0], widths[0])]
-        cells += line[1:]
+        cells = [names[line[0]], *line[1:]]
         lines.append(
             "  ".join(
                 cell.rjust(size) if index > 2 else cell.ljust(size)
@@ -168,11 +168,6 @@ def format_rows(rows: list[LayerRow], width: int | None = None) -> str:
     if plain:
         lines.append(f"without a weight matrix: {len(plain)} layers")
     return "\n".join(lines if pruned else lines[1:])
-
-
-def _end_of(name: str, width: int) -> str:
-    """A name cut in front: what tells layers apart is at its end."""
-    return "\u2026" + name[len(name) - width + 1 :]
 
 
 def _wrapped(text: str, width: int, indent: str) -> list[str]:

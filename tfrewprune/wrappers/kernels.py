@@ -253,17 +253,18 @@ def macs_per_weight(layer: keras.Layer, layout: KernelLayout) -> int:
             f"Layer {layer.name!r} does not record the shape it was built with, so its "
             "multiplications cannot be counted."
         )
-    if layout.kind != "conv_transpose":
-        shape = layer.compute_output_shape(shape)
-    if getattr(layer, "data_format", "channels_last") == "channels_first":
-        spatial = shape[2:]
-    else:
-        spatial = shape[1:-1]
     if layout.kind == "dense":
+        # Its output shape may be unknown where the input is not: the axes that the
+        # kernel does not contract are the positions.
         spatial = shape[1:]
-        kernel = layout.kernel_shape(KernelSpec().variable(layer).shape)
         if None not in spatial:
-            return max(1, math.prod(spatial) // kernel.outputs)
+            kernel = layout.kernel_shape(KernelSpec().variable(layer).shape)
+            return max(1, math.prod(spatial) // kernel.columns)
+    else:
+        if layout.kind != "conv_transpose":
+            shape = layer.compute_output_shape(shape)
+        channels_first = getattr(layer, "data_format", None) == "channels_first"
+        spatial = shape[2:] if channels_first else shape[1:-1]
     if any(extent is None for extent in spatial):
         raise ValueError(
             f"Layer {layer.name!r} was built for inputs of shape {tuple(shape)}; a "
