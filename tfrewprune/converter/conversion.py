@@ -22,6 +22,7 @@ def convert(
     output: str | os.PathLike[str] | None = None,
     *,
     inputs: Iterable[Any] | None = None,
+    batch_size: int | None = None,
     tolerance: float = 1e-3,
     minimum_gain: float = 1.0,
     band_rows: int | None = None,
@@ -31,15 +32,23 @@ def convert(
 
     CONV_2D and FULLY_CONNECTED layers with enough zeros become custom operators that
     hold the surviving weights only; everything else stays as it is. The result runs
-    in `tfrewprune.Interpreter`, or in any LiteRT with the delegate of
-    `tfrewprune.delegate_path`.
+    in `tfrewprune.Interpreter`, or in the `Interpreter` of any LiteRT with the delegate
+    of `tfrewprune.delegate_path`. LiteRT's `CompiledModel` takes no delegate of this
+    kind and refuses packed models.
+
+    A Keras model is exported as it computes in inference, in float32, and left as it
+    is: its masks, penalties and compilation.
 
     Args:
-        model: A Keras model, the path of a `.keras` file, of a SavedModel directory or
-            of a `.tflite` file, or the bytes of a `.tflite` file from anywhere.
+        model: A Keras model, what `compress` returned, the path of a `.keras` file, of
+            a SavedModel directory or of a `.tflite` file, or the bytes of a `.tflite`
+            file from anywhere.
         output: Where to write the result; it appears whole or not at all.
         inputs: Inputs to compare the two models on, beside random ones. One element a
-            run: an array, a list of arrays in the model's order, or a dict by name.
+            run: an array, a list of arrays in the model's order (that of
+            `model.inputs`, or of `get_input_details` of a `.tflite`), or a dict by
+            name.
+        batch_size: Fixes the batch of a Keras model. None keeps what its `Input` says.
         tolerance: Largest difference of any output, relative to the largest magnitude
             in that output.
         minimum_gain: A layer is packed when its predicted dense time is at least this
@@ -59,8 +68,8 @@ def convert(
     Example:
         >>> packed = trp.convert(pruned_model, "model.tflite")  # doctest: +SKIP
     """
-    _check_settings(tolerance, minimum_gain, band_rows)
-    content = read_content(model)
+    _check_settings(tolerance, minimum_gain, band_rows, batch_size)
+    content = read_content(model, batch_size=batch_size)
     tree = read_model(content)
     decisions = make_plan(tree, Settings(minimum_gain, band_rows))
     perform(tree, decisions)
@@ -103,13 +112,35 @@ def unpack(
     return dense
 
 
-def read_content(model: Any, may_export: bool = True) -> bytes:
+def read_content(
+    model: Any, may_export: bool = True, batch_size: int | None = None
+) -> bytes:
     """Returns the `.tflite` bytes of whatever the caller calls a model.
+
+    Args:
+        model: See `convert`.
+        may_export: Whether something else than `.tflite` is allowed.
+        batch_size: See `convert`.
 
     Raises:
         ConversionError: If it is nothing that can be turned into `.tflite` bytes.
         OSError: If a file cannot be read.
     """
+    content = _ready_content(model, may_export)
+    if content is not None:
+        if batch_size is not None:
+            raise ConversionError(
+                "batch_size applies to Keras models; a .tflite file has the shapes it "
+                f"was converted with, received batch_size={batch_size}"
+            )
+        return content
+    from tfrewprune.converter import export
+
+    return export.to_tflite(_unwrapped(model), batch_size)
+
+
+def _ready_content(model: Any, may_export: bool) -> bytes | None:
+    """The bytes of a model that is `.tflite` already; None if it must be exported."""
     if isinstance(model, (bytes, bytearray, memoryview)):
         return bytes(model)
     if isinstance(model, (str, os.PathLike)):
@@ -121,14 +152,18 @@ def read_content(model: Any, may_export: bool = True) -> bytes:
             return path.read_bytes()
         if not may_export:
             raise ConversionError(f"expected a .tflite file, received {str(path)!r}")
-    elif not may_export or not hasattr(model, "save"):
+    elif not may_export or not hasattr(_unwrapped(model), "save"):
+        expected = "a Keras model, a path" if may_export else "a path"
         raise ConversionError(
-            "expected a Keras model, a path or the bytes of a .tflite file, received "
+            f"expected {expected} or the bytes of a .tflite file, received "
             f"{type(model).__name__}"
         )
-    from tfrewprune.converter import export
+    return None
 
-    return export.to_tflite(model)
+
+def _unwrapped(model: Any) -> Any:
+    """The model that a result of `compress` holds; anything else as it is."""
+    return model if hasattr(model, "save") else getattr(model, "model", model)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -148,7 +183,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def _check_settings(tolerance: float, gain: float, band_rows: int | None) -> None:
+def _check_settings(
+    tolerance: float, gain: float, band_rows: int | None, batch_size: int | None
+) -> None:
     if not tolerance > 0:
         raise ConversionError(f"tolerance must be above 0, received {tolerance}")
     if not gain >= 0:
@@ -156,4 +193,9 @@ def _check_settings(tolerance: float, gain: float, band_rows: int | None) -> Non
     if band_rows not in (None, 4, 8, 16, 32):
         raise ConversionError(
             f"band_rows must be 4, 8, 16, 32 or None, received {band_rows}"
+        )
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ConversionError(
+            f"batch_size must be an integer of at least 1 or None, received "
+            f"{batch_size!r}"
         )
