@@ -10,12 +10,18 @@ from typing import Any
 import numpy as np
 
 from tfrewprune.converter.conversion import read_content
-from tfrewprune.converter.densify import read_weights
+from tfrewprune.converter.densify import FLOAT_TYPES, read_weights
 from tfrewprune.converter.detect import Layer, find_layers
 from tfrewprune.converter.errors import ConversionError
-from tfrewprune.converter.flatbuffer import Model, read_model, tensor_signature
-from tfrewprune.converter.options import FULLY_CONNECTED
+from tfrewprune.converter.flatbuffer import (
+    Model,
+    read_model,
+    tensor_shape,
+    tensor_signature,
+)
+from tfrewprune.converter.options import BUILTIN_NAMES
 from tfrewprune.converter.plan import Cache, Settings, decide, layer_shape
+from tfrewprune.converter.reasons import SkipReason
 from tfrewprune.converter.unpack import dense_shape, read_payload
 from tfrewprune.payload.cost import LayerShape, default_cost_model
 from tfrewprune.payload.reading import predict_payload
@@ -35,20 +41,22 @@ _FITS = 0.95
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """One layer with a weight matrix.
+    """One operator with weights.
 
     Attributes:
         subgraph: Index of its subgraph.
         operator: Index of its operator in the subgraph.
         name: Its name, from the output tensor.
-        op: `CONV_2D`, `FULLY_CONNECTED`, `DEPTHWISE_CONV_2D` or `TRANSPOSE_CONV`;
-            also for packed layers the operator they were.
-        shape: Weights as TFLite stores them: `[O, kh, kw, I]` or `[O, K]`.
-        weights: Number of weights.
+        op: TFLite's operator, such as `CONV_2D`; also for packed layers the operator
+            they were.
+        shape: Weights as TFLite stores them, such as `[O, kh, kw, I]` or `[O, K]`; of
+            several matrices the largest.
+        weights: Number of weights, of all matrices.
         kept: Weights other than 0; None when they cannot be read.
         sparsity: Share of weights that are 0; None as above.
         structure: The coarsest structure that the zeros follow, such as
-            `Block(rows=16, columns=1)`; None without zeros.
+            `Block(rows=16, columns=1)`; None without zeros, and for operators that are
+            never packed.
         bytes_dense: Bytes of the weights as dense float32.
         bytes_packed: Bytes of the payload, in the file or as it would be; None when
             the layer cannot be packed.
@@ -56,7 +64,8 @@ class LayerRecord:
             unknown; None when another dimension is unknown.
         packed: Whether the layer is packed in this file.
         adds: Whether the packed layer took over the ADD behind it.
-        reason: Why `convert` leaves it dense; None when it is or would be packed.
+        skip: Why `convert` leaves it dense; None when it is or would be packed.
+        reason: The same as a sentence that tells what was found.
         predicted_dense_us: Predicted microseconds of the dense layer on one thread.
         predicted_packed_us: Predicted microseconds of the packed layer.
     """
@@ -75,19 +84,23 @@ class LayerRecord:
     macs: int | None = None
     packed: bool = False
     adds: bool = False
+    skip: SkipReason | None = None
     reason: str | None = None
     predicted_dense_us: float | None = None
     predicted_packed_us: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as a dict that `json.dumps` takes."""
-        return asdict(self) | {"shape": list(self.shape)}
+        return asdict(self) | {
+            "shape": list(self.shape),
+            "skip": self.skip and self.skip.name,
+        }
 
 
 def inspect_model(
     tflite: bytes | str | os.PathLike[str], minimum_gain: float = 1.0
 ) -> list[LayerRecord]:
-    """Describes every layer of a model that has a weight matrix.
+    """Describes every operator of a model that has weights.
 
     Args:
         tflite: A `.tflite` model, dense or converted, as bytes or as a path.
@@ -95,8 +108,8 @@ def inspect_model(
             model would be packed.
 
     Returns:
-        One record a layer, in execution order. Layers that cannot be read or packed
-        carry the reason.
+        One record an operator, in execution order, packed or not. Those that cannot be
+        read or packed carry the reason.
 
     Raises:
         ConversionError: If the file is no valid `.tflite` model.
@@ -121,7 +134,10 @@ def inspect_model(
 def _dense_record(
     model: Model, layer: Layer, settings: Settings, cache: Cache
 ) -> LayerRecord:
-    count = int(np.prod(layer.weight_shape, dtype=np.int64))
+    count = _count(layer.weight_shape)
+    tensors = model.subgraphs[layer.subgraph].tensors
+    for source in layer.more_sources:
+        count += _count(tensor_shape(tensors[source.tensor]))
     start = LayerRecord(
         *(layer.subgraph, layer.operator, layer.name, layer.op, layer.weight_shape),
         weights=count,
@@ -129,23 +145,29 @@ def _dense_record(
     )
     try:
         decision = decide(model, layer, settings, cache)
+        if decision.packing is None:
+            return _with(
+                start,
+                skip=decision.skip,
+                reason=decision.reason,
+                **_zeros(model, layer, count),
+            )
     except ConversionError as error:
-        return _with(start, reason=str(error))
-    if decision.packing is None:
-        return _with(start, reason=decision.reason)
-    tensor = model.subgraphs[layer.subgraph].tensors[layer.source.tensor]
+        return _with(start, skip=SkipReason.DAMAGED, reason=str(error))
+    tensor = tensors[layer.source.tensor]
     matrix = read_weights(model, tensor).reshape(layer.weight_shape[0], -1)
     return _with(
         start,
         **_figures(model, layer, decision.shape, matrix),
         bytes_packed=decision.packing.payload_bytes,
+        skip=decision.skip,
         reason=decision.reason,
         predicted_packed_us=decision.packing.predict(decision.shape),
     )
 
 
 def _packed_record(model: Model, layer: Layer) -> LayerRecord:
-    op = "FULLY_CONNECTED" if layer.op == FULLY_CONNECTED else "CONV_2D"
+    op = BUILTIN_NAMES[layer.op]
     start = LayerRecord(
         *(layer.subgraph, layer.operator, layer.name, op, ()),
         weights=0,
@@ -153,13 +175,13 @@ def _packed_record(model: Model, layer: Layer) -> LayerRecord:
         adds=layer.residual is not None,
     )
     if layer.reason is not None:
-        return _with(start, reason=layer.reason)
+        return _with(start, skip=SkipReason.DAMAGED, reason=layer.reason)
     payload = model.data(model.subgraphs[layer.subgraph].tensors[layer.weight])
     try:
         matrix = read_payload(model, layer)
         stored = dense_shape(layer, matrix)
     except ConversionError as error:
-        return _with(start, reason=str(error))
+        return _with(start, skip=SkipReason.DAMAGED, reason=str(error))
     shape = layer_shape(model, layer, stored)
     return _with(
         start,
@@ -170,6 +192,24 @@ def _packed_record(model: Model, layer: Layer) -> LayerRecord:
         predicted_packed_us=predict_payload(payload, shape),
         **_figures(model, layer, shape, matrix),
     )
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape, dtype=np.int64))
+
+
+def _zeros(model: Model, layer: Layer, count: int) -> dict[str, Any]:
+    """How many weights are not 0, where all are floats."""
+    if layer.source is None:
+        return {}
+    tensors = model.subgraphs[layer.subgraph].tensors
+    kept = 0
+    for source in (layer.source, *layer.more_sources):
+        tensor = tensors[source.tensor]
+        if tensor.type not in FLOAT_TYPES:
+            return {}
+        kept += int(np.count_nonzero(read_weights(model, tensor)))
+    return {"kept": kept, "sparsity": 1 - kept / count}
 
 
 def _with(record: LayerRecord, **fields: Any) -> LayerRecord:

@@ -12,7 +12,7 @@ from tfrewprune.benchmark.compare import random_inputs, time_pair
 from tfrewprune.benchmark.measure import Ratio, Timing
 from tfrewprune.benchmark.packing import pack_every_layer
 from tfrewprune.converter import unpack
-from tfrewprune.converter.detect import find_layers
+from tfrewprune.converter.detect import Layer, find_layers
 from tfrewprune.converter.flatbuffer import (
     Model,
     index_list,
@@ -78,12 +78,10 @@ def time_layers(
     source = read_model(model)
     dense_source = read_model(unpack(model))
     # One operator stands for one in both models, so their layers come in pairs.
-    pairs = zip(find_layers(source), find_layers(dense_source), strict=True)
+    pairs = zip(_packable(source), _packable(dense_source), strict=True)
     for layer, dense_layer in pairs:
         if layer.source is not None and layer.source.decoders:
             continue  # its weights are decoded by operators that stay behind
-        if layer.reason is not None:
-            continue
         cut = [dense_layer.operator]
         if layer.residual is not None:
             cut.append(dense_layer.operator + 1)  # the ADD it took over
@@ -112,6 +110,10 @@ def time_layers(
             packed=measurement.timing("packed"),
             ratio=measurement.ratio("dense", "packed"),
         )
+
+
+def _packable(model: Model) -> list[Layer]:
+    return [layer for layer in find_layers(model) if layer.reason is None]
 
 
 def _cut_out(model: Model, subgraph_index: int, numbers: list[int]) -> bytes:

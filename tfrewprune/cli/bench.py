@@ -15,15 +15,15 @@ from tfrewprune.cli.arguments import (
 HELP = "time a packed model beside its dense original"
 DESCRIPTION = """\
 Runs a packed model and its dense original in LiteRT, in turn in one process, after
-checking that their outputs agree. Without --against the dense model is made from
-MODEL itself by `unpack`.
+checking that their outputs agree. The original is the file that was packed: give it
+with --against, else it is made from MODEL by `unpack`, with weights of the same type.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="packed .tflite file")
     parser.add_argument(
-        "--against", metavar="DENSE", help="dense .tflite file of equal weights"
+        "--against", metavar="DENSE", help="the dense .tflite file that was packed"
     )
     add_runtime_arguments(parser)
     parser.add_argument(
@@ -77,6 +77,7 @@ def _unpacked(model: str, folder: str) -> str:
 
 def _print_table(arguments: argparse.Namespace, result, out: IO[str]) -> None:
     from tfrewprune.cli import output
+    from tfrewprune.converter.report import size_change
 
     against = arguments.against or "unpacked"
     plural = "" if result.threads == 1 else "s"
@@ -111,12 +112,12 @@ def _print_table(arguments: argparse.Namespace, result, out: IO[str]) -> None:
             output.readable_bytes(cost.resident_bytes) if cost else "-",
         )
     ratio = result.ratio
+    size = size_change(result.dense_bytes, result.packed_bytes)
     console.print(table)
     console.print(
         output.times(ratio.median),
         f"faster ({ratio.p10:.2f} .. {ratio.p90:.2f} in {result.rounds} alternating "
-        f"rounds), {result.dense_bytes / result.packed_bytes:.2f}x smaller; outputs "
-        f"agree to {result.error:.1e} of the largest.",
+        f"rounds), {size}; outputs agree to {result.error:.1e} of the largest.",
         highlight=False,
         soft_wrap=True,
     )

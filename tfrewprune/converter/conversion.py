@@ -4,15 +4,21 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tfrewprune.converter.caller import warn_caller
 from tfrewprune.converter.errors import ConversionError
+from tfrewprune.converter.files import check_folder, write_atomically
 from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.converter.perform import perform
 from tfrewprune.converter.plan import Settings, make_plan
+from tfrewprune.converter.report import (
+    Converted,
+    describe_nothing_packed,
+    make_report,
+)
 from tfrewprune.converter.unpack import unpack_model
 from tfrewprune.converter.verify import verify as verify_models
 
@@ -27,7 +33,8 @@ def convert(
     minimum_gain: float = 1.0,
     band_rows: int | None = None,
     verify: bool = True,
-) -> bytes:
+    require_packed: int = 0,
+) -> Converted:
     """Converts a model so that its pruned layers run packed.
 
     CONV_2D and FULLY_CONNECTED layers with enough zeros become custom operators that
@@ -56,30 +63,54 @@ def convert(
         band_rows: 4, 8, 16 or 32 rows in a band; None lets the packer choose.
         verify: Whether to run both models and compare their outputs. That the payloads
             hold exactly the weights is checked in any case.
+        require_packed: Fails, and writes nothing, when fewer layers are packed in the
+            result: a guard for scripts.
 
     Returns:
-        The bytes of the converted `.tflite` model.
+        The bytes of the converted `.tflite` model; their attribute `report` is a
+        `ConversionReport`: which layers are packed, why the others are not, bytes and
+        predicted times before and after.
 
     Raises:
         ConversionError: If the model cannot be read or exported, holds NaN or Inf
-            weights, or does not behave as before.
+            weights, does not behave as before, or has too few packed layers.
         OSError: If a file cannot be read or written.
+
+    Warns:
+        UserWarning: If no layer is packed, with the commonest reason. If weights that
+            a mask removed are not zero.
 
     Example:
         >>> packed = trp.convert(pruned_model, "model.tflite")  # doctest: +SKIP
+        >>> print(packed.report)  # doctest: +SKIP
     """
-    _check_settings(tolerance, minimum_gain, band_rows, batch_size)
+    _check_settings(tolerance, minimum_gain, band_rows)
+    _check_integer("batch_size", batch_size, 1)
+    _check_integer("require_packed", require_packed, 0)
+    if output is not None:
+        check_folder(output)
     content = read_content(model, batch_size=batch_size)
     tree = read_model(content)
     decisions = make_plan(tree, Settings(minimum_gain, band_rows))
     perform(tree, decisions)
     packed = write_model(tree)
     packs = [decision for decision in decisions if decision.packs]
+    difference = None
     if verify and packs:
-        verify_models(read_model(content), packed, packs, inputs, tolerance)
+        original = read_model(content)
+        difference = verify_models(original, packed, packs, inputs, tolerance)
+    report = make_report(decisions, content, packed, difference)
+    if len(report.packed) < require_packed:
+        raise ConversionError(
+            f"expected at least {require_packed} packed layers, received "
+            f"{len(report.packed)} of {len(report.layers)}; left dense: "
+            f"{report.why_dense or 'none'}"
+        )
     if output is not None:
-        write_atomically(Path(output), packed)
-    return packed
+        write_atomically(output, packed)
+    if not report.packed:
+        warn_caller(describe_nothing_packed(report))
+    return Converted(packed, report)
 
 
 def unpack(
@@ -104,11 +135,13 @@ def unpack(
     Example:
         >>> dense = trp.unpack("packed.tflite", "dense.tflite")  # doctest: +SKIP
     """
+    if output is not None:
+        check_folder(output)
     model = read_model(read_content(tflite, may_export=False))
     unpack_model(model)
     dense = write_model(model)
     if output is not None:
-        write_atomically(Path(output), dense)
+        write_atomically(output, dense)
     return dense
 
 
@@ -166,26 +199,7 @@ def _unwrapped(model: Any) -> Any:
     return model if hasattr(model, "save") else getattr(model, "model", model)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that appears whole or not at all."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _check_settings(
-    tolerance: float, gain: float, band_rows: int | None, batch_size: int | None
-) -> None:
+def _check_settings(tolerance: float, gain: float, band_rows: int | None) -> None:
     if not tolerance > 0:
         raise ConversionError(f"tolerance must be above 0, received {tolerance}")
     if not gain >= 0:
@@ -194,8 +208,10 @@ def _check_settings(
         raise ConversionError(
             f"band_rows must be 4, 8, 16, 32 or None, received {band_rows}"
         )
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+
+
+def _check_integer(name: str, value: int | None, least: int) -> None:
+    if value is not None and (not isinstance(value, int) or value < least):
         raise ConversionError(
-            f"batch_size must be an integer of at least 1 or None, received "
-            f"{batch_size!r}"
+            f"{name} must be an integer of at least {least}, received {value!r}"
         )
