@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter.conversion import read_content
 from tfrewprune.converter.densify import FLOAT_TYPES, read_weights
-from tfrewprune.converter.detect import Layer, find_layers
+from tfrewprune.converter.detect import Layer, WeightSource, find_layers
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import (
     Model,
@@ -22,6 +23,7 @@ from tfrewprune.converter.flatbuffer import (
 from tfrewprune.converter.options import BUILTIN_NAMES
 from tfrewprune.converter.plan import Cache, Settings, decide, layer_shape
 from tfrewprune.converter.reasons import SkipReason
+from tfrewprune.converter.sources import recall
 from tfrewprune.converter.unpack import dense_shape, read_payload
 from tfrewprune.payload.cost import LayerShape, default_cost_model
 from tfrewprune.payload.reading import predict_payload
@@ -35,6 +37,13 @@ from tfrewprune.structures import (
 )
 from tfrewprune.structures.layout import KernelShape
 
+_BYTES = {
+    getattr(schema.TensorType, name): size
+    for name, size in (
+        *(("FLOAT64", 8), ("FLOAT32", 4), ("FLOAT16", 2)),
+        *(("INT16", 2), ("INT8", 1), ("UINT8", 1)),
+    )
+}
 # A structure fits when at least this share of the groups it keeps is not 0.
 _FITS = 0.95
 
@@ -57,7 +66,8 @@ class LayerRecord:
         structure: The coarsest structure that the zeros follow, such as
             `Block(rows=16, columns=1)`; None without zeros, and for operators that are
             never packed.
-        bytes_dense: Bytes of the weights as dense float32.
+        bytes_dense: Bytes of the weights stored densely, in the type that the file
+            has, or had before it was packed; None for types of less than a byte.
         bytes_packed: Bytes of the payload, in the file or as it would be; None when
             the layer cannot be packed.
         macs: Multiply-adds of the dense layer, for a batch of one where the batch is
@@ -134,14 +144,18 @@ def inspect_model(
 def _dense_record(
     model: Model, layer: Layer, settings: Settings, cache: Cache
 ) -> LayerRecord:
-    count = _count(layer.weight_shape)
     tensors = model.subgraphs[layer.subgraph].tensors
-    for source in layer.more_sources:
-        count += _count(tensor_shape(tensors[source.tensor]))
+    weights = [tensors[source.tensor] for source in _sources(layer)]
+    if not weights and layer.weight >= 0:
+        weights = [tensors[layer.weight]]
+    counts = [_count(tensor_shape(tensor)) for tensor in weights]
+    sizes = [_BYTES.get(tensor.type) for tensor in weights]
     start = LayerRecord(
         *(layer.subgraph, layer.operator, layer.name, layer.op, layer.weight_shape),
-        weights=count,
-        bytes_dense=4 * count,
+        weights=sum(counts),
+        bytes_dense=None
+        if None in sizes
+        else sum(np.multiply(counts, sizes, dtype=np.int64).tolist()),
     )
     try:
         decision = decide(model, layer, settings, cache)
@@ -150,7 +164,7 @@ def _dense_record(
                 start,
                 skip=decision.skip,
                 reason=decision.reason,
-                **_zeros(model, layer, count),
+                **_zeros(model, layer),
             )
     except ConversionError as error:
         return _with(start, skip=SkipReason.DAMAGED, reason=str(error))
@@ -187,7 +201,7 @@ def _packed_record(model: Model, layer: Layer) -> LayerRecord:
         start,
         shape=stored,
         weights=matrix.size,
-        bytes_dense=matrix.nbytes,
+        bytes_dense=matrix.size * _stored_size(model, layer),
         bytes_packed=len(payload),
         predicted_packed_us=predict_payload(payload, shape),
         **_figures(model, layer, shape, matrix),
@@ -198,18 +212,31 @@ def _count(shape: tuple[int, ...]) -> int:
     return int(np.prod(shape, dtype=np.int64))
 
 
-def _zeros(model: Model, layer: Layer, count: int) -> dict[str, Any]:
+def _sources(layer: Layer) -> list[WeightSource]:
+    return [] if layer.source is None else [layer.source, *layer.more_sources]
+
+
+def _zeros(model: Model, layer: Layer) -> dict[str, Any]:
     """How many weights are not 0, where all are floats."""
-    if layer.source is None:
-        return {}
     tensors = model.subgraphs[layer.subgraph].tensors
-    kept = 0
-    for source in (layer.source, *layer.more_sources):
+    kept = count = 0
+    for source in _sources(layer):
         tensor = tensors[source.tensor]
         if tensor.type not in FLOAT_TYPES:
             return {}
-        kept += int(np.count_nonzero(read_weights(model, tensor)))
-    return {"kept": kept, "sparsity": 1 - kept / count}
+        weights = read_weights(model, tensor)
+        kept += int(np.count_nonzero(weights))
+        count += weights.size
+    return {"kept": kept, "sparsity": 1 - kept / count} if count else {}
+
+
+def _stored_size(model: Model, layer: Layer) -> int:
+    """Bytes of one weight of a packed layer as it was before."""
+    source = recall(model).get((layer.subgraph, layer.weight))
+    if source is None:
+        return 4
+    tensors = model.subgraphs[layer.subgraph].tensors
+    return _BYTES.get(tensors[source.decoders[0].input].type, 4)
 
 
 def _with(record: LayerRecord, **fields: Any) -> LayerRecord:

@@ -140,12 +140,14 @@ def test_every_operator_with_weights_is_listed_with_its_reason():
     assert not any(r.packed for r in records.values())
     conv3d, lstm = records["conv3d"], records["lstm"]
     assert (conv3d.op, conv3d.shape) == ("CONV_3D", (3, 3, 3, 4, 8))
-    assert (conv3d.weights, conv3d.kept) == (864, 576)
+    assert (conv3d.weights, conv3d.kept, conv3d.bytes_dense) == (864, 576, 4 * 864)
     assert conv3d.sparsity == pytest.approx(1 / 3)
     assert lstm.weights == 4 * 32 + 4 * 64
     assert lstm.kept == 4 * 4 + 4 * 64
     assert (records["positions"].weights, records["positions"].kept) == (40, 40)
+    assert records["positions"].bytes_dense == 2 * 40
     assert records["quantized product"].kept is None
+    assert records["quantized product"].bytes_dense == 16
     assert [r.weights > 0 for r in records.values()] == [True] * 8
 
 
