@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from dense_models import (
-    add,
     block_sparse,
     conv,
     conv_model,
     finish,
     fully_connected,
     fully_connected_model,
+    half_model,
     operators,
     plain,
     run,
@@ -99,31 +99,6 @@ def test_packing_again_gives_the_same_bytes():
     )
 
 
-HALF = schema.TensorType.FLOAT16
-
-
-def half(graph, name, array):
-    """A float16 constant behind DEQUANTIZE, as post-training quantization leaves it."""
-    array = np.asarray(array, np.float16)
-    constant = graph.tensor(f"{name}/half", array.shape, array.tobytes(), HALF)
-    return plain(graph, "DEQUANTIZE", [constant], array.shape, name)
-
-
-def half_model() -> bytes:
-    """Two convolutions, a shared fully connected layer, an ADD; all in float16."""
-    graph = Graph()
-    x = graph.tensor("x", (1, 6, 6, 4))
-    first = half(graph, "w1", block_sparse((16, 3, 3, 4)))
-    bias = half(graph, "b1", np.arange(16))
-    y = conv(graph, x, first, bias, name="a")
-    second = half(graph, "w2", block_sparse((16, 1, 1, 16), seed=1))
-    z = add(graph, conv(graph, y, second, bias, name="b"), y, activation="RELU")
-    shared = half(graph, "w3", block_sparse((16, 16), seed=2))
-    z = fully_connected(graph, z, shared, bias, keep_num_dims=True, name="c")
-    z = fully_connected(graph, z, shared, bias, keep_num_dims=True, name="d")
-    return finish(graph, [x], [z])
-
-
 def stored(content):
     """(name, type, values) of every constant."""
     model = read_model(content)
@@ -167,7 +142,9 @@ def test_one_constant_behind_two_decoders_comes_back_once():
     weights = block_sparse((16, 1, 1, 16)).astype(np.float16)
     graph = Graph()
     y = x = graph.tensor("x", (1, 5, 5, 16))
-    constant = graph.tensor("half", weights.shape, weights.tobytes(), HALF)
+    constant = graph.tensor(
+        "half", weights.shape, weights.tobytes(), schema.TensorType.FLOAT16
+    )
     for name in "ab":
         decoded = plain(graph, "DEQUANTIZE", [constant], weights.shape, f"w{name}")
         y = conv(graph, y, decoded, np.ones(16), name=name)
@@ -184,7 +161,7 @@ def test_a_model_packed_in_two_steps_remembers_both():
     partly = trp.convert(write_model(model), minimum_gain=0, verify=False)
     assert operators(partly).count("CONV_2D") == 1
     model = read_model(partly)
-    model.subgraphs[0].tensors[1].type = HALF
+    model.subgraphs[0].tensors[1].type = schema.TensorType.FLOAT16
     packed = trp.convert(write_model(model), minimum_gain=0)
     assert "CONV_2D" not in operators(packed)
     unpacked = trp.unpack(packed)

@@ -163,7 +163,7 @@ def main(words: list[str] | None = None) -> int:
     arguments = parse_models(parser, words, "run")
     contents = [(path, Path(path).read_bytes()) for path in arguments.packed]
     if arguments.models:
-        from tfrewprune.benchmark.models import packed_model
+        from tfrewprune.benchmark.applications import packed_model
 
         contents += [(name, packed_model(name)) for name in arguments.models]
     console = Console(width=None if sys.stdout.isatty() else 120)

@@ -42,7 +42,7 @@ _ACTIVATION_NAMES = {
 _BUILTIN = schema.BuiltinOperator
 _FLOAT32 = schema.TensorType.FLOAT32
 _CONTROL_DEPENDENCIES = "model_control_dependencies"
-_DECODERS = (_BUILTIN.DENSIFY, _BUILTIN.DEQUANTIZE)
+DECODERS = (_BUILTIN.DENSIFY, _BUILTIN.DEQUANTIZE)
 # Constants of other types are sizes, indices, truth values and text.
 _WEIGHT_TYPES = {
     getattr(schema.TensorType, name)
@@ -159,7 +159,7 @@ def find_layers(model: Model) -> list[Layer]:
             op = operator_name(model, operator)
             if op in _DESCRIBE:
                 layers.append(finder.describe(number, operator, op))
-            elif model.builtin_code(operator) not in _DECODERS:
+            elif model.builtin_code(operator) not in DECODERS:
                 layers += finder.describe_other(number, operator, op)
     return layers
 
@@ -332,7 +332,7 @@ class _Finder:
             if not writers:
                 break
             operator = self.subgraph.operators[writers[0]]
-            known = self.model.builtin_code(operator) in _DECODERS
+            known = self.model.builtin_code(operator) in DECODERS
             inputs = [] if operator.inputs is None else operator.inputs
             if (
                 len(writers) > 1

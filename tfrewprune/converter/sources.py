@@ -18,6 +18,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter.densify import SparseForm
+from tfrewprune.converter.detect import DECODERS
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model, text
 
@@ -109,10 +110,7 @@ def _parse(model: Model, item: dict[str, Any]) -> Source:
         form = decoder["form"]
         if not 0 <= decoder["input"] < len(tensors):
             raise IndexError(f"no tensor {decoder['input']}")
-        if decoder["code"] not in (
-            schema.BuiltinOperator.DENSIFY,
-            schema.BuiltinOperator.DEQUANTIZE,
-        ):
+        if decoder["code"] not in DECODERS:
             raise ValueError(f"operator {decoder['code']} decodes nothing")
         form = None if form is None else SparseForm.parse(form)
         decoders.append(Decoder(decoder["code"], decoder["input"], form))
