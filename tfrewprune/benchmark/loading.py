@@ -29,6 +29,7 @@ from tfrewprune.benchmark.load_cost import (
     median_cost,
 )
 from tfrewprune.benchmark.model_arguments import model_parser, parse_models
+from tfrewprune.benchmark.table import print_table
 from tfrewprune.converter import unpack
 from tfrewprune.converter.flatbuffer import read_model
 
@@ -201,7 +202,7 @@ def main(words: list[str] | None = None) -> int:
                 with open(arguments.output, "a") as file:
                     file.write(json.dumps({"kind": "loading", **result.to_dict()}))
                     file.write("\n")
-    Console(width=None if sys.stdout.isatty() else 160).print(loading_table(results))
+    print_table(Console(), loading_table(results))
     return 0
 
 
