@@ -314,6 +314,21 @@ def test_what_tensorflow_cannot_convert_is_one_sentence(capfd):
     assert "Svd" not in capfd.readouterr().err
 
 
+def test_the_command_takes_a_batch_size_and_fails_in_one_line(tmp_path, capfd):
+    from tfrewprune.cli import main
+
+    x = keras.Input((6, 4))
+    source, target = tmp_path / "model.keras", tmp_path / "model.tflite"
+    keras.Model(x, layers.LSTM(5)(x)).save(source)
+    assert main(["convert", str(source), str(target)]) == 1
+    error = capfd.readouterr().err.strip()
+    assert error.startswith("tfrewprune convert: error: TensorFlow cannot convert")
+    assert "--batch-size 1" in error and "give the .tflite file" in error
+    assert len(error.splitlines()) == 1 and not target.exists()
+    assert main(["convert", str(source), str(target), "--batch-size", "1"]) == 0
+    assert target.exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_other_backends_export_the_same_way(backend, tmp_path):

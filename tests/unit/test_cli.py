@@ -88,7 +88,7 @@ def test_convert_warns_in_one_line_when_nothing_is_packed(tmp_path, capsys):
     assert line.startswith("tfrewprune convert: warning: convert packed none of 1")
 
 
-def test_a_larger_file_is_called_larger(tmp_path, capsys):
+def test_a_larger_and_slower_file_is_called_so(tmp_path, capsys):
     source, target = tmp_path / "full.tflite", tmp_path / "out.tflite"
     weights = np.random.default_rng(0).standard_normal((64, LAYER.columns))
     weights = weights.astype(np.float32)
@@ -98,6 +98,7 @@ def test_a_larger_file_is_called_larger(tmp_path, capsys):
     words = ["--against", source, "--seconds", "0.02", "--isa", "portable"]
     code, out, _ = call(capsys, "bench", target, *words)
     assert code == 0 and "x larger" in out and "smaller" not in out
+    assert "x slower (" in out and "faster" not in out
 
 
 def test_a_missing_output_folder_is_named(dense, tmp_path, capsys):

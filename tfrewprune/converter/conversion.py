@@ -125,8 +125,10 @@ def unpack(
         output: Where to write the result; it appears whole or not at all.
 
     Returns:
-        The bytes of a `.tflite` model that any TFLite runs without a delegate. Weights
-        are bit-equal to those before conversion, except that every zero is +0.0.
+        The bytes of a `.tflite` model that any TFLite runs without a delegate: the file
+        as it was before conversion. Weights have the type and the encoding they had
+        (float16 behind DEQUANTIZE, sparse behind DENSIFY) and are bit-equal, except
+        that every zero is +0.0.
 
     Raises:
         ConversionError: If the model or a payload in it is damaged.

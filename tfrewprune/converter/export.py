@@ -74,7 +74,9 @@ def _load(path: Path) -> Any:
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever the file provokes
-        raise ConversionError(f"Keras cannot load {str(path)!r}: {error}") from error
+        raise ConversionError(
+            f"Keras cannot load {str(path)!r}: {shorten(error)}"
+        ) from error
 
 
 def _from_keras(model: Any, batch_size: int | None) -> bytes:
@@ -134,7 +136,12 @@ def _in_tensorflow(model: Any, batch_size: int | None) -> bytes:
     )
     with tempfile.TemporaryDirectory(prefix="tfrewprune-") as folder:
         source, target = Path(folder) / "model.keras", Path(folder) / "model.tflite"
-        model.save(source)
+        try:
+            model.save(source)
+        except Exception as error:  # Keras raises whatever the model's config provokes
+            raise ConversionError(
+                f"Keras cannot save model {model.name!r}: {shorten(error)}; {_INSTEAD}"
+            ) from error
         command = [sys.executable, "-m", "tfrewprune.converter.export"]
         command += [str(source), str(target)]
         if batch_size is not None:
