@@ -121,6 +121,12 @@ def test_batch_size_of_a_ready_file_is_refused(tmp_path):
             trp.convert(source, batch_size=2)
 
 
+def test_an_input_without_dimensions_keeps_none():
+    x, scale = keras.Input((8,)), keras.Input(batch_shape=())
+    model = keras.Model([x, scale], layers.Dense(4)(x) * scale)
+    same(model, to_tflite(model), floats(3, 8), np.float32(2))
+
+
 def test_the_batch_of_training_data_is_not_the_batch_of_the_file():
     model = keras.Sequential([layers.Dense(8), layers.Dense(4)])
     model.compile("sgd", "mse")

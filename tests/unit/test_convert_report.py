@@ -94,7 +94,7 @@ def test_the_result_runs_and_is_measured_when_verified():
 def test_the_result_shows_itself_in_one_line_and_can_be_copied():
     packed = trp.convert(three_layers(), verify=False)
     shown = f"<Converted: {len(packed)} bytes, 1 of 3 layers packed>"
-    assert repr(packed) == shown
+    assert repr(packed) == str(packed) == shown
     for other in (pickle.loads(pickle.dumps(packed)), copy.deepcopy(packed)):
         assert other == packed and other.report == packed.report
 

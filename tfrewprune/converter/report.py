@@ -145,6 +145,8 @@ class Converted(bytes):
         packed, layers = len(self.report.packed), len(self.report.layers)
         return f"<Converted: {len(self)} bytes, {packed} of {layers} layers packed>"
 
+    __str__ = __repr__
+
 
 def make_report(
     decisions: list[Decision], before: bytes, after: bytes, difference: float | None

@@ -43,7 +43,8 @@ def save_for_inference(model: Any, folder: Path, batch: int | None) -> list[str]
     specs = []
     for tensor, name in zip(flat, names, strict=True):
         dtype = "float32" if tensor.dtype in _OTHER_FLOATS else tensor.dtype
-        specs.append(tf.TensorSpec((batch, *tensor.shape[1:]), dtype, name))
+        shape = (batch, *tensor.shape[1:]) if tensor.shape else ()
+        specs.append(tf.TensorSpec(shape, dtype, name))
 
     def serve(*tensors):
         arguments = keras.tree.pack_sequence_as(structure, tensors)
@@ -65,7 +66,8 @@ def declared_batch(model: Any) -> int | None:
     """
     import keras
 
-    batches = {tensor.shape[0] for tensor in keras.tree.flatten(_inputs(model))}
+    shapes = [tensor.shape for tensor in keras.tree.flatten(_inputs(model))]
+    batches = {shape[0] for shape in shapes if shape}
     return batches.pop() if len(batches) == 1 else None
 
 
