@@ -8,14 +8,22 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter.conversion import read_content
-from tfrewprune.converter.densify import read_weights
-from tfrewprune.converter.detect import Layer, find_layers
+from tfrewprune.converter.densify import FLOAT_TYPES, read_weights
+from tfrewprune.converter.detect import Layer, WeightSource, find_layers
 from tfrewprune.converter.errors import ConversionError
-from tfrewprune.converter.flatbuffer import Model, read_model, tensor_signature
-from tfrewprune.converter.options import FULLY_CONNECTED
+from tfrewprune.converter.flatbuffer import (
+    Model,
+    read_model,
+    tensor_shape,
+    tensor_signature,
+)
+from tfrewprune.converter.options import BUILTIN_NAMES
 from tfrewprune.converter.plan import Cache, Settings, decide, layer_shape
+from tfrewprune.converter.reasons import SkipReason
+from tfrewprune.converter.sources import recall
 from tfrewprune.converter.unpack import dense_shape, read_payload
 from tfrewprune.payload.cost import LayerShape, default_cost_model
 from tfrewprune.payload.reading import predict_payload
@@ -29,34 +37,45 @@ from tfrewprune.structures import (
 )
 from tfrewprune.structures.layout import KernelShape
 
+_BYTES = {
+    getattr(schema.TensorType, name): size
+    for name, size in (
+        *(("FLOAT64", 8), ("FLOAT32", 4), ("FLOAT16", 2)),
+        *(("INT16", 2), ("INT8", 1), ("UINT8", 1)),
+    )
+}
 # A structure fits when at least this share of the groups it keeps is not 0.
 _FITS = 0.95
 
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """One layer with a weight matrix.
+    """One operator with weights.
 
     Attributes:
         subgraph: Index of its subgraph.
         operator: Index of its operator in the subgraph.
         name: Its name, from the output tensor.
-        op: `CONV_2D`, `FULLY_CONNECTED`, `DEPTHWISE_CONV_2D` or `TRANSPOSE_CONV`;
-            also for packed layers the operator they were.
-        shape: Weights as TFLite stores them: `[O, kh, kw, I]` or `[O, K]`.
-        weights: Number of weights.
+        op: TFLite's operator, such as `CONV_2D`; also for packed layers the operator
+            they were.
+        shape: Weights as TFLite stores them, such as `[O, kh, kw, I]` or `[O, K]`; of
+            several matrices the largest.
+        weights: Number of weights, of all matrices.
         kept: Weights other than 0; None when they cannot be read.
         sparsity: Share of weights that are 0; None as above.
         structure: The coarsest structure that the zeros follow, such as
-            `Block(rows=16, columns=1)`; None without zeros.
-        bytes_dense: Bytes of the weights as dense float32.
+            `Block(rows=16, columns=1)`; None without zeros, and for operators that are
+            never packed.
+        bytes_dense: Bytes of the weights stored densely, in the type that the file
+            has, or had before it was packed; None for types of less than a byte.
         bytes_packed: Bytes of the payload, in the file or as it would be; None when
             the layer cannot be packed.
         macs: Multiply-adds of the dense layer, for a batch of one where the batch is
             unknown; None when another dimension is unknown.
         packed: Whether the layer is packed in this file.
         adds: Whether the packed layer took over the ADD behind it.
-        reason: Why `convert` leaves it dense; None when it is or would be packed.
+        skip: Why `convert` leaves it dense; None when it is or would be packed.
+        reason: The same as a sentence that tells what was found.
         predicted_dense_us: Predicted microseconds of the dense layer on one thread.
         predicted_packed_us: Predicted microseconds of the packed layer.
     """
@@ -75,19 +94,23 @@ class LayerRecord:
     macs: int | None = None
     packed: bool = False
     adds: bool = False
+    skip: SkipReason | None = None
     reason: str | None = None
     predicted_dense_us: float | None = None
     predicted_packed_us: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as a dict that `json.dumps` takes."""
-        return asdict(self) | {"shape": list(self.shape)}
+        return asdict(self) | {
+            "shape": list(self.shape),
+            "skip": self.skip and self.skip.name,
+        }
 
 
 def inspect_model(
     tflite: bytes | str | os.PathLike[str], minimum_gain: float = 1.0
 ) -> list[LayerRecord]:
-    """Describes every layer of a model that has a weight matrix.
+    """Describes every operator of a model that has weights.
 
     Args:
         tflite: A `.tflite` model, dense or converted, as bytes or as a path.
@@ -95,8 +118,8 @@ def inspect_model(
             model would be packed.
 
     Returns:
-        One record a layer, in execution order. Layers that cannot be read or packed
-        carry the reason.
+        One record an operator, in execution order, packed or not. Those that cannot be
+        read or packed carry the reason.
 
     Raises:
         ConversionError: If the file is no valid `.tflite` model.
@@ -121,31 +144,44 @@ def inspect_model(
 def _dense_record(
     model: Model, layer: Layer, settings: Settings, cache: Cache
 ) -> LayerRecord:
-    count = int(np.prod(layer.weight_shape, dtype=np.int64))
+    tensors = model.subgraphs[layer.subgraph].tensors
+    weights = [tensors[source.tensor] for source in _sources(layer)]
+    if not weights and layer.weight >= 0:
+        weights = [tensors[layer.weight]]
+    counts = [_count(tensor_shape(tensor)) for tensor in weights]
+    sizes = [_BYTES.get(tensor.type) for tensor in weights]
     start = LayerRecord(
         *(layer.subgraph, layer.operator, layer.name, layer.op, layer.weight_shape),
-        weights=count,
-        bytes_dense=4 * count,
+        weights=sum(counts),
+        bytes_dense=None
+        if None in sizes
+        else sum(np.multiply(counts, sizes, dtype=np.int64).tolist()),
     )
     try:
         decision = decide(model, layer, settings, cache)
+        if decision.packing is None:
+            return _with(
+                start,
+                skip=decision.skip,
+                reason=decision.reason,
+                **_zeros(model, layer),
+            )
     except ConversionError as error:
-        return _with(start, reason=str(error))
-    if decision.packing is None:
-        return _with(start, reason=decision.reason)
-    tensor = model.subgraphs[layer.subgraph].tensors[layer.source.tensor]
+        return _with(start, skip=SkipReason.DAMAGED, reason=str(error))
+    tensor = tensors[layer.source.tensor]
     matrix = read_weights(model, tensor).reshape(layer.weight_shape[0], -1)
     return _with(
         start,
         **_figures(model, layer, decision.shape, matrix),
         bytes_packed=decision.packing.payload_bytes,
+        skip=decision.skip,
         reason=decision.reason,
         predicted_packed_us=decision.packing.predict(decision.shape),
     )
 
 
 def _packed_record(model: Model, layer: Layer) -> LayerRecord:
-    op = "FULLY_CONNECTED" if layer.op == FULLY_CONNECTED else "CONV_2D"
+    op = BUILTIN_NAMES[layer.op]
     start = LayerRecord(
         *(layer.subgraph, layer.operator, layer.name, op, ()),
         weights=0,
@@ -153,23 +189,54 @@ def _packed_record(model: Model, layer: Layer) -> LayerRecord:
         adds=layer.residual is not None,
     )
     if layer.reason is not None:
-        return _with(start, reason=layer.reason)
+        return _with(start, skip=SkipReason.DAMAGED, reason=layer.reason)
     payload = model.data(model.subgraphs[layer.subgraph].tensors[layer.weight])
     try:
         matrix = read_payload(model, layer)
         stored = dense_shape(layer, matrix)
     except ConversionError as error:
-        return _with(start, reason=str(error))
+        return _with(start, skip=SkipReason.DAMAGED, reason=str(error))
     shape = layer_shape(model, layer, stored)
     return _with(
         start,
         shape=stored,
         weights=matrix.size,
-        bytes_dense=matrix.nbytes,
+        bytes_dense=matrix.size * _stored_size(model, layer),
         bytes_packed=len(payload),
         predicted_packed_us=predict_payload(payload, shape),
         **_figures(model, layer, shape, matrix),
     )
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape, dtype=np.int64))
+
+
+def _sources(layer: Layer) -> list[WeightSource]:
+    return [] if layer.source is None else [layer.source, *layer.more_sources]
+
+
+def _zeros(model: Model, layer: Layer) -> dict[str, Any]:
+    """How many weights are not 0, where all are floats."""
+    tensors = model.subgraphs[layer.subgraph].tensors
+    kept = count = 0
+    for source in _sources(layer):
+        tensor = tensors[source.tensor]
+        if tensor.type not in FLOAT_TYPES:
+            return {}
+        weights = read_weights(model, tensor)
+        kept += int(np.count_nonzero(weights))
+        count += weights.size
+    return {"kept": kept, "sparsity": 1 - kept / count} if count else {}
+
+
+def _stored_size(model: Model, layer: Layer) -> int:
+    """Bytes of one weight of a packed layer as it was before."""
+    source = recall(model).get((layer.subgraph, layer.weight))
+    if source is None:
+        return 4
+    tensors = model.subgraphs[layer.subgraph].tensors
+    return _BYTES.get(tensors[source.decoders[0].input].type, 4)
 
 
 def _with(record: LayerRecord, **fields: Any) -> LayerRecord:

@@ -11,9 +11,9 @@ from tfrewprune.benchmark.compare import random_inputs, run_once
 @pytest.mark.slow
 def test_mobilenet_v2(monkeypatch):
     seen = []
-    build = models._pruned_model
+    build = models.pruned_model
     monkeypatch.setattr(
-        models, "_pruned_model", lambda *words: seen.append(build(*words)) or seen[0]
+        models, "pruned_model", lambda *words: seen.append(build(*words)) or seen[0]
     )
     result = models.measure_model("mobilenet_v2", min_seconds=0.3)
     # 300.8 million multiply-adds (Sandler et al. 2018, table 4), of which the

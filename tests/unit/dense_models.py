@@ -148,6 +148,29 @@ def fully_connected_model(
     return finish(graph, [x], [fully_connected(graph, x, weights, bias, **options)])
 
 
+def half(graph: Graph, name: str, array: np.ndarray) -> int:
+    """A float16 constant behind DEQUANTIZE, as post-training quantization leaves it."""
+    array = np.asarray(array, np.float16)
+    code = schema.TensorType.FLOAT16
+    constant = graph.tensor(f"{name}/half", array.shape, array.tobytes(), code)
+    return plain(graph, "DEQUANTIZE", [constant], array.shape, name)
+
+
+def half_model() -> bytes:
+    """Two convolutions, a shared fully connected layer, an ADD; all in float16."""
+    graph = Graph()
+    x = graph.tensor("x", (1, 6, 6, 4))
+    first = half(graph, "w1", block_sparse((16, 3, 3, 4)))
+    bias = half(graph, "b1", np.arange(16))
+    y = conv(graph, x, first, bias, name="a")
+    second = half(graph, "w2", block_sparse((16, 1, 1, 16), seed=1))
+    z = add(graph, conv(graph, y, second, bias, name="b"), y, activation="RELU")
+    shared = half(graph, "w3", block_sparse((16, 16), seed=2))
+    z = fully_connected(graph, z, shared, bias, keep_num_dims=True, name="c")
+    z = fully_connected(graph, z, shared, bias, keep_num_dims=True, name="d")
+    return finish(graph, [x], [z])
+
+
 def operators(content: bytes | Model) -> list[str]:
     """Operator names of the first subgraph."""
     from tfrewprune.converter.detect import operator_name

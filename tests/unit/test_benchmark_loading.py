@@ -9,9 +9,9 @@ from dense_models import block_sparse, conv, conv_model, finish, plain
 from tiny_models import Graph
 
 from tfrewprune.benchmark.layers import Layer, build_model
+from tfrewprune.benchmark.load_cost import load_cost
 from tfrewprune.benchmark.loading import (
     activation_bytes,
-    load_cost,
     loading_table,
     main,
     measure_loading,

@@ -68,6 +68,57 @@ def test_convert_leaves_dense_what_has_no_zeros(tmp_path, capsys):
     assert json.loads(out)["layers"][0]["packed"]
 
 
+def test_convert_can_demand_packed_layers(dense, tmp_path, capsys):
+    target = tmp_path / "out.tflite"
+    code, _, _ = call(capsys, "convert", dense, target, "--require-packed", 1)
+    assert code == 0 and target.exists()
+    target.unlink()
+    code, out, err = call(capsys, "convert", dense, target, "--require-packed", 2)
+    assert code == 1 and out == "" and not target.exists()
+    (line,) = err.splitlines()
+    assert "expected at least 2 packed layers, received 1 of 1" in line
+
+
+def test_convert_warns_in_one_line_when_nothing_is_packed(tmp_path, capsys):
+    source, target = tmp_path / "full.tflite", tmp_path / "out.tflite"
+    weights = np.ones((64, LAYER.columns), np.float32)
+    source.write_bytes(build_model(LAYER, weights, np.zeros(64, np.float32)))
+    code, _, err = call(capsys, "convert", source, target)
+    (line,) = err.splitlines()
+    assert code == 0
+    assert line.startswith("tfrewprune convert: warning: convert packed none of 1")
+
+
+def test_a_larger_and_slower_file_is_called_so(tmp_path, capsys):
+    source, target = tmp_path / "full.tflite", tmp_path / "out.tflite"
+    weights = np.random.default_rng(0).standard_normal((64, LAYER.columns))
+    weights = weights.astype(np.float32)
+    source.write_bytes(build_model(LAYER, weights, np.zeros(64, np.float32)))
+    code, out, _ = call(capsys, "convert", source, target, "--pack-all", "--no-verify")
+    assert code == 0 and "x larger" in out and "smaller" not in out
+    words = ["--against", source, "--seconds", "0.02", "--isa", "portable"]
+    code, out, _ = call(capsys, "bench", target, *words)
+    assert code == 0 and "x larger" in out and "smaller" not in out
+    assert "x slower (" in out and "faster" not in out
+
+
+def test_a_missing_output_folder_is_named(dense, tmp_path, capsys):
+    folder = tmp_path / "nowhere"
+    for command in ("convert", "unpack"):
+        code, _, err = call(capsys, command, dense, folder / "out.tflite")
+        assert code == 1
+        assert err == (
+            f"tfrewprune {command}: error: there is no such folder for the output: "
+            f"{folder}\n"
+        )
+
+
+def test_batch_size_reaches_the_converter(dense, tmp_path, capsys):
+    words = ["--batch-size", "2"]
+    code, _, err = call(capsys, "convert", dense, tmp_path / "out.tflite", *words)
+    assert code == 1 and "batch_size applies to Keras models" in err
+
+
 def test_unpack_gives_the_dense_weights_back(dense, packed, tmp_path, capsys):
     target = tmp_path / "back.tflite"
     code, out, _ = call(capsys, "unpack", packed, target, "--json")

@@ -368,7 +368,7 @@ def test_computed_weights_are_left_dense():
     y = fully_connected(graph, x, weights)
     packed = convert(finish(graph, [x], [y]))
     assert operators(packed) == ["NEG", "FULLY_CONNECTED"]
-    assert reasons(packed) == ["weights are computed, not constant"]
+    assert reasons(packed)[-1] == "weights are computed, not constant"
 
 
 def test_weights_fed_as_an_input_are_left_dense():

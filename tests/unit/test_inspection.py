@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tiny_models import Graph
 
 import tfrewprune as trp
+from tfrewprune.converter import SkipReason
 from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.inspection import detect_structure
 from tfrewprune.structures.layout import KernelShape
@@ -78,7 +79,101 @@ def test_layers_that_cannot_be_packed_say_why():
         "depthwise convolutions are not packed",
         "transposed convolutions are not packed",
     ]
-    assert [r.kept for r in records] == [None, None]
+    assert [r.skip for r in records] == [SkipReason.OPERATOR] * 2
+
+
+def operators_with_weights() -> bytes:
+    """One operator of every kind, none of them packable, and some without weights."""
+    graph = Graph()
+    x = graph.tensor("x", (1, 6, 6, 4))
+    pruned = np.ones((3, 3, 3, 4, 8))
+    pruned[0] = 0
+    kernel = graph.constant("3d", pruned)
+    bias = graph.constant("bias", np.zeros(8))
+    plain(graph, "CONV_3D", [x, kernel, bias], (1, 6, 6, 8), "conv3d")
+    plain(graph, "CONV_3D_TRANSPOSE", [bias, kernel, x], (1, 6, 6, 8), "transposed3d")
+    matrix = graph.constant("matrix", np.ones((4, 16)))
+    plain(graph, "BATCH_MATMUL", [x, matrix], (1, 6, 6, 16), "product")
+    plain(graph, "BATCH_MATMUL", [x, x], (1, 6, 6, 6), "computed product")
+    ids = graph.tensor("ids", (1, 6), dtype=schema.TensorType.INT32)
+    table = graph.constant("table", np.ones((100, 8)))
+    plain(graph, "GATHER", [table, ids], (1, 6, 8), "embedding")
+    plain(graph, "EMBEDDING_LOOKUP", [ids, table], (6, 8), "lookup")
+    gates = [graph.constant(f"gate{n}", np.eye(8, 4)) for n in range(4)]
+    inner = [graph.constant(f"inner{n}", np.ones((8, 8))) for n in range(4)]
+    biases = [graph.constant(f"bias{n}", np.ones(8)) for n in range(4)]
+    plain(
+        *(graph, "UNIDIRECTIONAL_SEQUENCE_LSTM"),
+        *([x, *gates, *inner, -1, -1, -1, *biases], (1, 6, 8), "lstm"),
+    )
+    half = graph.tensor(
+        *("half", (5, 8), np.ones((5, 8), np.float16).tobytes()),
+        dtype=schema.TensorType.FLOAT16,
+    )
+    decoded = plain(graph, "DEQUANTIZE", [half], (5, 8), "decoded")
+    plain(graph, "ADD", [x, decoded], (5, 8), "positions")
+    quantized = graph.tensor(*("q", (4, 4), bytes(16)), dtype=schema.TensorType.INT8)
+    plain(graph, "BATCH_MATMUL", [x, quantized], (1, 6, 6, 4), "quantized product")
+    # Sizes, indices and a scale for each channel are no weights.
+    sizes = graph.tensor(*("sizes", (2, 2), bytes(16)), dtype=schema.TensorType.INT32)
+    plain(graph, "PAD", [x, sizes], (1, 6, 6, 4), "pad")
+    y = plain(
+        *(graph, "MUL", [x, graph.constant("scale", np.ones((1, 1, 1, 4)))]),
+        *((1, 6, 6, 4), "scaled"),
+    )
+    return finish(graph, [x, ids], [y])
+
+
+def test_every_operator_with_weights_is_listed_with_its_reason():
+    records = {r.name: r for r in trp.inspect_model(operators_with_weights())}
+    assert {name: record.reason for name, record in records.items()} == {
+        "conv3d": "3D convolutions are not packed",
+        "transposed3d": "transposed convolutions are not packed",
+        "product": "batched products are not packed",
+        "embedding": "tables that are looked up are not packed",
+        "lookup": "tables that are looked up are not packed",
+        "lstm": "recurrent operators are not packed",
+        "positions": "ADD is not packed",
+        "quantized product": "batched products are not packed",
+    }
+    assert {r.skip for r in records.values()} == {SkipReason.OPERATOR}
+    assert not any(r.packed for r in records.values())
+    conv3d, lstm = records["conv3d"], records["lstm"]
+    assert (conv3d.op, conv3d.shape) == ("CONV_3D", (3, 3, 3, 4, 8))
+    assert (conv3d.weights, conv3d.kept, conv3d.bytes_dense) == (864, 576, 4 * 864)
+    assert conv3d.sparsity == pytest.approx(1 / 3)
+    assert lstm.weights == 4 * 32 + 4 * 64
+    assert lstm.kept == 4 * 4 + 4 * 64
+    assert (records["positions"].weights, records["positions"].kept) == (40, 40)
+    assert records["positions"].bytes_dense == 2 * 40
+    assert records["quantized product"].kept is None
+    assert records["quantized product"].bytes_dense == 16
+    assert [r.weights > 0 for r in records.values()] == [True] * 8
+
+
+def test_keras_layers_that_nothing_packs_are_listed():
+    pytest.importorskip("tensorflow")
+    import keras
+    from keras import layers
+
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the in-process export needs Keras' TensorFlow backend")
+    x = keras.Input((4, 8, 8, 2))
+    y = layers.Conv3D(4, 3)(x)
+    y = layers.Conv3DTranspose(4, 3)(y)
+    y = layers.Reshape((8, 8, 16))(y)
+    y = layers.Conv2DTranspose(4, 3)(y)
+    y = layers.DepthwiseConv2D(3)(y)
+    y = layers.Reshape((32, 8))(y)
+    y = layers.EinsumDense("abc,bcd->abd", (32, 4))(y)
+    tokens = keras.Input((6,), dtype="int32")
+    z = layers.Embedding(20, 8)(tokens)
+    with pytest.warns(UserWarning, match="packed none"):
+        packed = trp.convert(keras.Model([x, tokens], [y, z]))
+    operators = {"CONV_3D", "CONV_3D_TRANSPOSE", "TRANSPOSE_CONV", "DEPTHWISE_CONV_2D"}
+    records = trp.inspect_model(packed)
+    assert operators | {"BATCH_MATMUL", "GATHER"} == {record.op for record in records}
+    assert all(record.reason for record in records)
 
 
 def test_damaged_weights_are_a_reason_not_an_exception():
@@ -86,6 +181,7 @@ def test_damaged_weights_are_a_reason_not_an_exception():
     weights[0, 0, 0, 0] = np.nan
     (record,) = trp.inspect_model(conv_model(weights, (1, 8, 8, 32), np.zeros(64)))
     assert "1 of 18432 weights are NaN or Inf" in record.reason
+    assert record.skip is SkipReason.DAMAGED
 
 
 def test_a_damaged_payload_is_a_reason_not_an_exception():
@@ -112,6 +208,8 @@ def test_quantized_weights_say_their_type():
     model.subgraphs[0].tensors[1].type = schema.TensorType.INT8
     (record,) = trp.inspect_model(write_model(model))
     assert record.reason == "weights are INT8, only FLOAT32 and FLOAT16 are packed"
+    assert record.skip is SkipReason.TYPE
+    assert record.to_json()["skip"] == "TYPE"
 
 
 STRUCTURES = [

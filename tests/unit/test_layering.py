@@ -102,6 +102,36 @@ def test_light_layers_import_no_framework(path: Path) -> None:
     assert not heavy, f"{path} imports {heavy} at import time"
 
 
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports inside functions count: a circle that loads is a circle all the same."""
+    paths = {
+        module_name(path): path
+        for path in PACKAGE.rglob("*.py")
+        if path.stem not in ("__init__", "__main__")
+    }
+    edges = {
+        name: sorted((imports(path, only_top_level=False) & set(paths)) - {name})
+        for name, path in paths.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, trail: list[str]) -> None:
+        if name in trail:
+            circle = [*trail[trail.index(name) :], name]
+            pytest.fail("modules import each other: " + " -> ".join(circle))
+        if name not in done:
+            for other in edges[name]:
+                visit(other, [*trail, name])
+            done.add(name)
+
+    for name in sorted(edges):
+        visit(name, [])
+
+
 def test_importing_the_package_loads_no_framework() -> None:
     code = (
         "import sys, tfrewprune, tfrewprune.cli;"

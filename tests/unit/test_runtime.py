@@ -56,6 +56,8 @@ def test_runs_from_content_and_from_a_path(models, tmp_path):
     for interpreter in (
         trp.Interpreter(model_content=models[1]),
         trp.Interpreter(model_content=bytearray(models[1])),
+        trp.Interpreter(models[1]),
+        trp.Interpreter(bytearray(models[1])),
         trp.Interpreter(path),
         trp.Interpreter(str(path)),
     ):
@@ -149,6 +151,11 @@ def test_without_the_delegate_litert_names_the_operator(models):
 def test_missing_model_file_is_named(tmp_path):
     with pytest.raises(ValueError, match="nowhere.tflite"):
         trp.Interpreter(tmp_path / "nowhere.tflite")
+
+
+def test_two_models_are_refused(models):
+    with pytest.raises(ValueError, match="Received: bytes in both"):
+        trp.Interpreter(models[1], model_content=models[1])
 
 
 def test_no_model_is_litert_s_own_error():

@@ -11,7 +11,9 @@ from dense_models import (
     finish,
     fully_connected,
     fully_connected_model,
+    half_model,
     operators,
+    plain,
     run,
 )
 from tiny_models import Graph, conv2d_model
@@ -68,13 +70,13 @@ def describe(content):
     ]
 
 
-def without_negative_zeros(content):
+def without_negative_zeros(content, dtype="f4"):
     """Zeros lose their sign in a payload."""
     model = read_model(content)
     for tensor in model.subgraphs[0].tensors:
         data = model.data(tensor)
         if data is not None:
-            values = data.view("f4") + np.float32(0)
+            values = data.view(dtype) + np.zeros((), dtype)
             model.tree.buffers[tensor.buffer].data = values.view("u1")
     return write_model(model)
 
@@ -95,6 +97,95 @@ def test_packing_again_gives_the_same_bytes():
     assert trp.unpack(trp.convert(trp.unpack(PACKED), minimum_gain=0)) == trp.unpack(
         PACKED
     )
+
+
+def stored(content):
+    """(name, type, values) of every constant."""
+    model = read_model(content)
+    return {
+        (tensor.name, tensor.type, bytes(model.data(tensor)))
+        for tensor in model.subgraphs[0].tensors
+        if model.data(tensor) is not None
+    }
+
+
+def test_float16_weights_come_back_in_float16_behind_dequantize():
+    dense = half_model()
+    packed = trp.convert(dense, minimum_gain=0)
+    assert operators(packed).count("DEQUANTIZE") == 1  # that of the bias
+    unpacked = trp.unpack(packed)
+    assert sorted(operators(unpacked)) == sorted(operators(dense))
+    assert stored(unpacked) == stored(without_negative_zeros(dense, "f2"))
+    assert len(unpacked) < 1.02 * len(dense)
+    x = np.random.default_rng(0).standard_normal((1, 6, 6, 4)).astype(np.float32)
+    np.testing.assert_array_equal(run(unpacked, x)[0], run(dense, x)[0])
+    assert trp.convert(unpacked, minimum_gain=0) == packed
+    assert read_model(unpacked).tree.metadata in (None, [])
+
+
+def test_litert_runs_the_unpacked_model_in_as_few_pieces_as_the_original():
+    dense = half_model()
+    unpacked = trp.unpack(trp.convert(dense, minimum_gain=0))
+    assert delegates(unpacked) == delegates(dense) == 1
+
+
+def delegates(content):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    names = [op["op_name"] for op in interpreter._get_ops_details()]
+    return names.count("DELEGATE")
+
+
+def test_one_constant_behind_two_decoders_comes_back_once():
+    weights = block_sparse((16, 1, 1, 16)).astype(np.float16)
+    graph = Graph()
+    y = x = graph.tensor("x", (1, 5, 5, 16))
+    constant = graph.tensor(
+        "half", weights.shape, weights.tobytes(), schema.TensorType.FLOAT16
+    )
+    for name in "ab":
+        decoded = plain(graph, "DEQUANTIZE", [constant], weights.shape, f"w{name}")
+        y = conv(graph, y, decoded, np.ones(16), name=name)
+    dense = finish(graph, [x], [y])
+    unpacked = trp.unpack(trp.convert(dense, minimum_gain=0))
+    assert sorted(operators(unpacked)) == sorted(operators(dense))
+    assert stored(unpacked) == stored(without_negative_zeros(dense, "f2"))
+
+
+def test_a_model_packed_in_two_steps_remembers_both():
+    dense = half_model()
+    model = read_model(dense)
+    model.subgraphs[0].tensors[1].type = schema.TensorType.BFLOAT16
+    partly = trp.convert(write_model(model), minimum_gain=0, verify=False)
+    assert operators(partly).count("CONV_2D") == 1
+    model = read_model(partly)
+    model.subgraphs[0].tensors[1].type = schema.TensorType.FLOAT16
+    packed = trp.convert(write_model(model), minimum_gain=0)
+    assert "CONV_2D" not in operators(packed)
+    unpacked = trp.unpack(packed)
+    assert stored(unpacked) == stored(without_negative_zeros(dense, "f2"))
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        (b'"code":6', b'"code":1', "operator 1 decodes nothing"),
+        (b'"input":', b'"input":999', "no tensor 999"),
+        (b'"subgraph"', b'"subgroup"', "is damaged: 'subgraph'"),
+        (b"[{", b"{", "is damaged"),
+    ],
+)
+def test_a_damaged_memory_of_the_source_is_refused(old, new, message):
+    model = read_model(trp.convert(half_model(), minimum_gain=0))
+    (entry,) = model.tree.metadata
+    buffer = model.tree.buffers[entry.buffer]
+    damaged = bytes(buffer.data).replace(old, new)
+    assert damaged != bytes(buffer.data)
+    buffer.data = np.frombuffer(damaged, np.uint8)
+    with pytest.raises(trp.ConversionError, match=message):
+        trp.unpack(write_model(model))
 
 
 def test_a_dense_model_comes_back_as_it_is():

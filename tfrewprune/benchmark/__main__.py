@@ -15,7 +15,7 @@ from rich.console import Console
 from tfrewprune.benchmark.harness import DEFAULT_PLAN, Row, Sweep, run_sweeps
 from tfrewprune.benchmark.layers import SHAPE_FILES
 from tfrewprune.benchmark.machine import cpu_name, measure_machine
-from tfrewprune.benchmark.table import row_table
+from tfrewprune.benchmark.table import print_table, row_table
 
 MODELS = ("resnet50", "vgg16", "mobilenet_v2")
 
@@ -25,7 +25,7 @@ def main(words: list[str] | None = None) -> int:
     arguments = _parse(words)
     output = Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console()
     started = time.perf_counter()
     rows: list[Row] = []
     models: list[dict[str, Any]] = []
@@ -70,11 +70,11 @@ def main(words: list[str] | None = None) -> int:
             )
             for peer in peers:
                 _write(file, "peer", peer)
-            console.print(peer_table(peers))
+            print_table(console, peer_table(peers))
     if rows:
-        console.print(row_table(rows))
+        print_table(console, row_table(rows))
     if models:
-        console.print(model_table(models))
+        print_table(console, model_table(models))
     if rows:
         _plot(rows, output, console)
     console.print(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter as LiteRtInterpreter
 
-from tfrewprune.benchmark.loading import Cost, load_cost
+from tfrewprune.benchmark.load_cost import Cost, load_cost
 from tfrewprune.benchmark.measure import (
     Measurement,
     Ratio,

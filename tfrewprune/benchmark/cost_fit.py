@@ -29,7 +29,7 @@ from tfrewprune.benchmark.compare import time_pair
 from tfrewprune.benchmark.layers import Layer, build_model, parse_layers
 from tfrewprune.benchmark.machine import cpu_name
 from tfrewprune.benchmark.weights import pruned_weights
-from tfrewprune.converter.conversion import write_atomically
+from tfrewprune.converter.files import write_atomically
 from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.converter.perform import perform
 from tfrewprune.converter.plan import Decision, Settings, make_plan

@@ -24,8 +24,9 @@ def main() -> None:
 
     # Imported first: the cost of Python and its modules is not the model's.
     import numpy as np
+    from ai_edge_litert.interpreter import Interpreter as LiteRtInterpreter
 
-    from tfrewprune.benchmark.compare import Interpreter, LiteRtInterpreter
+    from tfrewprune.runtime import Interpreter
 
     kind = Interpreter if arguments.packed else LiteRtInterpreter
     before = _resident_bytes()

@@ -11,7 +11,6 @@ is the packed model unpacked, so that any packed file can be measured.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -23,25 +22,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from tfrewprune.benchmark.load_cost import (
+    Cost,
+    knows_memory,
+    load_once,
+    median_cost,
+)
 from tfrewprune.benchmark.model_arguments import model_parser, parse_models
+from tfrewprune.benchmark.table import print_table
 from tfrewprune.converter import unpack
 from tfrewprune.converter.flatbuffer import read_model
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What loading a model costs a fresh process.
-
-    Attributes:
-        load_seconds: From opening the file to the end of the first inference.
-        resident_bytes: Growth of the resident memory by then, mapped file included.
-        held_bytes: Of these the native library's tables and scratch; its weights stay
-            in the file. 0 for a dense model.
-    """
-
-    load_seconds: float
-    resident_bytes: int
-    held_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,17 +94,17 @@ def measure_loading(
         >>> loading.load_ratio  # doctest: +SKIP
         6.3
     """
-    if not _knows_memory():
+    if not knows_memory():
         return None
     pairs = [
-        (_load_once(dense, threads, False), _load_once(packed, threads, True))
+        (load_once(dense, threads, False), load_once(packed, threads, True))
         for _ in range(repeats)
     ]
     return Loading(
         model=Path(packed).stem,
         threads=threads,
-        dense=_median([pair[0] for pair in pairs]),
-        packed=_median([pair[1] for pair in pairs]),
+        dense=median_cost([pair[0] for pair in pairs]),
+        packed=median_cost([pair[1] for pair in pairs]),
         load_ratio=float(
             np.median([one.load_seconds / other.load_seconds for one, other in pairs])
         ),
@@ -122,32 +112,6 @@ def measure_loading(
         packed_bytes=os.path.getsize(packed),
         activation_bytes=activation_bytes(Path(packed).read_bytes()),
     )
-
-
-def load_cost(
-    path: str | os.PathLike[str],
-    threads: int = 1,
-    *,
-    packed: bool = False,
-    repeats: int = 3,
-) -> Cost | None:
-    """Loads a model in fresh processes and takes the median of what that costs.
-
-    Args:
-        path: The model.
-        threads: Threads of the interpreter.
-        packed: Whether to load it with our delegate.
-        repeats: Number of processes.
-
-    Returns:
-        The cost, or None where the system does not tell resident memory.
-
-    Raises:
-        RuntimeError: If the process fails.
-    """
-    if not _knows_memory():
-        return None
-    return _median([_load_once(path, threads, packed) for _ in range(repeats)])
 
 
 def activation_bytes(model: bytes) -> int:
@@ -219,7 +183,7 @@ def main(words: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(path) for path in arguments.packed]
         if arguments.models:
-            from tfrewprune.benchmark.models import packed_model
+            from tfrewprune.benchmark.applications import packed_model
 
             for name in arguments.models:
                 paths.append(Path(folder) / f"{name}.tflite")
@@ -238,7 +202,7 @@ def main(words: list[str] | None = None) -> int:
                 with open(arguments.output, "a") as file:
                     file.write(json.dumps({"kind": "loading", **result.to_dict()}))
                     file.write("\n")
-    Console(width=None if sys.stdout.isatty() else 160).print(loading_table(results))
+    print_table(Console(), loading_table(results))
     return 0
 
 
@@ -249,27 +213,6 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=7, help="processes of each form")
     parser.add_argument("--output", help="file that JSON lines are added to")
     return parse_models(parser, words, "load")
-
-
-def _knows_memory() -> bool:
-    return Path("/proc/self/status").exists()
-
-
-def _load_once(path: str | os.PathLike[str], threads: int, packed: bool) -> Cost:
-    command = [sys.executable, "-m", "tfrewprune.benchmark.load_once", os.fspath(path)]
-    command += ["--threads", str(threads)] + (["--packed"] if packed else [])
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"Loading {path} failed: {done.stderr.strip()[-500:]}")
-    return Cost(**json.loads(done.stdout))
-
-
-def _median(costs: list[Cost]) -> Cost:
-    return Cost(
-        float(np.median([cost.load_seconds for cost in costs])),
-        int(np.median([cost.resident_bytes for cost in costs])),
-        int(np.median([cost.held_bytes for cost in costs])),
-    )
 
 
 if __name__ == "__main__":

@@ -1,29 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole models from keras.applications, pruned and timed beside LiteRT dense."""
+"""Whole models, pruned and timed beside LiteRT dense."""
 
-import os
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
+from tfrewprune.benchmark.applications import pruned_model
 from tfrewprune.benchmark.compare import compare_models
 from tfrewprune.benchmark.profile import time_layers
 from tfrewprune.benchmark.timeline import trace_model
 from tfrewprune.converter import convert
 from tfrewprune.inspection import LayerRecord, inspect_model
-
-MODELS = {
-    "resnet50": ("ResNet50", {"classifier_activation": None}),
-    "vgg16": ("VGG16", {"include_top": False}),
-    "mobilenet_v2": ("MobileNetV2", {"classifier_activation": None}),
-}
-"""Class in `keras.applications` and its arguments. VGG-16 comes without its dense
-layers; the softmax is left out, because it makes all outputs look alike."""
 
 
 def measure_model(
@@ -41,7 +32,7 @@ def measure_model(
     so they are not trained.
 
     Args:
-        name: One of `MODELS`.
+        name: One of `applications.MODELS`.
         rate: Weights / surviving weights of each pruned layer.
         threads: Threads of both sides.
         isa: Kernels; None is the best of this CPU.
@@ -57,8 +48,7 @@ def measure_model(
         ValueError: If the name is unknown.
         WrongResultError: If the packed model computes something else.
     """
-    _check_name(name)
-    dense = _pruned_model(name, rate)
+    dense = pruned_model(name, rate)
     started = time.perf_counter()
     packed = convert(dense, verify=False)
     packing_seconds = time.perf_counter() - started
@@ -104,16 +94,6 @@ def measure_model(
         ],
         "steps": [step.to_dict() for step in steps],
     }
-
-
-def packed_model(name: str, rate: float = 8) -> bytes:
-    """Prunes a model of `MODELS` with random weights and packs it.
-
-    Raises:
-        ValueError: If the name is unknown.
-    """
-    _check_name(name)
-    return convert(_pruned_model(name, rate), verify=False)
 
 
 def model_table(results: Iterable[Mapping[str, Any]]) -> Table:
@@ -166,53 +146,6 @@ def model_table(results: Iterable[Mapping[str, Any]]) -> Table:
             f"{result['packing_seconds']:.1f}",
         )
     return table
-
-
-def _check_name(name: str) -> None:
-    if name not in MODELS:
-        raise ValueError(
-            f"Invalid model. Expected one of {sorted(MODELS)}. Received: {name!r}"
-        )
-
-
-def _pruned_model(name: str, rate: float) -> bytes:
-    """A dense `.tflite` with pruned random weights."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import keras
-
-    from tfrewprune.converter.export import to_tflite
-    from tfrewprune.methods import Magnitude
-    from tfrewprune.pipeline import hard_prune, strip
-    from tfrewprune.recipe import Recipe, Rule
-
-    keras.utils.set_random_seed(0)
-    kind, arguments = MODELS[name]
-    model = getattr(keras.applications, kind)(
-        weights=None, input_shape=(224, 224, 3), **arguments
-    )
-    hard_prune(model, Recipe((Rule("*", rate=rate),), method=Magnitude()))
-    model = strip(model)
-    _normalise(model)
-    return to_tflite(model)
-
-
-def _normalise(model) -> None:
-    """Gives the surviving weights of every output the mean 0 and the norm 1.
-
-    Otherwise activations of an untrained model shrink from layer to layer, or all
-    images give the same output, until comparing outputs compares nothing.
-    """
-    for layer in model.layers:
-        if not hasattr(layer, "kernel"):
-            continue
-        weights = np.asarray(layer.kernel)
-        alive = weights != 0
-        # A depthwise kernel is (height, width, channel, 1), others end in the output.
-        axes = (0, 1) if weights.shape[-1] == 1 else tuple(range(weights.ndim - 1))
-        count = np.maximum(alive.sum(axis=axes, keepdims=True), 1)
-        weights = weights - alive * weights.sum(axis=axes, keepdims=True) / count
-        norm = np.sqrt(np.sum(np.square(weights), axis=axes, keepdims=True))
-        layer.kernel.assign(weights / np.maximum(norm, 1e-6))
 
 
 def _mac_rate(records: Iterable[LayerRecord]) -> float:

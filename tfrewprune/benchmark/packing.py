@@ -17,7 +17,7 @@ def pack_every_layer(model: bytes) -> tuple[bytes, int]:
     Raises:
         ConversionError: If no layer could be packed.
     """
-    packed = convert(model, minimum_gain=0, verify=False)
+    packed = convert(model, minimum_gain=0, verify=False, require_packed=1)
     tree = read_model(packed)
     payloads = {
         subgraph.tensors[operator.inputs[1]].buffer

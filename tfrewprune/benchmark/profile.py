@@ -12,7 +12,7 @@ from tfrewprune.benchmark.compare import random_inputs, time_pair
 from tfrewprune.benchmark.measure import Ratio, Timing
 from tfrewprune.benchmark.packing import pack_every_layer
 from tfrewprune.converter import unpack
-from tfrewprune.converter.detect import find_layers
+from tfrewprune.converter.detect import DECODERS, Layer, find_layers
 from tfrewprune.converter.flatbuffer import (
     Model,
     index_list,
@@ -78,12 +78,8 @@ def time_layers(
     source = read_model(model)
     dense_source = read_model(unpack(model))
     # One operator stands for one in both models, so their layers come in pairs.
-    pairs = zip(find_layers(source), find_layers(dense_source), strict=True)
+    pairs = zip(_packable(source), _packable(dense_source), strict=True)
     for layer, dense_layer in pairs:
-        if layer.source is not None and layer.source.decoders:
-            continue  # its weights are decoded by operators that stay behind
-        if layer.reason is not None:
-            continue
         cut = [dense_layer.operator]
         if layer.residual is not None:
             cut.append(dense_layer.operator + 1)  # the ADD it took over
@@ -114,9 +110,34 @@ def time_layers(
         )
 
 
+def _packable(model: Model) -> list[Layer]:
+    return [layer for layer in find_layers(model) if layer.reason is None]
+
+
+def _with_decoders(
+    model: Model, subgraph: schema.SubGraphT, numbers: list[int]
+) -> list[int]:
+    """The operators with those before them that decode their constants."""
+    writers = {
+        index: number
+        for number, operator in enumerate(subgraph.operators)
+        if model.builtin_code(operator) in DECODERS
+        for index in index_list(operator.outputs)
+    }
+    found, waiting = set(numbers), list(numbers)
+    while waiting:
+        for index in index_list(subgraph.operators[waiting.pop()].inputs):
+            number = writers.get(index)
+            if number is not None and number not in found:
+                found.add(number)
+                waiting.append(number)
+    return sorted(found)
+
+
 def _cut_out(model: Model, subgraph_index: int, numbers: list[int]) -> bytes:
     """A model that holds a few operators of another, their constants included."""
     subgraph = model.subgraphs[subgraph_index]
+    numbers = _with_decoders(model, subgraph, numbers)
     operators = [subgraph.operators[number] for number in numbers]
     computed = {
         index

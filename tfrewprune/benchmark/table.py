@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Benchmark rows as a table for people."""
+"""Benchmark rows as a table for people, and tables no wider than the console."""
 
 from collections.abc import Iterable, Iterator
 
+from rich.console import Console
 from rich.table import Table
 
 from tfrewprune.benchmark.harness import Row
@@ -59,3 +60,38 @@ def _cells(row: Row) -> Iterator[str]:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.0%}"
+
+
+# Headings of columns that a narrow console does without, the least telling first. The
+# JSON lines beside every table have all figures.
+_DISPENSABLE = (
+    "ours / (file + activations)",
+    *("% of stores", "% of bandw.", "dense-equiv.", "payload", "GFLOP/s done"),
+    *("packing s", "LiteRT ms", "packed layers ms", "ratio / MACs"),
+    *("memory", "file", "ratio's limit", "% of peak", "isa", "p10..p90", "shapes"),
+    *(
+        "activations MB",
+        "ours MB",
+        "GFLOP/s",
+        "output",
+        "ms each",
+        "resident MB",
+        "load ms",
+    ),
+    *("threads", "ours vs best other", "structure"),
+)
+_UNLIMITED = Console(width=10_000)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Prints a table, without its less telling columns where it would not fit.
+
+    Args:
+        console: Where to; its width is the terminal's, what COLUMNS says, or 80.
+        table: The table; it loses what does not fit.
+    """
+    for heading in _DISPENSABLE:
+        if _UNLIMITED.measure(table).maximum <= console.width:
+            break
+        table.columns = [c for c in table.columns if c.header != heading]
+    console.print(table)

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from tfrewprune.benchmark.compare import random_inputs, run_once
 from tfrewprune.benchmark.model_arguments import model_parser, parse_models
+from tfrewprune.benchmark.table import print_table
 from tfrewprune.converter.detect import operator_name
 from tfrewprune.converter.flatbuffer import read_model
 from tfrewprune.inspection import inspect_model
@@ -135,7 +136,7 @@ def step_table(steps: Iterable[Step], title: str = "") -> Table:
         total += step.seconds
     table = Table(title=f"{title} {total * 1e3:.2f} ms, largest share first".strip())
     table.add_column("runs in")
-    table.add_column("operators", overflow="fold")
+    table.add_column("operators", overflow="fold", max_width=28)
     for head in ("weights", "output", "times", "ms each", "ms all", "share", "GFLOP/s"):
         table.add_column(head, justify="right")
     by_time = sorted(rows.items(), key=lambda row: -sum(s.seconds for s in row[1]))
@@ -163,13 +164,13 @@ def main(words: list[str] | None = None) -> int:
     arguments = parse_models(parser, words, "run")
     contents = [(path, Path(path).read_bytes()) for path in arguments.packed]
     if arguments.models:
-        from tfrewprune.benchmark.models import packed_model
+        from tfrewprune.benchmark.applications import packed_model
 
         contents += [(name, packed_model(name)) for name in arguments.models]
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console()
     for name, content in contents:
         steps = trace_model(content, threads=arguments.threads, isa=arguments.isa)
-        console.print(step_table(steps, name))
+        print_table(console, step_table(steps, name))
     return 0
 
 

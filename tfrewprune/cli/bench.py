@@ -15,15 +15,15 @@ from tfrewprune.cli.arguments import (
 HELP = "time a packed model beside its dense original"
 DESCRIPTION = """\
 Runs a packed model and its dense original in LiteRT, in turn in one process, after
-checking that their outputs agree. Without --against the dense model is made from
-MODEL itself by `unpack`.
+checking that their outputs agree. The original is the file that was packed: give it
+with --against, else it is made from MODEL by `unpack`, with weights of the same type.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="packed .tflite file")
     parser.add_argument(
-        "--against", metavar="DENSE", help="dense .tflite file of equal weights"
+        "--against", metavar="DENSE", help="the dense .tflite file that was packed"
     )
     add_runtime_arguments(parser)
     parser.add_argument(
@@ -76,9 +76,12 @@ def _unpacked(model: str, folder: str) -> str:
 
 
 def _print_table(arguments: argparse.Namespace, result, out: IO[str]) -> None:
-    from tfrewprune.cli import output
+    from rich.text import Text
 
-    against = arguments.against or "unpacked"
+    from tfrewprune.cli import output
+    from tfrewprune.converter.report import size_change
+
+    against = arguments.against or "itself unpacked"
     plural = "" if result.threads == 1 else "s"
     console = output.console(out)
     console.print(
@@ -110,13 +113,17 @@ def _print_table(arguments: argparse.Namespace, result, out: IO[str]) -> None:
             output.milliseconds(cost.load_seconds) if cost else "-",
             output.readable_bytes(cost.resident_bytes) if cost else "-",
         )
-    ratio = result.ratio
+    # Never "0.90x faster".
+    ratio, change = result.ratio, "faster"
+    median, low, high = ratio.median, ratio.p10, ratio.p90
+    if median < 1:
+        median, low, high, change = 1 / median, 1 / high, 1 / low, "slower"
+    size = size_change(result.dense_bytes, result.packed_bytes)
     console.print(table)
     console.print(
-        output.times(ratio.median),
-        f"faster ({ratio.p10:.2f} .. {ratio.p90:.2f} in {result.rounds} alternating "
-        f"rounds), {result.dense_bytes / result.packed_bytes:.2f}x smaller; outputs "
-        f"agree to {result.error:.1e} of the largest.",
+        Text(f"{median:.2f}x {change}", "bold green" if change == "faster" else "red"),
+        f"({low:.2f} .. {high:.2f} in {result.rounds} alternating rounds), {size}; "
+        f"outputs agree to {result.error:.1e} of the largest.",
         highlight=False,
         soft_wrap=True,
     )

@@ -2,14 +2,23 @@
 """`tfrewprune convert`: pack the pruned layers of a model."""
 
 import argparse
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator
 
-from tfrewprune.cli.arguments import add_json_argument, positive_number
+from tfrewprune.cli.arguments import (
+    add_json_argument,
+    positive_integer,
+    positive_number,
+)
 
 HELP = "pack the pruned layers of a model into a .tflite"
 DESCRIPTION = """\
 Reads a .tflite, a .keras file or a SavedModel folder, packs every layer whose zeros
 make it faster, checks that the packed model computes the same as the dense one, and
-writes OUT. Layers that stay dense are listed with the reason.
+writes OUT. Layers that stay dense are listed with the reason. OUT runs in
+tfrewprune.Interpreter, and in LiteRT's Interpreter with our delegate.
 """
 
 
@@ -22,6 +31,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tolerance",
         type=positive_number,
         help="largest difference of outputs over the largest output",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=positive_integer,
+        metavar="N",
+        help="fix the batch of a Keras model; recurrent layers need that",
+    )
+    parser.add_argument(
+        "--require-packed",
+        type=positive_integer,
+        default=0,
+        metavar="N",
+        help="fail, and write nothing, when fewer than N layers are packed",
     )
     parser.add_argument(
         "--pack-all",
@@ -37,8 +59,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    import os
-
     from tfrewprune.cli.inspect import print_layers
     from tfrewprune.cli.output import (
         console,
@@ -46,39 +66,53 @@ def run(arguments: argparse.Namespace) -> None:
         readable_bytes,
         reserved_stdout,
     )
-    from tfrewprune.converter import convert, unpack
+    from tfrewprune.converter import convert
+    from tfrewprune.converter.report import size_change
     from tfrewprune.inspection import inspect_model
 
     options = {}
     if arguments.tolerance is not None:
         options["tolerance"] = arguments.tolerance
-    with reserved_stdout() as out:
+    with reserved_stdout() as out, _warnings_in_one_line():
         packed = convert(
             arguments.source,
             arguments.target,
+            batch_size=arguments.batch_size,
             minimum_gain=0 if arguments.pack_all else 1,
             verify=not arguments.no_verify,
+            require_packed=arguments.require_packed,
             **options,
         )
-        if os.path.isfile(arguments.source) and arguments.source.endswith(".tflite"):
-            dense_bytes = os.path.getsize(arguments.source)
-        else:
-            dense_bytes = len(unpack(packed))
+        report = packed.report
         records = inspect_model(packed)
         if arguments.json:
             document = {
                 "source": arguments.source,
                 "target": arguments.target,
-                "dense_bytes": dense_bytes,
-                "packed_bytes": len(packed),
+                "dense_bytes": report.bytes_before,
+                "packed_bytes": report.bytes_after,
                 "verified": not arguments.no_verify,
+                "difference": report.difference,
                 "layers": [record.to_json() for record in records],
             }
             print_json(document, out)
             return
         print_layers(arguments.target, records, {}, out)
         console(out).print(
-            f"{readable_bytes(dense_bytes)} dense, {readable_bytes(len(packed))} "
-            f"packed: {dense_bytes / len(packed):.2f}x smaller.",
+            f"{readable_bytes(report.bytes_before)} dense, "
+            f"{readable_bytes(report.bytes_after)} packed: "
+            f"{size_change(report.bytes_before, report.bytes_after)}.",
             highlight=False,
         )
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Prints warnings for a reader of the command line, who has no source line."""
+
+    def show(message, category, filename, lineno, file=None, line=None) -> None:
+        print(f"tfrewprune convert: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

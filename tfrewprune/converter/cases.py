@@ -11,7 +11,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter.errors import ConversionError
-from tfrewprune.converter.flatbuffer import Model, tensor_signature, text
+from tfrewprune.converter.flatbuffer import Model, index_list, tensor_signature, text
 
 _TYPES = {
     schema.TensorType.FLOAT32: "f4",
@@ -38,7 +38,7 @@ class Entry:
 
     Attributes:
         signature: Its key; None for the first subgraph.
-        names: Names of its inputs, in the order they are fed.
+        names: Names of its inputs, in the model's own order.
         tensors: The input tensors, in the same order.
     """
 
@@ -49,9 +49,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Case:
-    """One run of a model: where it enters and what it is fed."""
+    """One run of a model: where it enters, and what each of its inputs is fed."""
 
     signature: str | None
+    names: tuple[str, ...]
     feed: tuple[np.ndarray, ...]
 
 
@@ -59,8 +60,14 @@ def entries(model: Model) -> list[Entry]:
     """Returns every way into a model."""
     found = []
     for signature in model.tree.signatureDefs or ():
-        tensors = model.subgraphs[signature.subgraphIndex].tensors
-        inputs = sorted(signature.inputs or (), key=lambda entry: text(entry.name))
+        subgraph = model.subgraphs[signature.subgraphIndex]
+        tensors = subgraph.tensors
+        places = {tensor: i for i, tensor in enumerate(index_list(subgraph.inputs))}
+        # Signatures list their inputs by the alphabet.
+        inputs = sorted(
+            signature.inputs or (),
+            key=lambda entry: places.get(entry.tensorIndex, len(places)),
+        )
         found.append(
             Entry(
                 text(signature.signatureKey),
@@ -92,7 +99,7 @@ def random_cases(model: Model, seed: int = 0) -> list[Case]:
             for tensor, shape in zip(entry.tensors, signatures, strict=True):
                 shape = tuple(size if n < 0 else n for n in shape)
                 feed.append(_random(generator, tensor, shape))
-            cases.append(Case(entry.signature, tuple(feed)))
+            cases.append(Case(entry.signature, entry.names, tuple(feed)))
     return cases
 
 
@@ -156,5 +163,5 @@ def given_cases(model: Model, inputs: Sequence[Any]) -> list[Case]:
                     f"{list(shape)}, received {array.dtype} {list(array.shape)}"
                 )
             feed.append(array if dtype.kind == "S" else array.astype(dtype))
-        cases.append(Case(entry.signature, tuple(feed)))
+        cases.append(Case(entry.signature, entry.names, tuple(feed)))
     return cases

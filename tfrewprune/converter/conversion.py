@@ -4,15 +4,21 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tfrewprune.converter.caller import warn_caller
 from tfrewprune.converter.errors import ConversionError
+from tfrewprune.converter.files import check_folder, write_atomically
 from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.converter.perform import perform
 from tfrewprune.converter.plan import Settings, make_plan
+from tfrewprune.converter.report import (
+    Converted,
+    describe_nothing_packed,
+    make_report,
+)
 from tfrewprune.converter.unpack import unpack_model
 from tfrewprune.converter.verify import verify as verify_models
 
@@ -22,24 +28,34 @@ def convert(
     output: str | os.PathLike[str] | None = None,
     *,
     inputs: Iterable[Any] | None = None,
+    batch_size: int | None = None,
     tolerance: float = 1e-3,
     minimum_gain: float = 1.0,
     band_rows: int | None = None,
     verify: bool = True,
-) -> bytes:
+    require_packed: int = 0,
+) -> Converted:
     """Converts a model so that its pruned layers run packed.
 
     CONV_2D and FULLY_CONNECTED layers with enough zeros become custom operators that
     hold the surviving weights only; everything else stays as it is. The result runs
-    in `tfrewprune.Interpreter`, or in any LiteRT with the delegate of
-    `tfrewprune.delegate_path`.
+    in `tfrewprune.Interpreter`, or in the `Interpreter` of any LiteRT with the delegate
+    of `tfrewprune.delegate_path`. LiteRT's `CompiledModel` takes no delegate of this
+    kind and refuses packed models.
+
+    A Keras model is exported as it computes in inference, in float32, and left as it
+    is: its masks, penalties and compilation.
 
     Args:
-        model: A Keras model, the path of a `.keras` file, of a SavedModel directory or
-            of a `.tflite` file, or the bytes of a `.tflite` file from anywhere.
+        model: A Keras model, what `compress` returned, the path of a `.keras` file, of
+            a SavedModel directory or of a `.tflite` file, or the bytes of a `.tflite`
+            file from anywhere.
         output: Where to write the result; it appears whole or not at all.
         inputs: Inputs to compare the two models on, beside random ones. One element a
-            run: an array, a list of arrays in the model's order, or a dict by name.
+            run: an array, a list of arrays in the model's order (that of
+            `model.inputs`, or of `get_input_details` of a `.tflite`), or a dict by
+            name.
+        batch_size: Fixes the batch of a Keras model. None keeps what its `Input` says.
         tolerance: Largest difference of any output, relative to the largest magnitude
             in that output.
         minimum_gain: A layer is packed when its predicted dense time is at least this
@@ -47,30 +63,54 @@ def convert(
         band_rows: 4, 8, 16 or 32 rows in a band; None lets the packer choose.
         verify: Whether to run both models and compare their outputs. That the payloads
             hold exactly the weights is checked in any case.
+        require_packed: Fails, and writes nothing, when fewer layers are packed in the
+            result: a guard for scripts.
 
     Returns:
-        The bytes of the converted `.tflite` model.
+        The bytes of the converted `.tflite` model; their attribute `report` is a
+        `ConversionReport`: which layers are packed, why the others are not, bytes and
+        predicted times before and after.
 
     Raises:
         ConversionError: If the model cannot be read or exported, holds NaN or Inf
-            weights, or does not behave as before.
+            weights, does not behave as before, or has too few packed layers.
         OSError: If a file cannot be read or written.
+
+    Warns:
+        UserWarning: If no layer is packed, with the commonest reason. If weights that
+            a mask removed are not zero.
 
     Example:
         >>> packed = trp.convert(pruned_model, "model.tflite")  # doctest: +SKIP
+        >>> print(packed.report)  # doctest: +SKIP
     """
     _check_settings(tolerance, minimum_gain, band_rows)
-    content = read_content(model)
+    _check_integer("batch_size", batch_size, 1)
+    _check_integer("require_packed", require_packed, 0)
+    if output is not None:
+        check_folder(output)
+    content = read_content(model, batch_size=batch_size)
     tree = read_model(content)
     decisions = make_plan(tree, Settings(minimum_gain, band_rows))
     perform(tree, decisions)
     packed = write_model(tree)
     packs = [decision for decision in decisions if decision.packs]
+    difference = None
     if verify and packs:
-        verify_models(read_model(content), packed, packs, inputs, tolerance)
+        original = read_model(content)
+        difference = verify_models(original, packed, packs, inputs, tolerance)
+    report = make_report(decisions, content, packed, difference)
+    if len(report.packed) < require_packed:
+        raise ConversionError(
+            f"expected at least {require_packed} packed layers, received "
+            f"{len(report.packed)} of {len(report.layers)}; left dense: "
+            f"{report.why_dense or 'none'}"
+        )
     if output is not None:
-        write_atomically(Path(output), packed)
-    return packed
+        write_atomically(output, packed)
+    if not report.packed:
+        warn_caller(describe_nothing_packed(report))
+    return Converted(packed, report)
 
 
 def unpack(
@@ -85,8 +125,10 @@ def unpack(
         output: Where to write the result; it appears whole or not at all.
 
     Returns:
-        The bytes of a `.tflite` model that any TFLite runs without a delegate. Weights
-        are bit-equal to those before conversion, except that every zero is +0.0.
+        The bytes of a `.tflite` model that any TFLite runs without a delegate: the file
+        as it was before conversion. Weights have the type and the encoding they had
+        (float16 behind DEQUANTIZE, sparse behind DENSIFY) and are bit-equal, except
+        that every zero is +0.0.
 
     Raises:
         ConversionError: If the model or a payload in it is damaged.
@@ -95,21 +137,45 @@ def unpack(
     Example:
         >>> dense = trp.unpack("packed.tflite", "dense.tflite")  # doctest: +SKIP
     """
+    if output is not None:
+        check_folder(output)
     model = read_model(read_content(tflite, may_export=False))
     unpack_model(model)
     dense = write_model(model)
     if output is not None:
-        write_atomically(Path(output), dense)
+        write_atomically(output, dense)
     return dense
 
 
-def read_content(model: Any, may_export: bool = True) -> bytes:
+def read_content(
+    model: Any, may_export: bool = True, batch_size: int | None = None
+) -> bytes:
     """Returns the `.tflite` bytes of whatever the caller calls a model.
+
+    Args:
+        model: See `convert`.
+        may_export: Whether something else than `.tflite` is allowed.
+        batch_size: See `convert`.
 
     Raises:
         ConversionError: If it is nothing that can be turned into `.tflite` bytes.
         OSError: If a file cannot be read.
     """
+    content = _ready_content(model, may_export)
+    if content is not None:
+        if batch_size is not None:
+            raise ConversionError(
+                "batch_size applies to Keras models; a .tflite file has the shapes it "
+                f"was converted with, received batch_size={batch_size}"
+            )
+        return content
+    from tfrewprune.converter import export
+
+    return export.to_tflite(_unwrapped(model), batch_size)
+
+
+def _ready_content(model: Any, may_export: bool) -> bytes | None:
+    """The bytes of a model that is `.tflite` already; None if it must be exported."""
     if isinstance(model, (bytes, bytearray, memoryview)):
         return bytes(model)
     if isinstance(model, (str, os.PathLike)):
@@ -121,31 +187,18 @@ def read_content(model: Any, may_export: bool = True) -> bytes:
             return path.read_bytes()
         if not may_export:
             raise ConversionError(f"expected a .tflite file, received {str(path)!r}")
-    elif not may_export or not hasattr(model, "save"):
+    elif not may_export or not hasattr(_unwrapped(model), "save"):
+        expected = "a Keras model, a path" if may_export else "a path"
         raise ConversionError(
-            "expected a Keras model, a path or the bytes of a .tflite file, received "
+            f"expected {expected} or the bytes of a .tflite file, received "
             f"{type(model).__name__}"
         )
-    from tfrewprune.converter import export
-
-    return export.to_tflite(model)
+    return None
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that appears whole or not at all."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+def _unwrapped(model: Any) -> Any:
+    """The model that a result of `compress` holds; anything else as it is."""
+    return model if hasattr(model, "save") else getattr(model, "model", model)
 
 
 def _check_settings(tolerance: float, gain: float, band_rows: int | None) -> None:
@@ -156,4 +209,11 @@ def _check_settings(tolerance: float, gain: float, band_rows: int | None) -> Non
     if band_rows not in (None, 4, 8, 16, 32):
         raise ConversionError(
             f"band_rows must be 4, 8, 16, 32 or None, received {band_rows}"
+        )
+
+
+def _check_integer(name: str, value: int | None, least: int) -> None:
+    if value is not None and (not isinstance(value, int) or value < least):
+        raise ConversionError(
+            f"{name} must be an integer of at least {least}, received {value!r}"
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads constant float weights, also from TFLite's sparse encoding.
+"""Reads and writes constant float weights, also in TFLite's sparse encoding.
 
 TFLite stores a sparse tensor as in TACO: dimensions are visited in
 ``traversal_order``, the last ones of it may be blocks (``block_map``), and every level
@@ -9,17 +9,154 @@ is either dense or CSR-like (segments and indices). See ``SparsityParameters`` i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter.errors import ConversionError
-from tfrewprune.converter.flatbuffer import Model, tensor_shape, text
+from tfrewprune.converter.flatbuffer import Model, index_list, tensor_shape, text
 
 FLOAT_TYPES = {
     schema.TensorType.FLOAT32: np.dtype("<f4"),
     schema.TensorType.FLOAT16: np.dtype("<f2"),
 }
 _CSR = schema.DimensionType.SPARSE_CSR
+_VECTOR = schema.SparseIndexVector
+_VECTORS = {
+    _VECTOR.Uint8Vector: (schema.Uint8VectorT, np.uint8),
+    _VECTOR.Uint16Vector: (schema.Uint16VectorT, np.uint16),
+    _VECTOR.Int32Vector: (schema.Int32VectorT, np.int32),
+}
+
+
+@dataclass(frozen=True)
+class SparseForm:
+    """How a sparse tensor is cut into levels, without what it holds.
+
+    Attributes:
+        order: Dimension of each level; blocks are numbered behind the dimensions.
+        blocks: Dimension that each block cuts.
+        levels: (format, size of a dense level, `SparseIndexVector` of its segments and
+            of its indices) of each level.
+    """
+
+    order: tuple[int, ...]
+    blocks: tuple[int, ...]
+    levels: tuple[tuple[int, int, int, int], ...]
+
+    @classmethod
+    def of(cls, sparsity: schema.SparsityParametersT) -> SparseForm:
+        levels = (
+            (k.format, k.denseSize, k.arraySegmentsType, k.arrayIndicesType)
+            for k in sparsity.dimMetadata
+        )
+        return cls(
+            tuple(index_list(sparsity.traversalOrder)),
+            tuple(index_list(sparsity.blockMap)),
+            tuple(tuple(int(value) for value in level) for level in levels),
+        )
+
+    @classmethod
+    def parse(cls, form: dict[str, Any]) -> SparseForm:
+        """The form of its own dict, which may come out of a damaged file."""
+        made = cls(
+            tuple(map(int, form["order"])),
+            tuple(map(int, form["blocks"])),
+            tuple(tuple(map(int, level)) for level in form["levels"]),
+        )
+        if any(len(level) != 4 for level in made.levels):
+            raise ValueError("a level has 4 numbers")
+        return made
+
+
+def write_weights(
+    tensor: schema.TensorT, weights: np.ndarray, form: SparseForm | None
+) -> np.ndarray:
+    """Returns the bytes of weights as a constant tensor stores them.
+
+    Args:
+        tensor: The tensor, whose type counts; its sparsity is set.
+        weights: The weights in the shape of the tensor.
+        form: Levels of a sparse tensor; None for a dense one.
+
+    Raises:
+        ConversionError: If the form does not fit the weights.
+    """
+    values = weights
+    tensor.sparsity = None
+    if form is not None:
+        tensor.sparsity, values = _sparsify(weights, form)
+    values = np.ascontiguousarray(values, FLOAT_TYPES[tensor.type])
+    return values.reshape(-1).view(np.uint8)
+
+
+def _sparsify(
+    weights: np.ndarray, form: SparseForm
+) -> tuple[schema.SparsityParametersT, np.ndarray]:
+    rank, depth = weights.ndim, len(form.order)
+    if (
+        sorted(form.order) != list(range(rank + len(form.blocks)))
+        or len(form.levels) != depth
+        or not set(form.blocks) <= set(range(rank))
+    ):
+        raise ConversionError(f"weights of {rank} dimensions cannot be cut by {form}")
+    sizes = [1] * rank
+    for level, dimension in enumerate(form.order):
+        if dimension >= rank:
+            sizes[form.blocks[dimension - rank]] = max(1, form.levels[level][1])
+    if any(n % size for n, size in zip(weights.shape, sizes, strict=True)):
+        raise ConversionError(f"weights {list(weights.shape)} do not fit {form}")
+    # Every dimension becomes two axes, its blocks and what is inside; those inside that
+    # are no level of their own have length 1 and go last.
+    split = [
+        part
+        for n, size in zip(weights.shape, sizes, strict=True)
+        for part in (n // size, size)
+    ]
+    axes = [
+        2 * dimension if dimension < rank else 2 * form.blocks[dimension - rank] + 1
+        for dimension in form.order
+    ]
+    axes += [axis for axis in range(2 * rank) if axis not in axes]
+    nodes = weights.reshape(split).transpose(axes)
+    lengths = nodes.shape[:depth]
+    nodes = nodes.reshape(1, -1)
+    metadata = []
+    for length, (kind, _, segment_type, index_type) in zip(
+        lengths, form.levels, strict=True
+    ):
+        nodes = nodes.reshape(len(nodes), length, -1)
+        level = schema.DimensionMetadataT(format=kind)
+        if kind == _CSR:
+            alive = nodes.any(axis=2)
+            segments = np.concatenate([[0], np.cumsum(alive.sum(axis=1))])
+            indices = np.nonzero(alive)[1]
+            level.arraySegmentsType, level.arraySegments = _vector(
+                segments, segment_type
+            )
+            level.arrayIndicesType, level.arrayIndices = _vector(indices, index_type)
+            nodes = nodes[alive]
+        else:
+            level.denseSize = length
+            nodes = nodes.reshape(len(nodes) * length, -1)
+        metadata.append(level)
+    sparsity = schema.SparsityParametersT(
+        traversalOrder=np.array(form.order, np.int32),
+        blockMap=np.array(form.blocks, np.int32) if form.blocks else None,
+        dimMetadata=metadata,
+    )
+    return sparsity, nodes
+
+
+def _vector(values: np.ndarray, kind: int) -> tuple[int, Any]:
+    """Values as a vector of the given type, or of int32 where they do not fit."""
+    made, dtype = _VECTORS.get(kind, _VECTORS[_VECTOR.Int32Vector])
+    if values.size and values.max() > np.iinfo(dtype).max:
+        kind = _VECTOR.Int32Vector
+        made, dtype = _VECTORS[kind]
+    return kind, made(values=values.astype(dtype))
 
 
 def read_weights(model: Model, tensor: schema.TensorT) -> np.ndarray:

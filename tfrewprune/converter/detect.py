@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the layers of a model that could be packed, and says why others cannot.
+"""Finds every operator with weights, and says why those that are not packed cannot be.
 
 Nothing is changed and no weight is read here: a layer is described by where its
 weights are. A weight tensor may be a float32 constant, or come out of DENSIFY and
@@ -22,6 +22,7 @@ from tfrewprune.converter.flatbuffer import (
     tensor_signature,
     text,
 )
+from tfrewprune.converter.reasons import SkipReason
 
 _OPERATOR_NAMES = {
     code: name
@@ -41,6 +42,34 @@ _ACTIVATION_NAMES = {
 _BUILTIN = schema.BuiltinOperator
 _FLOAT32 = schema.TensorType.FLOAT32
 _CONTROL_DEPENDENCIES = "model_control_dependencies"
+DECODERS = (_BUILTIN.DENSIFY, _BUILTIN.DEQUANTIZE)
+# Constants of other types are sizes, indices, truth values and text.
+_WEIGHT_TYPES = {
+    getattr(schema.TensorType, name)
+    for name in ("FLOAT32", "FLOAT16", "FLOAT64", "INT8", "UINT8", "INT16", "INT4")
+}
+_RECURRENT = "recurrent operators are not packed"
+_TABLE = "tables that are looked up are not packed"
+_TRANSPOSED = "transposed convolutions are not packed"
+_NEVER_PACKED = {
+    "DEPTHWISE_CONV_2D": "depthwise convolutions are not packed",
+    "TRANSPOSE_CONV": _TRANSPOSED,
+    "CONV_3D": "3D convolutions are not packed",
+    "CONV_3D_TRANSPOSE": _TRANSPOSED,
+    "BATCH_MATMUL": "batched products are not packed",
+    "GATHER": _TABLE,
+    "GATHER_ND": _TABLE,
+    "EMBEDDING_LOOKUP": _TABLE,
+    "EMBEDDING_LOOKUP_SPARSE": _TABLE,
+    "LSTM": _RECURRENT,
+    "RNN": _RECURRENT,
+    "SVDF": _RECURRENT,
+    "BIDIRECTIONAL_SEQUENCE_LSTM": _RECURRENT,
+    "BIDIRECTIONAL_SEQUENCE_RNN": _RECURRENT,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": _RECURRENT,
+    "UNIDIRECTIONAL_SEQUENCE_RNN": _RECURRENT,
+}
+"""Sentences for operators whose constants are weights whatever their shape is."""
 # What LiteRT's float kernels apply; they ignore or refuse TANH and SIGN_BIT.
 ACTIVATIONS = (0, 1, 2, 3)
 
@@ -61,7 +90,7 @@ class WeightSource:
 
 @dataclass(frozen=True)
 class Layer:
-    """A CONV_2D, FULLY_CONNECTED or relative, packed, packable or not.
+    """An operator with weights, packed, packable or not.
 
     Attributes:
         subgraph: Index of its subgraph.
@@ -72,8 +101,10 @@ class Layer:
         weight_shape: Shape of the weights, ``[O, kh, kw, I]`` or ``[O, K]``.
         source: Where the weights are; None when they are not constant.
         options: What the packed operator needs; None when it cannot be packed.
-        reason: Why the layer cannot be packed; None when it can, or is packed.
+        skip: Why the layer cannot be packed; None when it can, or is packed.
+        reason: The same as a sentence that tells what was found.
         residual: Tensor that a packed convolution adds to its output; None mostly.
+        more_sources: Where more weights are, of an operator with several matrices.
     """
 
     subgraph: int
@@ -84,8 +115,10 @@ class Layer:
     weight_shape: tuple[int, ...]
     source: WeightSource | None
     options: options.ConvOptions | options.FullyConnectedOptions | None
+    skip: SkipReason | None
     reason: str | None
     residual: int | None = None
+    more_sources: tuple[WeightSource, ...] = ()
 
     @property
     def packed(self) -> bool:
@@ -108,7 +141,10 @@ def model_numbers_operators(model: Model) -> bool:
 
 
 def find_layers(model: Model) -> list[Layer]:
-    """Returns every layer with a weight matrix, in execution order.
+    """Returns every operator with weights, in execution order.
+
+    Weights are what a convolution or fully connected operator multiplies with, and the
+    constants of other operators that are more than a vector.
 
     Args:
         model: Any model, dense or already packed.
@@ -123,11 +159,17 @@ def find_layers(model: Model) -> list[Layer]:
             op = operator_name(model, operator)
             if op in _DESCRIBE:
                 layers.append(finder.describe(number, operator, op))
+            elif model.builtin_code(operator) not in DECODERS:
+                layers += finder.describe_other(number, operator, op)
     return layers
 
 
 class _Skip(Exception):
-    """Carries the reason why a layer cannot be packed."""
+    """Carries the reason why a layer cannot be packed, and the sentence."""
+
+    def __init__(self, reason: str, skip: SkipReason = SkipReason.UNSUPPORTED):
+        super().__init__(reason)
+        self.skip = skip
 
 
 class _Finder:
@@ -148,11 +190,10 @@ class _Finder:
         if op == options.CONV_2D and len(inputs) == 4 and inputs[3] >= 0:
             residual = inputs.pop()
             named = index_list(operator.intermediates)[:1]  # its output before the sum
-        name = text(self.tensors[named[0]].name) if named else ""
-        name = name.split(";")[0] or f"{op} {self.index}:{number}"
+        name = self.name(named, op, number)
         weight = inputs[1] if len(inputs) > 1 else -1
         shape: tuple[int, ...] = ()
-        source = packed_options = reason = None
+        source = packed_options = skip = reason = None
         try:
             if residual is not None and not named:
                 raise _Skip(
@@ -172,8 +213,8 @@ class _Finder:
                 packed_options = _DESCRIBE[op](self, operator, inputs, outputs)
                 self.check_bias(inputs, shape)
                 source = self.weight_source(weight)
-        except _Skip as skip:
-            reason = str(skip)
+        except _Skip as found:
+            skip, reason = found.skip, str(found)
         return Layer(
             self.index,
             number,
@@ -183,9 +224,59 @@ class _Finder:
             shape,
             source,
             packed_options,
+            skip,
             reason,
             residual,
         )
+
+    def describe_other(
+        self, number: int, operator: schema.OperatorT, op: str
+    ) -> list[Layer]:
+        """Describes an operator that is never packed; nothing if it has no weights."""
+        least = 1 if op in _NEVER_PACKED else 2
+        found: dict[int, WeightSource] = {}
+        for tensor in index_list(operator.inputs):
+            source = self.constant(tensor)
+            if source is None:
+                continue
+            stored = self.tensors[source.tensor]
+            shape = tensor_shape(stored)
+            if (
+                stored.type in _WEIGHT_TYPES
+                and len(shape) > 1
+                and sum(length > 1 for length in shape) >= least
+            ):
+                found.setdefault(tensor, source)
+        if not found:
+            return []
+        weight = max(found, key=lambda i: np.prod(tensor_shape(self.tensors[i])))
+        return [
+            Layer(
+                *(self.index, number),
+                self.name(index_list(operator.outputs)[:1], op, number),
+                op,
+                weight,
+                tensor_shape(self.tensors[weight]),
+                found.pop(weight),
+                None,
+                SkipReason.OPERATOR,
+                _NEVER_PACKED.get(op, f"{op} is not packed"),
+                more_sources=tuple(found.values()),
+            )
+        ]
+
+    def name(self, named: list[int], op: str, number: int) -> str:
+        name = text(self.tensors[named[0]].name) if named else ""
+        return name.split(";")[0] or f"{op} {self.index}:{number}"
+
+    def constant(self, tensor: int) -> WeightSource | None:
+        """The constant behind any input of an operator, if there is one."""
+        if tensor < 0:
+            return None
+        try:
+            return self.decoded_constant(tensor)
+        except _Skip:
+            return None
 
     def type_of(self, tensor: int) -> str:
         code = self.tensors[tensor].type
@@ -193,7 +284,10 @@ class _Finder:
 
     def check_float(self, what: str, tensor: int) -> None:
         if self.tensors[tensor].type != _FLOAT32:
-            raise _Skip(f"{what} is {self.type_of(tensor)}, only FLOAT32 is packed")
+            raise _Skip(
+                f"{what} is {self.type_of(tensor)}, only FLOAT32 is packed",
+                SkipReason.TYPE,
+            )
 
     def check_bias(self, inputs: list[int], shape: tuple[int, ...]) -> None:
         if len(inputs) < 3 or inputs[2] < 0:
@@ -204,47 +298,60 @@ class _Finder:
             raise _Skip(f"bias has shape {list(received)}, expected [{shape[0]}]")
 
     def weight_source(self, weight: int) -> WeightSource:
-        """Follows DENSIFY and DEQUANTIZE back to the constant."""
-        decoders: list[int] = []
-        tensor = weight
-        while True:
-            writers = self.writers.get(tensor, [])
-            stored = self.tensors[tensor]
-            if not writers:
-                break
-            operator = self.subgraph.operators[writers[0]]
-            code = self.model.builtin_code(operator)
-            known = code in (_BUILTIN.DENSIFY, _BUILTIN.DEQUANTIZE)
-            inputs = [] if operator.inputs is None else operator.inputs
-            if len(writers) > 1 or not known or len(inputs) != 1 or len(decoders) > 1:
-                raise _Skip("weights are computed, not constant")
-            decoders.insert(0, writers[0])
-            tensor = int(inputs[0])
-            if tensor < 0:
-                raise _Skip("weights are computed, not constant")
-        if stored.isVariable:
-            raise _Skip("weights are a variable, not constant")
-        if decoders and model_numbers_operators(self.model):
+        """Where the weights of a layer are, if they can be packed from there."""
+        source = self.decoded_constant(weight)
+        stored = self.tensors[source.tensor]
+        if source.decoders and model_numbers_operators(self.model):
             raise _Skip(
                 "weights are decoded by operators that cannot be removed: the model's "
-                "control dependencies number its operators"
+                "control dependencies number its operators",
             )
-        if self.model.data(stored) is None:
-            if stored.externalBuffer:
-                raise _Skip("weights are in an external file")
-            raise _Skip("weights are not constant")
         if stored.type not in densify.FLOAT_TYPES:
             raise _Skip(
-                f"weights are {self.type_of(tensor)}, only FLOAT32 and FLOAT16 "
-                "are packed"
+                f"weights are {self.type_of(source.tensor)}, only FLOAT32 and FLOAT16 "
+                "are packed",
+                SkipReason.TYPE,
             )
-        if stored.type != _FLOAT32 and not decoders:
-            raise _Skip(f"weights are {self.type_of(tensor)} without DEQUANTIZE")
+        if stored.type != _FLOAT32 and not source.decoders:
+            raise _Skip(
+                f"weights are {self.type_of(source.tensor)} without DEQUANTIZE",
+                SkipReason.TYPE,
+            )
         if tensor_shape(stored) != tensor_shape(self.tensors[weight]):
             raise _Skip(
                 f"weights have shape {list(tensor_shape(stored))} before and "
-                f"{list(tensor_shape(self.tensors[weight]))} after decoding"
+                f"{list(tensor_shape(self.tensors[weight]))} after decoding",
             )
+        return source
+
+    def decoded_constant(self, tensor: int) -> WeightSource:
+        """Follows DENSIFY and DEQUANTIZE back to the constant."""
+        decoders: list[int] = []
+        while True:
+            writers = self.writers.get(tensor, [])
+            if not writers:
+                break
+            operator = self.subgraph.operators[writers[0]]
+            known = self.model.builtin_code(operator) in DECODERS
+            inputs = [] if operator.inputs is None else operator.inputs
+            if (
+                len(writers) > 1
+                or not known
+                or len(inputs) != 1
+                or len(decoders) > 1
+                or int(inputs[0]) < 0
+            ):
+                raise _Skip(
+                    "weights are computed, not constant", SkipReason.NOT_CONSTANT
+                )
+            decoders.insert(0, writers[0])
+            tensor = int(inputs[0])
+        stored = self.tensors[tensor]
+        if stored.isVariable:
+            raise _Skip("weights are a variable, not constant", SkipReason.NOT_CONSTANT)
+        if self.model.data(stored) is None:
+            where = "in an external file" if stored.externalBuffer else "not constant"
+            raise _Skip(f"weights are {where}", SkipReason.NOT_CONSTANT)
         return WeightSource(tensor, tuple(decoders))
 
     def activation(self, code: int) -> int:
@@ -285,7 +392,9 @@ class _Finder:
         if conv.padding not in (0, 1):
             raise _Skip(f"padding must be SAME or VALID, received {conv.padding}")
         if conv.quantizedBiasType:
-            raise _Skip("a quantized bias type is set on a float convolution")
+            raise _Skip(
+                "a quantized bias type is set on a float convolution", SkipReason.TYPE
+            )
         return options.ConvOptions(
             self.activation(conv.fusedActivationFunction),
             *shape[1:],
@@ -312,7 +421,9 @@ class _Finder:
         if dense.weightsFormat:
             raise _Skip("weights are stored shuffled (SHUFFLED4x16INT8)")
         if dense.asymmetricQuantizeInputs or dense.quantizedBiasType:
-            raise _Skip("options of a quantized layer are set on a float layer")
+            raise _Skip(
+                "options of a quantized layer are set on a float layer", SkipReason.TYPE
+            )
         return options.FullyConnectedOptions(
             self.activation(dense.fusedActivationFunction), int(dense.keepNumDims)
         )
@@ -324,22 +435,10 @@ class _Finder:
         name = self.model.custom_code(operator)
         return options.decode(name, b"" if data is None else bytes(bytearray(data)))
 
-    def depthwise(
-        self, operator: schema.OperatorT, inputs: list[int], outputs: list[int]
-    ) -> None:
-        raise _Skip("depthwise convolutions are not packed")
-
-    def transposed(
-        self, operator: schema.OperatorT, inputs: list[int], outputs: list[int]
-    ) -> None:
-        raise _Skip("transposed convolutions are not packed")
-
 
 _DESCRIBE = {
     "CONV_2D": _Finder.conv,
     "FULLY_CONNECTED": _Finder.fully_connected,
-    "DEPTHWISE_CONV_2D": _Finder.depthwise,
-    "TRANSPOSE_CONV": _Finder.transposed,
     options.CONV_2D: _Finder.packed,
     options.FULLY_CONNECTED: _Finder.packed,
 }

@@ -25,7 +25,9 @@ def open_interpreter(path: Path, packed: bool, keep_all: bool = False) -> Any:
     return Interpreter(model_path=str(path), experimental_preserve_all_tensors=keep_all)
 
 
-def run(interpreter: Any, signature: str | None, feed: list[np.ndarray]) -> list:
+def run(
+    interpreter: Any, signature: str | None, names: list[str], feed: list[np.ndarray]
+) -> list:
     """Runs one signature (None: the first subgraph) and returns its outputs."""
     if signature is None:
         details = interpreter.get_input_details()
@@ -38,7 +40,6 @@ def run(interpreter: Any, signature: str | None, feed: list[np.ndarray]) -> list
         outputs = interpreter.get_output_details()
         return [interpreter.get_tensor(detail["index"]) for detail in outputs]
     runner = interpreter.get_signature_runner(signature)
-    names = sorted(runner.get_input_details())
     outputs = runner(**dict(zip(names, feed, strict=True)))
     return [outputs[name] for name in sorted(outputs)]
 
@@ -55,7 +56,7 @@ def main(folder: Path) -> None:
             for number, case in enumerate(job["cases"]):
                 with np.load(folder / case["inputs"]) as arrays:
                     feed = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
-                outputs = run(interpreter, case["signature"], feed)
+                outputs = run(interpreter, case["signature"], case["names"], feed)
                 if job["watched"]:
                     outputs = _watch(interpreter, job["watched"])
                 target = folder / f"{model['name']}_{number}.npz"

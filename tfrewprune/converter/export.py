@@ -1,44 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exports Keras models and SavedModels as dense ``.tflite`` bytes.
 
-The only file of the converter that imports TensorFlow or Keras.
+This file, ``tracing`` and ``masking`` are the only ones of the converter that import
+TensorFlow or Keras, inside their functions.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tfrewprune.converter.errors import ConversionError
+from tfrewprune.converter.flatbuffer import read_model, text, write_model
+from tfrewprune.converter.mlir import native_output_hidden, shorten
+
+_INSTEAD = "convert it to TFLite yourself and give the .tflite file"
 
 
-def to_tflite(model: Any) -> bytes:
-    """Returns the dense ``.tflite`` bytes of a model.
+def to_tflite(model: Any, batch_size: int | None = None) -> bytes:
+    """Returns the dense ``.tflite`` bytes of a model, as it computes in inference.
+
+    Whatever dtype it trained in, the file computes in float32. The model is left as it
+    is: its masks, penalties, compilation and dtypes.
 
     Args:
         model: A Keras 3 model on any backend, the path of a ``.keras`` (or ``.h5``)
-            file, or the path of a SavedModel directory. `Prunable` wrappers are
-            stripped, masks applied.
+            file, or the path of a SavedModel directory.
+        batch_size: Fixes the first dimension of every input. None keeps what the
+            model's `Input` says, and leaves it open where that says nothing.
 
     Raises:
         ConversionError: If the model cannot be exported; TensorFlow's or Keras' own
             reason is in the message.
+
+    Warns:
+        UserWarning: If weights that a mask removed are not zero.
     """
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
         if path.is_dir():
-            if not (path / "saved_model.pb").is_file():
-                raise ConversionError(
-                    f"expected a SavedModel directory, {str(path)!r} has no "
-                    "saved_model.pb"
-                )
-            return _from_saved_model(str(path))
+            return _from_directory(path, batch_size)
         model = _load(path)
-    return _from_keras(model)
+    return _from_keras(model, batch_size)
+
+
+def _from_directory(path: Path, batch_size: int | None) -> bytes:
+    if not (path / "saved_model.pb").is_file():
+        raise ConversionError(
+            f"expected a SavedModel directory, {str(path)!r} has no saved_model.pb"
+        )
+    if batch_size is not None:
+        raise ConversionError(
+            "batch_size applies to Keras models; the inputs of a SavedModel have the "
+            f"shapes it was saved with, received batch_size={batch_size}"
+        )
+    return _from_saved_model(path)
 
 
 def _load(path: Path) -> Any:
@@ -49,71 +74,135 @@ def _load(path: Path) -> Any:
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever the file provokes
-        raise ConversionError(f"Keras cannot load {str(path)!r}: {error}") from error
+        raise ConversionError(
+            f"Keras cannot load {str(path)!r}: {shorten(error)}"
+        ) from error
 
 
-def _from_keras(model: Any) -> bytes:
+def _from_keras(model: Any, batch_size: int | None) -> bytes:
     import keras
+
+    from tfrewprune.converter.masking import warn_of_revived_weights
 
     if not isinstance(model, keras.Model):
         raise ConversionError(
             "expected a Keras 3 model, received "
-            f"{type(model).__module__}.{type(model).__qualname__}"
+            f"{type(model).__module__}.{type(model).__qualname__}; {_INSTEAD}"
         )
     if not model.built:
         raise ConversionError(
             f"model {model.name!r} has no weights yet: build it, or call it once"
         )
-    from tfrewprune.pipeline import strip
+    warn_of_revived_weights(model)
+    if keras.backend.backend() != "tensorflow":
+        return _in_tensorflow(model, batch_size)
+    if batch_size is not None:
+        return _with_batch(model, batch_size)
+    from tfrewprune.converter.tracing import declared_batch
 
-    model = strip(model)
-    with tempfile.TemporaryDirectory(prefix="tfrewprune-") as folder:
-        if keras.backend.backend() != "tensorflow":
-            return _export_in_tensorflow(model, Path(folder))
+    declared = declared_batch(model)
+    # A Sequential model without Input has the batch of the data it was built on, which
+    # nobody declared. What converts with that batch only is converted with it.
+    if isinstance(model, keras.Sequential) and declared not in (None, 1):
         try:
-            model.export(folder, format="tf_saved_model", verbose=False)
+            return _with_batch(model, None)
+        except ConversionError:
+            pass
+    return _with_batch(model, declared)
+
+
+def _with_batch(model: Any, batch: int | None) -> bytes:
+    from tfrewprune.converter.tracing import save_for_inference
+
+    with tempfile.TemporaryDirectory(prefix="tfrewprune-") as folder:
+        try:
+            names = save_for_inference(model, Path(folder), batch)
+        except ConversionError:
+            raise
         except Exception as error:  # whatever the model's call raises when traced
             raise ConversionError(
-                f"Keras cannot export model {model.name!r}: {error}"
+                f"Keras cannot export model {model.name!r}: {shorten(error)}"
+                + _advice(error, batch)
             ) from error
-        return _from_saved_model(folder)
+        return _in_order(_from_saved_model(Path(folder), batch), names)
 
 
-def _export_in_tensorflow(model: Any, folder: Path) -> bytes:
+def _in_tensorflow(model: Any, batch_size: int | None) -> bytes:
     """Exports a model of another backend in a child process that uses TensorFlow."""
-    source, target = folder / "model.keras", folder / "model.tflite"
-    model.save(source)
     environment = dict(
         os.environ,
         KERAS_BACKEND="tensorflow",
         PYTHONPATH=os.pathsep.join(filter(None, sys.path)),
     )
-    child = subprocess.run(
-        [sys.executable, "-m", "tfrewprune.converter.export", str(source), str(target)],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
-    if child.returncode or not target.is_file():
-        log = child.stderr.decode("utf-8", "replace").strip()[-2000:]
-        raise ConversionError(
-            f"model {model.name!r} cannot be exported with Keras' TensorFlow backend "
-            f"(custom layers must be registered and importable there):\n{log}"
+    with tempfile.TemporaryDirectory(prefix="tfrewprune-") as folder:
+        source, target = Path(folder) / "model.keras", Path(folder) / "model.tflite"
+        try:
+            model.save(source)
+        except Exception as error:  # Keras raises whatever the model's config provokes
+            raise ConversionError(
+                f"Keras cannot save model {model.name!r}: {shorten(error)}; {_INSTEAD}"
+            ) from error
+        command = [sys.executable, "-m", "tfrewprune.converter.export"]
+        command += [str(source), str(target)]
+        if batch_size is not None:
+            command.append(f"--batch-size={batch_size}")
+        child = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
         )
-    return target.read_bytes()
+        if child.returncode == 0 and target.is_file():
+            return target.read_bytes()
+    log = child.stderr.decode("utf-8", "replace").strip().splitlines()
+    raise ConversionError(
+        f"model {model.name!r} cannot be exported with Keras' TensorFlow backend "
+        "(custom layers must be registered and importable there): "
+        + (log[-1] if log else f"exit status {child.returncode}")
+    )
 
 
-def _from_saved_model(folder: str) -> bytes:
+def _from_saved_model(folder: Path, batch: int | None = 1) -> bytes:
     import tensorflow as tf
 
     try:
-        return tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+        with native_output_hidden():
+            return tf.lite.TFLiteConverter.from_saved_model(str(folder)).convert()
     except Exception as error:  # the converter raises many unrelated types
         raise ConversionError(
-            f"TensorFlow cannot convert the model: {error}"
+            f"TensorFlow cannot convert the model: {shorten(error)}"
+            + _advice(error, batch)
         ) from error
 
 
+def _advice(error: Exception, batch: int | None) -> str:
+    # Loops over lists of tensors, as in recurrent layers, need fixed shapes.
+    if batch is None and re.search(r"TensorList|\(None", str(error)):
+        return f"; fix the batch (batch_size=1, --batch-size 1), or {_INSTEAD}"
+    return f"; {_INSTEAD}"
+
+
+def _in_order(content: bytes, names: list[str]) -> bytes:
+    """The file with its inputs in the order of names; the converter has its own."""
+    model = read_model(content)
+    (signature,) = model.tree.signatureDefs
+    places = {text(entry.name): entry.tensorIndex for entry in signature.inputs}
+    subgraph = model.subgraphs[signature.subgraphIndex]
+    ordered = [places[name] for name in names if name in places]
+    if sorted(ordered) == sorted(int(i) for i in subgraph.inputs):
+        subgraph.inputs = np.array(ordered, np.int32)
+    return write_model(model)
+
+
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_bytes(to_tflite(sys.argv[1]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("source")
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--batch-size", type=int)
+    words = parser.parse_args()
+    warnings.simplefilter("ignore")  # the parent has warned
+    try:
+        words.target.write_bytes(to_tflite(words.source, words.batch_size))
+    except ConversionError as failure:
+        sys.exit(" ".join(str(failure).split()))

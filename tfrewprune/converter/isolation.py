@@ -49,7 +49,11 @@ def run_models(
         for number, case in enumerate(cases):
             np.savez(folder / f"inputs_{number}.npz", *case.feed)
             job["cases"].append(
-                {"signature": case.signature, "inputs": f"inputs_{number}.npz"}
+                {
+                    "signature": case.signature,
+                    "names": case.names,
+                    "inputs": f"inputs_{number}.npz",
+                }
             )
         (folder / "job.json").write_text(json.dumps(job))
         _run_child(folder)

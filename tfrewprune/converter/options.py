@@ -11,6 +11,8 @@ from tfrewprune.converter.errors import ConversionError
 CONV_2D = "TfrewpruneConv2D"
 FULLY_CONNECTED = "TfrewpruneFullyConnected"
 OPERATORS = (CONV_2D, FULLY_CONNECTED)
+BUILTIN_NAMES = {CONV_2D: "CONV_2D", FULLY_CONNECTED: "FULLY_CONNECTED"}
+"""The operators that packed ones were."""
 
 _MAGIC = 0x4F504654
 _BLOCK = struct.Struct("<16i")

@@ -10,9 +10,11 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter import options
+from tfrewprune.converter.densify import SparseForm
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model, count_readers
 from tfrewprune.converter.plan import Decision
+from tfrewprune.converter.sources import Decoder, Source, remember
 from tfrewprune.converter.sums import Sum
 from tfrewprune.payload.format import VALUE_ALIGNMENT
 from tfrewprune.payload.reading import unpack_matrix
@@ -25,7 +27,8 @@ def perform(model: Model, decisions: list[Decision]) -> None:
 
     The weight tensor of a packed layer becomes its payload where it stands; only when
     something else still reads the dense weights does the payload get a tensor of its
-    own, behind all others. Buffers that nothing reads any more are emptied.
+    own, behind all others. Buffers that nothing reads any more are emptied. How the
+    weights were stored is remembered for `unpack_model`.
     """
     chosen = [decision for decision in decisions if decision.packs]
     # Layers that share a packing share its bytes.
@@ -51,6 +54,7 @@ def perform(model: Model, decisions: list[Decision]) -> None:
 
     old_count = len(model.tree.buffers)
     dense_of: dict[int, int] = {}
+    sources: list[Source] = []
     for subgraph_index, subgraph in enumerate(model.subgraphs):
         here = [d for d in chosen if d.layer.subgraph == subgraph_index]
         by_tensor: dict[int, list[Decision]] = defaultdict(list)
@@ -83,20 +87,33 @@ def perform(model: Model, decisions: list[Decision]) -> None:
             stored.type = _UINT8
             stored.buffer = payload
             # Decoders whose result nothing reads any more go, from the last one on.
-            for decoder in reversed(source.decoders):
-                decoded = int(subgraph.operators[decoder].inputs[0])
-                dead.add(decoder)
-                readers[decoded] -= 1
-                if readers[decoded]:
+            gone: list[Decoder] = []
+            for number in reversed(source.decoders):
+                decoder = _decoder(model, subgraph, number)
+                dead.add(number)
+                gone.insert(0, decoder)
+                readers[decoder.input] -= 1
+                if readers[decoder.input]:
                     break
-                subgraph.tensors[decoded].buffer = 0
-                subgraph.tensors[decoded].sparsity = None
+                subgraph.tensors[decoder.input].buffer = 0
+                subgraph.tensors[decoder.input].sparsity = None
+            if gone:
+                sources.append(Source(subgraph_index, tensor, tuple(gone)))
         subgraph.operators = [
             operator
             for number, operator in enumerate(subgraph.operators)
             if number not in dead
         ]
     _settle_buffers(model, dense_of, old_count)
+    remember(model, sources)
+
+
+def _decoder(model: Model, subgraph: schema.SubGraphT, number: int) -> Decoder:
+    operator = subgraph.operators[number]
+    read = int(operator.inputs[0])
+    sparsity = subgraph.tensors[read].sparsity
+    form = None if sparsity is None else SparseForm.of(sparsity)
+    return Decoder(model.builtin_code(operator), read, form)
 
 
 def _take_over(operator: schema.OperatorT, total: Sum) -> None:

@@ -13,6 +13,7 @@ from tfrewprune.converter.detect import Layer, find_layers
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model, tensor_shape
 from tfrewprune.converter.options import ConvOptions
+from tfrewprune.converter.reasons import SkipReason
 from tfrewprune.converter.sums import Sum, find_sums
 from tfrewprune.payload.cost import LayerShape, default_cost_model
 from tfrewprune.payload.format import PayloadError
@@ -46,7 +47,8 @@ class Decision:
         shape: Its weight matrix and output positions; None when it cannot be packed.
         kept: Weights other than 0; None when unknown.
         packing: The packed weights with predicted times; None when it stays as it is.
-        reason: Why it stays dense; None when it is packed.
+        skip: Why it stays dense; None when it is packed.
+        reason: The same as a sentence that tells what was found.
         sum: The sum it takes over; None mostly.
     """
 
@@ -54,6 +56,7 @@ class Decision:
     shape: LayerShape | None = None
     kept: int | None = None
     packing: Packing | IrregularPacking | None = None
+    skip: SkipReason | None = None
     reason: str | None = None
     sum: Sum | None = None
 
@@ -63,7 +66,7 @@ class Decision:
 
 
 def make_plan(model: Model, settings: Settings) -> list[Decision]:
-    """Returns one decision for each layer that has a weight matrix.
+    """Returns one decision for each operator with weights.
 
     Raises:
         ConversionError: If weights are damaged or hold NaN or Inf.
@@ -94,7 +97,7 @@ def decide(
     if layer.packed:
         return Decision(layer, reason=layer.reason or "already packed")
     if layer.reason is not None:
-        return Decision(layer, reason=layer.reason)
+        return Decision(layer, skip=layer.skip, reason=layer.reason)
     return _decide(model, layer, settings, {} if cache is None else cache)
 
 
@@ -142,17 +145,18 @@ def _decide(
     kept = packing.kept
     dense_time = default_cost_model().dense(shape)
     packed_time = packing.predict(shape)
-    reason = None
-    if kept == shape.rows * shape.columns:
-        reason = "no weight is 0"
+    skip = reason = None
+    if settings.minimum_gain <= 0:
+        pass
+    elif kept == shape.rows * shape.columns:
+        skip, reason = SkipReason.NO_ZEROS, "no weight is 0"
     elif packed_time * settings.minimum_gain > dense_time:
+        skip = SkipReason.DENSE_IS_FASTER
         reason = (
             f"dense is faster: predicted {dense_time:.3g} us dense, "
             f"{packed_time:.3g} us packed"
         )
-    if settings.minimum_gain <= 0:
-        reason = None
-    return Decision(layer, shape, kept, packing, reason)
+    return Decision(layer, shape, kept, packing, skip, reason)
 
 
 def _refuse_non_finite(layer: Layer, weights: np.ndarray) -> None:

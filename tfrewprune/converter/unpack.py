@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way back: packed layers become CONV_2D and FULLY_CONNECTED again."""
+"""The way back: packed layers become CONV_2D and FULLY_CONNECTED again.
+
+Weights are stored as they were before they were packed: in float16 behind DEQUANTIZE,
+or in TFLite's sparse encoding behind DENSIFY, if that is how they came.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,24 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter import options
+from tfrewprune.converter.densify import FLOAT_TYPES, SparseForm, write_weights
 from tfrewprune.converter.detect import Layer, find_layers
 from tfrewprune.converter.errors import ConversionError
-from tfrewprune.converter.flatbuffer import Model
+from tfrewprune.converter.flatbuffer import Model, tensor_shape, text
+from tfrewprune.converter.sources import Source, forget, recall
 from tfrewprune.payload.format import PayloadError
 from tfrewprune.payload.reading import unpack_matrix
 
 _BUILTIN = schema.BuiltinOperator
+_OPTIONS = {
+    _BUILTIN.DENSIFY: (schema.BuiltinOptions.DensifyOptions, schema.DensifyOptionsT),
+    _BUILTIN.DEQUANTIZE: (
+        schema.BuiltinOptions.DequantizeOptions,
+        schema.DequantizeOptionsT,
+    ),
+}
+# DEQUANTIZE reads float16 from version 3 on.
+_VERSIONS = {_BUILTIN.DENSIFY: 1, _BUILTIN.DEQUANTIZE: 3}
 
 
 def unpack_model(model: Model) -> None:
@@ -28,6 +43,7 @@ def unpack_model(model: Model) -> None:
     for layer in layers:
         if layer.reason is not None:
             raise ConversionError(f"layer {layer.name!r}: {layer.reason}")
+    sources = recall(model)
     dense: dict[int, np.ndarray] = {}
     by_tensor: dict[tuple[int, int], list[Layer]] = defaultdict(list)
     for layer in layers:
@@ -35,15 +51,79 @@ def unpack_model(model: Model) -> None:
         if tensor.buffer not in dense:
             dense[tensor.buffer] = read_payload(model, layer)
         by_tensor[layer.subgraph, layer.weight].append(layer)
-    for (subgraph, tensor), users in by_tensor.items():
-        _restore(model, model.subgraphs[subgraph], tensor, users, dense)
-    for layer in reversed(layers):
-        if layer.residual is not None:
-            _restore_sum(model, layer)
-    for buffer, weights in dense.items():
-        model.tree.buffers[buffer] = schema.BufferT(data=weights.reshape(-1).view("u1"))
+    before: dict[tuple[int, int], list[schema.OperatorT]] = {}
+    for buffer in dense:
+        model.tree.buffers[buffer] = schema.BufferT()
         model.alignment.pop(buffer, None)
+    for (subgraph, tensor), users in by_tensor.items():
+        buffer = model.subgraphs[subgraph].tensors[tensor].buffer
+        weights = _restore(model, tensor, users, dense[buffer])
+        source = sources.get((subgraph, tensor))
+        if source is None:
+            stored = model.subgraphs[subgraph].tensors[tensor]
+            _store(model, stored, buffer, weights, None)
+        else:
+            first = min(user.operator for user in users)
+            before[subgraph, first] = _restore_decoders(model, source, buffer, weights)
+    after = {
+        (layer.subgraph, layer.operator): [_restore_sum(model, layer)]
+        for layer in layers
+        if layer.residual is not None
+    }
+    for index, subgraph in enumerate(model.subgraphs):
+        subgraph.operators = [
+            restored
+            for number, operator in enumerate(subgraph.operators)
+            for restored in (
+                *before.get((index, number), ()),
+                operator,
+                *after.get((index, number), ()),
+            )
+        ]
+    forget(model)
     _drop_operator_codes(model)
+
+
+def _store(
+    model: Model,
+    tensor: schema.TensorT,
+    buffer: int,
+    weights: np.ndarray,
+    form: SparseForm | None,
+) -> None:
+    """Puts weights into a buffer, as the constant that the tensor says it is."""
+    tensor.buffer = buffer
+    data = write_weights(tensor, weights, form)
+    model.tree.buffers[buffer] = schema.BufferT(data=data)
+
+
+def _restore_decoders(
+    model: Model, source: Source, buffer: int, weights: np.ndarray
+) -> list[schema.OperatorT]:
+    """Fills the constant that packed weights came from; returns what decodes it."""
+    tensors = model.subgraphs[source.subgraph].tensors
+    constant = tensors[source.decoders[0].input]
+    if constant.type not in FLOAT_TYPES or tensor_shape(constant) != weights.shape:
+        raise ConversionError(
+            f"the source of weights {text(tensors[source.tensor].name)!r} must be "
+            f"floats of shape {list(weights.shape)}, received tensor type "
+            f"{constant.type} of shape {list(tensor_shape(constant))}"
+        )
+    tensors[source.tensor].buffer = 0
+    # One that something else reads was left where it was.
+    if model.data(constant) is None:
+        _store(model, constant, buffer, weights, source.decoders[0].form)
+    outputs = [decoder.input for decoder in source.decoders[1:]] + [source.tensor]
+    return [
+        schema.OperatorT(
+            opcodeIndex=_operator_code(model, decoder.code, _VERSIONS[decoder.code]),
+            inputs=np.array([decoder.input], np.int32),
+            outputs=np.array([output], np.int32),
+            builtinOptionsType=_OPTIONS[decoder.code][0],
+            builtinOptions=_OPTIONS[decoder.code][1](),
+        )
+        for decoder, output in zip(source.decoders, outputs, strict=True)
+    ]
 
 
 def read_payload(model: Model, layer: Layer) -> np.ndarray:
@@ -81,14 +161,12 @@ def dense_shape(layer: Layer, weights: np.ndarray) -> tuple[int, ...]:
 
 
 def _restore(
-    model: Model,
-    subgraph: schema.SubGraphT,
-    tensor: int,
-    users: list[Layer],
-    dense: dict[int, np.ndarray],
-) -> None:
+    model: Model, tensor: int, users: list[Layer], matrix: np.ndarray
+) -> np.ndarray:
+    """Makes packed operators built-in ones again; returns weights in their shape."""
+    subgraph = model.subgraphs[users[0].subgraph]
     stored = subgraph.tensors[tensor]
-    shapes = {dense_shape(user, dense[stored.buffer]) for user in users}
+    shapes = {dense_shape(user, matrix) for user in users}
     if len(shapes) > 1:
         raise ConversionError(
             f"layer {users[0].name!r}: its payload is used with shapes {shapes}"
@@ -98,7 +176,8 @@ def _restore(
         raise ConversionError(
             f"layer {users[0].name!r}: its payload is read by another operator too"
         )
-    stored.shape = np.array(shapes.pop(), np.int32)
+    shape = shapes.pop()
+    stored.shape = np.array(shape, np.int32)
     stored.type = schema.TensorType.FLOAT32
     for user in users:
         operator = subgraph.operators[user.operator]
@@ -125,12 +204,12 @@ def _restore(
             code = _BUILTIN.FULLY_CONNECTED
             version = 6 if no_bias else 5 if packed.keep_num_dims else 1
         operator.opcodeIndex = _operator_code(model, code, version)
+    return matrix.reshape(shape)
 
 
-def _restore_sum(model: Model, layer: Layer) -> None:
-    """Puts the ADD that a convolution took over behind it again."""
-    operators = model.subgraphs[layer.subgraph].operators
-    conv = operators[layer.operator]
+def _restore_sum(model: Model, layer: Layer) -> schema.OperatorT:
+    """Gives a convolution its own output again; returns the ADD it took over."""
+    conv = model.subgraphs[layer.subgraph].operators[layer.operator]
     add = schema.OperatorT(
         opcodeIndex=_operator_code(model, _BUILTIN.ADD, 1),
         inputs=np.array([conv.intermediates[0], layer.residual], np.int32),
@@ -143,7 +222,7 @@ def _restore_sum(model: Model, layer: Layer) -> None:
     conv.builtinOptions.fusedActivationFunction = 0
     conv.inputs = np.array([i for i in conv.inputs[:3] if i >= 0], np.int32)
     conv.outputs, conv.intermediates = conv.intermediates, None
-    operators.insert(layer.operator + 1, add)
+    return add
 
 
 def _operator_code(model: Model, builtin: int, version: int) -> int:

@@ -52,12 +52,13 @@ class Interpreter(_LiteRtInterpreter):
     """Runs a `.tflite` model whose pruned layers were packed by `tfrewprune.convert`.
 
     A LiteRT interpreter in every respect (same methods, same thread rules); packed
-    layers run in the native library, every other layer in LiteRT's XNNPACK.
+    layers run in the native library, every other layer in LiteRT's XNNPACK. LiteRT's
+    `CompiledModel` takes no delegate from outside and cannot run packed models.
 
     Args:
-        model_path: Path of a `.tflite` file. The file is memory-mapped and packed
-            weights are used in place.
-        model_content: The bytes of a model; exactly one of the two must be given.
+        model_path: Path of a `.tflite` file, or the bytes of one. A file is
+            memory-mapped and packed weights are used in place.
+        model_content: The bytes, under LiteRT's own name; one of the two must be given.
         experimental_delegates: More delegates, applied after ours.
         num_threads: Threads for LiteRT and for packed layers; None means 1.
         isa: Kernels to use: "auto", "avx512", "avx2", "neon", "portable" or
@@ -88,7 +89,7 @@ class Interpreter(_LiteRtInterpreter):
 
     def __init__(
         self,
-        model_path: str | os.PathLike[str] | None = None,
+        model_path: str | os.PathLike[str] | bytes | None = None,
         model_content: bytes | None = None,
         experimental_delegates: Sequence[Any] | None = None,
         num_threads: int | None = None,
@@ -97,6 +98,13 @@ class Interpreter(_LiteRtInterpreter):
         log_level: str | None = None,
         **options: Any,
     ) -> None:
+        if isinstance(model_path, bytes | bytearray | memoryview):
+            if model_content is not None:
+                raise ValueError(
+                    "One of `model_path` and `model_content` must hold the model. "
+                    "Received: bytes in both."
+                )
+            model_path, model_content = None, model_path
         if model_content is not None and not isinstance(model_content, bytes):
             model_content = bytes(model_content)
         if model_path is not None and not os.path.isfile(model_path):

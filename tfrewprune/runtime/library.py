@@ -15,10 +15,10 @@ class LibraryNotFoundError(FileNotFoundError):
 def delegate_path() -> str:
     """Returns the absolute path of the native delegate library.
 
-    Hand it to anything that loads TFLite external delegates: LiteRT's
-    `load_delegate` in Python, `TfLiteExternalDelegateCreate` in C and C++, or
+    Hand it to anything that loads TFLite external delegates: `load_delegate` for
+    LiteRT's `Interpreter` in Python, `TfLiteExternalDelegateCreate` in C and C++, or
     `benchmark_model --external_delegate_path`. `tfrewprune.Interpreter` does so by
-    itself.
+    itself. LiteRT's `CompiledModel` loads none: it refuses packed models.
 
     The environment variable `TFREWPRUNE_LIBRARY` names another build of the library,
     for example one with sanitizers.

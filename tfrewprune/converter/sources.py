@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Remembers in a packed file how its weights were stored before, for the way back.
+
+Weights of a float16 model, or of one in TFLite's sparse encoding, reach their layer
+through DEQUANTIZE and DENSIFY operators, which packing removes. The tensors they read
+stay (tensor indices never move) without data; which they were, and how a sparse one was
+cut into levels, is kept as JSON in the metadata of the file, which no runtime reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfrewprune.converter.densify import SparseForm
+from tfrewprune.converter.detect import DECODERS
+from tfrewprune.converter.errors import ConversionError
+from tfrewprune.converter.flatbuffer import Model, text
+
+_NAME = "tfrewprune.sources"
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A DENSIFY or DEQUANTIZE operator that packing removed.
+
+    Attributes:
+        code: Its `BuiltinOperator`.
+        input: The tensor it read.
+        form: How that tensor was encoded; None for a dense one.
+    """
+
+    code: int
+    input: int
+    form: SparseForm | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights of packed layers came from.
+
+    Attributes:
+        subgraph: Index of the subgraph.
+        tensor: The weight tensor, which holds the payload now.
+        decoders: What stood between the constant and that tensor, in order.
+    """
+
+    subgraph: int
+    tensor: int
+    decoders: tuple[Decoder, ...]
+
+
+def remember(model: Model, sources: Iterable[Source]) -> None:
+    """Adds sources to what the file remembers."""
+    known = [*recall(model).values(), *sources]
+    if not known:
+        return
+    forget(model)
+    content = json.dumps([asdict(source) for source in known], separators=(",", ":"))
+    buffers = model.tree.buffers
+    buffers.append(schema.BufferT(data=np.frombuffer(content.encode(), np.uint8)))
+    entry = schema.MetadataT(name=_NAME, buffer=len(buffers) - 1)
+    model.tree.metadata = [*(model.tree.metadata or ()), entry]
+
+
+def recall(model: Model) -> dict[tuple[int, int], Source]:
+    """Returns what the file remembers, by (subgraph, tensor).
+
+    Raises:
+        ConversionError: If it is damaged.
+    """
+    entry = _entry(model)
+    if entry is None:
+        return {}
+    data = model.tree.buffers[entry.buffer].data
+    try:
+        found = [_parse(model, item) for item in json.loads(bytes(data))]
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise ConversionError(f"metadata {_NAME!r} is damaged: {error}") from error
+    return {(source.subgraph, source.tensor): source for source in found}
+
+
+def forget(model: Model) -> None:
+    """Takes the metadata out of the file again."""
+    entry = _entry(model)
+    if entry is None:
+        return
+    buffers = model.tree.buffers
+    if entry.buffer == len(buffers) - 1:
+        buffers.pop()
+    else:
+        buffers[entry.buffer] = schema.BufferT()
+    model.tree.metadata = [kept for kept in model.tree.metadata if kept is not entry]
+
+
+def _entry(model: Model) -> schema.MetadataT | None:
+    entries = model.tree.metadata or ()
+    return next((entry for entry in entries if text(entry.name) == _NAME), None)
+
+
+def _parse(model: Model, item: dict[str, Any]) -> Source:
+    tensors = model.subgraphs[item["subgraph"]].tensors
+    decoders = []
+    for decoder in item["decoders"]:
+        form = decoder["form"]
+        if not 0 <= decoder["input"] < len(tensors):
+            raise IndexError(f"no tensor {decoder['input']}")
+        if decoder["code"] not in DECODERS:
+            raise ValueError(f"operator {decoder['code']} decodes nothing")
+        form = None if form is None else SparseForm.parse(form)
+        decoders.append(Decoder(decoder["code"], decoder["input"], form))
+    if not decoders or not 0 <= item["tensor"] < len(tensors):
+        raise ValueError(f"no source of tensor {item['tensor']}")
+    return Source(item["subgraph"], item["tensor"], tuple(decoders))
