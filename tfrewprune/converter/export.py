@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exports Keras models and SavedModels as dense ``.tflite`` bytes.
 
-This file, ``tracing`` and ``masking`` are the only ones of the converter that import
+This file and ``tracing`` are the only ones of the converter that import
 TensorFlow or Keras, inside their functions.
 """
 
@@ -82,7 +82,8 @@ def _load(path: Path) -> Any:
 def _from_keras(model: Any, batch_size: int | None) -> bytes:
     import keras
 
-    from tfrewprune.converter.masking import warn_of_revived_weights
+    from tfrewprune.converter.caller import warn_caller
+    from tfrewprune.wrappers.attachment import revived_weights
 
     if not isinstance(model, keras.Model):
         raise ConversionError(
@@ -93,7 +94,8 @@ def _from_keras(model: Any, batch_size: int | None) -> bytes:
         raise ConversionError(
             f"model {model.name!r} has no weights yet: build it, or call it once"
         )
-    warn_of_revived_weights(model)
+    if message := revived_weights(model):
+        warn_caller(f"{message} convert packs what is there.")
     if keras.backend.backend() != "tensorflow":
         return _in_tensorflow(model, batch_size)
     if batch_size is not None:

@@ -21,8 +21,8 @@ from tfrewprune.benchmark.compare import (
 from tfrewprune.benchmark.machine import cpu_name
 from tfrewprune.benchmark.profile import LayerTime, time_layers
 from tfrewprune.converter import convert, unpack
-from tfrewprune.converter.conversion import write_atomically
 from tfrewprune.converter.export import to_tflite
+from tfrewprune.converter.files import write_atomically
 from tfrewprune.demo.data import Part, load_digits
 from tfrewprune.demo.result import Accuracy, DemoResult
 from tfrewprune.demo.training import (
@@ -194,8 +194,9 @@ def _accuracy(
 
 
 def _mac_rate(records: Sequence[LayerRecord]) -> float:
-    kept = sum(record.macs * record.kept / record.weights for record in records)
-    return sum(record.macs for record in records) / kept
+    counted = [r for r in records if r.macs is not None and r.kept is not None]
+    kept = sum(record.macs * record.kept / record.weights for record in counted)
+    return sum(record.macs for record in counted) / kept
 
 
 def _layers(pruned: Pruned, times: Sequence[LayerTime]) -> list[Layer]:

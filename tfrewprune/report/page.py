@@ -5,7 +5,7 @@ import os
 from importlib import resources
 from pathlib import Path
 
-from tfrewprune.converter.conversion import write_atomically
+from tfrewprune.converter.files import write_atomically
 from tfrewprune.report.content import Layer, Report
 
 

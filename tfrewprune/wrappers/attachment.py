@@ -160,10 +160,10 @@ def revived_weights(model: keras.Model) -> str | None:
         return None
     layers = ", ".join(path for path, count in counts.items() if count)
     return (
-        f"{total} weights that the mask removed are not zero ({layers}): the step that "
-        "trained them did not see the mask. Trace or compile your own training step "
-        "after hard_prune(), or call attach() before it is first traced; "
-        "after set_weights() or an exponential moving average call apply_masks(model)."
+        f"{total} weights that the mask removed are not zero: the step that trained "
+        f"them did not see the mask ({layers}). Trace or compile your own training "
+        "step after hard_prune(), or call attach() before it is first traced; after "
+        "set_weights() or an exponential moving average call apply_masks(model)."
     )
 
 
