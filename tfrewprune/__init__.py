@@ -30,10 +30,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "structures": ("Structure", "Unstructured", "Filter", "Channel", "Column", "Block"),
     "methods": (
+        "ADMM",
         "GradualMagnitude",
         "GroupLasso",
         "Magnitude",
         "Method",
+        "PrimalProximal",
         "Reweighted",
     ),
     "recipe": ("Recipe", "Rule"),

@@ -16,7 +16,6 @@ from tfrewprune.methods import Method, Reweighted
 from tfrewprune.structures import Block, Structure
 
 VERSION = 1
-DEFAULT_STRENGTH = 1e-5
 BUDGETS = ("weights", "macs")
 
 
@@ -121,7 +120,8 @@ class Recipe:
             name.
         strength: Penalty strength lambda for all layers; None: where a rate is asked
             for it is controlled during training so that the surviving weights fall to
-            that rate (`tfrewprune.StrengthControl`), elsewhere it is 1e-5. The pull on
+            that rate (`tfrewprune.StrengthControl`), elsewhere it is the method's
+            default, 1e-5 for the group penalties. The pull on
             a weight is strength / (rms of its group + epsilon). The penalty is a sum
             over weights and is not divided by their number, so the pull on a layer does
             not depend on which other layers the model has. Larger empties more groups.
@@ -212,7 +212,7 @@ class Recipe:
             )
         if self.threshold is not None or None not in rates:
             return
-        if not self.method.penalized:
+        if not self.method.penalized or self.method.projects:
             open_rule = pruning[rates.index(None)].match
             raise ValueError(
                 f"Rule {open_rule!r} has no rate: method "
@@ -237,12 +237,13 @@ class Recipe:
     def is_controlled(self, rule: Rule) -> bool:
         """Whether the penalty strength follows from the rate during training."""
         fixed = self.strength if rule.strength is None else rule.strength
-        return fixed is None and self.rate_of(rule) is not None
+        rated = self.rate_of(rule) is not None
+        return fixed is None and rated and self.method.controlled
 
     def strength_of(self, rule: Rule) -> float:
         """Penalty strength of the rule's layers at the beginning."""
         fixed = self.strength if rule.strength is None else rule.strength
-        return DEFAULT_STRENGTH if fixed is None else fixed
+        return self.method.default_strength if fixed is None else fixed
 
     def rule_for(self, name: str, path: str) -> Rule | None:
         """The first rule that matches, or None."""

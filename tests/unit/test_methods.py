@@ -4,7 +4,14 @@
 import numpy as np
 import pytest
 
-from tfrewprune.methods import GroupLasso, Magnitude, Method, Reweighted
+from tfrewprune.methods import (
+    ADMM,
+    GroupLasso,
+    Magnitude,
+    Method,
+    PrimalProximal,
+    Reweighted,
+)
 from tfrewprune.structures import Block, Filter, KernelShape, Unstructured
 
 KERNEL = np.random.default_rng(0).standard_normal((9, 3, 20)).astype(np.float32)
@@ -94,3 +101,47 @@ def test_unknown_methods_are_refused(value, message):
 def test_epsilon_must_be_positive(epsilon):
     with pytest.raises(ValueError, match="`epsilon` must be positive"):
         Reweighted(epsilon)
+
+
+def test_admm_updates_target_and_dual():
+    structure, method = Block(4, 1), ADMM()
+    generator = np.random.default_rng(0)
+    shape = KernelShape(1, 6, 8)
+    first, second = generator.standard_normal((2, *shape)).astype(np.float32)
+    start = method.state(first, structure, shape, keep=24)
+    np.testing.assert_array_equal(start["target"], structure.project(first, 24))
+    assert not start["dual"].any()
+    then = method.state(second, structure, shape, previous=start, keep=24)
+    np.testing.assert_array_equal(then["target"], structure.project(second, 24))
+    np.testing.assert_allclose(then["dual"], second - then["target"])
+    last = method.state(first, structure, shape, previous=then, keep=24)
+    np.testing.assert_allclose(
+        last["dual"] + last["target"], first + then["dual"], rtol=1e-6
+    )
+    distance = first - last["target"] + last["dual"]
+    assert method.penalty(first, structure, shape, last) == pytest.approx(
+        0.5 * np.square(distance).sum(), rel=1e-5
+    )
+
+
+def test_primal_proximal_shrinks_groups_as_the_proximal_operator_does():
+    structure, method = Block(4, 1), PrimalProximal(shrink=0.5)
+    shape = KernelShape(1, 6, 8)
+    kernel = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    kernel[0, 0] *= 0.1
+    target = method.state(kernel, structure, shape)["target"]
+    for column in range(6):
+        for rows in (slice(0, 4), slice(4, 8)):
+            group = kernel[0, column, rows]
+            factor = max(0, 1 - 0.5 / np.sqrt(np.square(group).mean()))
+            np.testing.assert_allclose(
+                target[0, column, rows], factor * group, atol=1e-6
+            )
+    assert (target[0, 0] == 0).all()
+
+
+@pytest.mark.parametrize("method", [ADMM(), PrimalProximal()])
+def test_methods_with_a_memory_do_not_start_inside_a_step(method):
+    kernel = np.zeros((1, 2, 4), np.float32)
+    with pytest.raises(ValueError, match="keeps a state between steps: put it on"):
+        method.state(kernel, Block(4, 1), KernelShape(1, 2, 4), xp=object())

@@ -181,7 +181,7 @@ def test_a_new_method_needs_no_change_elsewhere():
 
     @dataclasses.dataclass(frozen=True)
     class Pull(Method):
-        def state(self, kernel, structure, shape, xp=np):
+        def state(self, kernel, structure, shape, xp=np, previous=None, keep=None):
             return {"target": structure.project(np.asarray(kernel), 6)}
 
         def penalty(self, kernel, structure, shape, state, xp=np):

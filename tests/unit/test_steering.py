@@ -50,7 +50,7 @@ def left(model: keras.Model) -> dict[str, float]:
 
 @pytest.mark.parametrize("start", [1e-8, 1e-4])
 def test_strength_leads_to_each_rate_from_any_start(monkeypatch, start):
-    monkeypatch.setattr("tfrewprune.recipe.DEFAULT_STRENGTH", start)
+    monkeypatch.setattr("tfrewprune.methods.Method.default_strength", start)
     model = mlp()
     recipe = Recipe(
         [Rule("d1", rate=2), Rule("d2", structure=Unstructured(), rate=8)],
@@ -150,3 +150,57 @@ def test_impossible_schedules_are_refused(arguments, message):
 def test_a_gradual_recipe_needs_a_rate():
     with pytest.raises(ValueError, match="has no rate: method GradualMagnitude"):
         Recipe("d*", method=GradualMagnitude())
+
+
+def cut_energy(model: keras.Model, recipe: Recipe) -> float:
+    """Share of the kernels' energy that `hard_prune` removes."""
+    before = {target.path: target.kernel() for target in hooked_kernels(model)}
+    hard_prune(model, recipe)
+    after = {target.path: target.kernel() for target in hooked_kernels(model)}
+    removed = sum(np.square(before[name] - after[name]).sum() for name in before)
+    return removed / sum(np.square(kernel).sum() for kernel in before.values())
+
+
+@pytest.mark.parametrize("budget", [False, True])
+def test_admm_trains_towards_the_rate(budget):
+    rates = {"rules": "d*", "rate": 4} if budget else {"rules": {"d1": 2, "d2": 8}}
+    recipe = Recipe(
+        **rates, method="admm", strength=0.1, reweighted_epochs=20, refreshes=10
+    )
+    energy = {}
+    for name in ("one-shot", "admm"):
+        model = mlp()
+        if name == "admm":
+            reweighted_train(model, recipe, X, Y, batch_size=32, verbose=0)
+            for target in hooked_kernels(model):
+                assert target.penalty.strength == pytest.approx(0.1 * 1.3**10)
+        else:
+            reweighted_train(
+                *(model, recipe.replace(method="group_lasso", strength=0.0), X, Y),
+                batch_size=32,
+                verbose=0,
+            )
+        energy[name] = cut_energy(model, recipe)
+    assert energy["admm"] < 0.1 < energy["one-shot"]
+
+
+def test_the_rates_of_primal_proximal_emerge():
+    model = mlp()
+    method = {"method": "PrimalProximal", "shrink": 0.12}
+    recipe = Recipe(
+        "d*",
+        method=method,
+        threshold=0.02,
+        strength=0.1,
+        reweighted_epochs=12,
+        refreshes=10,
+    )
+    reweighted_train(model, recipe, X, Y, batch_size=32, verbose=0)
+    assert cut_energy(model, recipe) < 0.1
+    rates = [1 / (t.kernel() != 0).mean() for t in hooked_kernels(model)]
+    assert min(rates) > 1.05
+
+
+def test_a_method_that_projects_needs_a_rate():
+    with pytest.raises(ValueError, match="has no rate: method ADMM"):
+        Recipe("d*", method="admm")

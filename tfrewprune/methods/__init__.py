@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Methods: how training is made to empty groups. Needs numpy only."""
 
+from tfrewprune.methods.admm import ADMM
 from tfrewprune.methods.gradual_magnitude import GradualMagnitude
 from tfrewprune.methods.group_lasso import GroupLasso
 from tfrewprune.methods.magnitude import Magnitude
 from tfrewprune.methods.method import Method, group_lasso_penalty
+from tfrewprune.methods.primal_proximal import PrimalProximal
 from tfrewprune.methods.reweighted import Reweighted
 
 __all__ = [
+    "ADMM",
     "GradualMagnitude",
     "GroupLasso",
     "Magnitude",
     "Method",
+    "PrimalProximal",
     "Reweighted",
     "group_lasso_penalty",
 ]

@@ -16,22 +16,25 @@ class Method(Registered, kind="method", example="Reweighted()"):
 
     A method is a frozen dataclass without state of its own. What must persist between
     training steps it returns from `state` as named arrays; the regularizer keeps them
-    in variables, the wrapper saves them, the `Reweight` callback refreshes them. The
-    two functions are all the rest of the package knows, so that a new method is a new
-    file:
-
-    - reweighted: state `alpha`, penalty sum_g n_g alpha_g rms_g;
-    - ADMM: state `target` (Z) and `dual` (U), both of the kernel's shape; `state`
-      projects with `structure.project`, the penalty is rho/2 ||W - Z + U||^2;
-    - primal-proximal: state `target`, the same quadratic penalty without the dual.
+    in variables, files save them, the `Reweight` callback refreshes them. The two
+    functions and the facts below are all the rest of the package knows, so that a new
+    method is a new file.
     """
 
     #: Whether the method adds a penalty to the loss.
     penalized: ClassVar[bool] = True
     #: Whether `state` changes with the weights, so that a refresh is worth its time.
     refreshed: ClassVar[bool] = False
+    #: Whether `state` projects onto the rate asked for, which it must then be told.
+    projects: ClassVar[bool] = False
+    #: Whether more strength empties more groups, so that it can follow a rate.
+    controlled: ClassVar[bool] = True
     #: Whether masks tighten during training, along `rate_at(progress, rate)`.
     gradual: ClassVar[bool] = False
+    #: Strength where neither the user nor a rate decides it.
+    default_strength: ClassVar[float] = 1e-5
+    #: Factor of the strength at each refresh.
+    growth: float = 1.0
 
     @property
     def trains(self) -> bool:
@@ -49,7 +52,13 @@ class Method(Registered, kind="method", example="Reweighted()"):
         return 2e-3
 
     def state(
-        self, kernel, structure: Structure, shape: KernelShape, xp: Any = np
+        self,
+        kernel,
+        structure: Structure,
+        shape: KernelShape,
+        xp: Any = np,
+        previous: dict[str, np.ndarray] | None = None,
+        keep: float | None = None,
     ) -> dict[str, Any]:
         """State that belongs to the present weights; empty if the method needs none.
 
@@ -58,6 +67,8 @@ class Method(Registered, kind="method", example="Reweighted()"):
             structure: How the kernel is cut into groups.
             shape: Extent of `kernel`.
             xp: numpy or keras.ops.
+            previous: The state so far; None at the start of a phase.
+            keep: Number of weights that shall survive; None where it is not decided.
         """
         return {}
 
@@ -71,6 +82,19 @@ class Method(Registered, kind="method", example="Reweighted()"):
     ):
         """Penalty of a kernel, a float32 scalar, for strength 1."""
         raise TypeError(f"Method {type(self).__name__} adds no penalty.")
+
+
+def require_numpy(method: Method, xp: Any) -> None:
+    """Refuses to compute a state inside a training step, where it would not last.
+
+    Raises:
+        ValueError: `xp` is not numpy.
+    """
+    if xp is not np:
+        raise ValueError(
+            f"Method {type(method).__name__} keeps a state between steps: put it on "
+            "with attach(), or train with the callback Reweight()."
+        )
 
 
 def group_lasso_penalty(

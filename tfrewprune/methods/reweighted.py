@@ -44,7 +44,15 @@ class Reweighted(Method):
     def negligible(self) -> float:
         return 2 * self.epsilon  # pulled with more than a third of the largest force
 
-    def state(self, kernel, structure: Structure, shape: KernelShape, xp=np) -> dict:
+    def state(
+        self,
+        kernel,
+        structure: Structure,
+        shape: KernelShape,
+        xp=np,
+        previous=None,
+        keep=None,
+    ) -> dict:
         rms = structure.rms(kernel, shape, xp)
         alpha = 1.0 / (rms + self.epsilon)
         pulled = structure.pulled(rms, shape) if xp is np else None

@@ -3,11 +3,11 @@
 
 from tfrewprune.pipeline.compression import CompressResult, compress
 from tfrewprune.pipeline.prune import hard_prune
-from tfrewprune.pipeline.selection import lamp_scores
 from tfrewprune.pipeline.steering import GradualPrune, StrengthControl
 from tfrewprune.pipeline.summary import LayerRow, format_rows, sparsity_summary
 from tfrewprune.pipeline.train import masked_retrain, reweighted_train
 from tfrewprune.wrappers.cloning import strip
+from tfrewprune.wrappers.selection import lamp_scores
 
 __all__ = [
     "CompressResult",

@@ -10,10 +10,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfrewprune.pipeline.selection import Notes, select_groups
 from tfrewprune.pipeline.summary import LayerRow, layer_row
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import apply_masks, detach_penalty, set_mask
+from tfrewprune.wrappers.selection import Notes, select_groups
 from tfrewprune.wrappers.steps import rebuild_steps, synchronize
 from tfrewprune.wrappers.targets import Target, resolve
 

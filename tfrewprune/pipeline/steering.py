@@ -12,10 +12,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfrewprune.pipeline.selection import select_groups
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import apply_masks, set_mask
 from tfrewprune.wrappers.kernels import macs_per_weight
+from tfrewprune.wrappers.selection import select_groups
 from tfrewprune.wrappers.steps import rebuild_steps
 from tfrewprune.wrappers.targets import Target, resolve
 

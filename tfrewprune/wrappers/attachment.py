@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import keras
 import numpy as np
 from keras import ops
@@ -10,6 +12,7 @@ from keras import ops
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.regularizer import MethodRegularizer, regularizer_for
+from tfrewprune.wrappers.selection import select_groups
 from tfrewprune.wrappers.state import give_state, take_state
 from tfrewprune.wrappers.steps import rebuild_steps, synchronize, variable_scope
 from tfrewprune.wrappers.targets import Target, hooked_kernels, resolve
@@ -46,21 +49,37 @@ def attach(model: keras.Model, recipe: Recipe) -> list[Target]:
     chosen = {target.path_key: target for target in targets if target.reason is None}
     hooked = hooked_kernels(model)
     synchronize(target.layer for target in [*hooked, *chosen.values()])
+    keep = _allowances(list(chosen.values()), recipe)
     changed = []
     for target in hooked:
         if target.path_key not in chosen and _set_penalty(target, None):
             changed.append(target.layer)
     for target in chosen.values():
-        if attach_target(model, target, recipe):
+        if attach_target(model, target, recipe, keep.get(target.path_key)):
             changed.append(target.layer)
     rebuild_steps(changed)
     return targets
 
 
-def attach_target(model: keras.Model, target: Target, recipe: Recipe) -> bool:
+def _allowances(targets: list[Target], recipe: Recipe) -> dict[tuple, int]:
+    """How many weights each kernel may keep, for methods that project onto it."""
+    if not recipe.method.projects:
+        return {}
+    kernels = {target.path_key: target.kernel() for target in targets}
+    masks = select_groups(targets, kernels, recipe, defaultdict(list))
+    return {
+        target.path_key: target.structure.kept(masks[target.path_key], target.shape)
+        for target in targets
+    }
+
+
+def attach_target(
+    model: keras.Model, target: Target, recipe: Recipe, keep: int | None = None
+) -> bool:
     """Puts the recipe's penalty on one kernel; returns whether steps must see it anew.
 
-    A penalty of the same structure and method stays and merely takes the strength.
+    A penalty of the same structure and method stays and merely takes the strength and
+    the number of weights to keep.
     """
     strength = recipe.strength_of(target.rule)
     structure, old = target.rule.structure, target.penalty
@@ -69,7 +88,7 @@ def attach_target(model: keras.Model, target: Target, recipe: Recipe) -> bool:
         if not recipe.method.penalized:
             changed = _set_penalty(target, None)
         elif old and (old.structure, old.method) == (structure, recipe.method):
-            old.strength = strength
+            old.strength, old.keep = strength, keep
             changed = not old.bound
         else:
             existing = old.existing if old else target.variable.regularizer
@@ -79,6 +98,7 @@ def attach_target(model: keras.Model, target: Target, recipe: Recipe) -> bool:
                     recipe.method, structure, strength, target.spec.layout, existing
                 ),
             )
+            target.penalty.keep = keep
             target.penalty.refresh(target.variable.value)
         _open_mask(target)
     return changed or not bound

@@ -64,8 +64,8 @@ class Reweight(keras.callbacks.Callback):
         if not self._started:
             self._started = True
             self._pending = [p for p in self._pending if p > self._progress(0)]
-            if epoch == 0:  # else alpha came back with the weights
-                self._refresh()
+            if epoch == 0:  # else the state came back with the weights
+                self._refresh(start=True)
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._pending and self._progress(batch) >= self._pending[0] - 1e-9:
@@ -107,12 +107,12 @@ class Reweight(keras.callbacks.Callback):
         inside = min(batch / steps, 1.0) if steps else 0.0
         return (self._epoch + inside) / max(1, params.get("epochs") or 1)
 
-    def _refresh(self) -> None:
+    def _refresh(self, start: bool = False) -> None:
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
         for target in hooked_kernels(self.model):
             if target.penalty is not None and target.penalty.method.refreshed:
-                target.penalty.refresh(target.variable.value)
+                target.penalty.refresh(target.variable.value, start)
 
 
 class SparsityLogger(keras.callbacks.Callback):

@@ -42,6 +42,11 @@ def wrap(model: keras.Model, recipe: Recipe) -> keras.Model:
             nothing to prune.
     """
     _check_clonable(model, "wrap", "attach")
+    if recipe.method.projects:
+        raise ValueError(
+            f"wrap: {type(recipe.method).__name__} must know the rate of each kernel, "
+            "which a Prunable layer does not keep. Use attach(model, recipe) instead."
+        )
     if any(isinstance(layer, Prunable) for _, layer in walk_layers(model)):
         raise ValueError(
             "wrap: the model has Prunable layers already. strip() it first."

@@ -34,6 +34,7 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         layout: How the weight tensor is read as a matrix; the default fits `Dense` and
             the convolutions.
         existing: Another regularizer of the same weights, added as it is.
+        keep: Number of weights that shall survive, for methods that project.
 
     Attributes:
         state: The method's variables by name; empty before `bind`.
@@ -43,8 +44,15 @@ class MethodRegularizer(keras.regularizers.Regularizer):
     """
 
     def __init__(
-        self, structure=None, method=None, strength=1e-5, layout=None, existing=None
+        self,
+        structure=None,
+        method=None,
+        strength=1e-5,
+        layout=None,
+        existing=None,
+        keep=None,
     ):
+        self.keep = keep
         self.structure = Structure.get(Block() if structure is None else structure)
         self.method = Method.get(Reweighted() if method is None else method)
         self.layout = KernelLayout.get(layout)
@@ -131,11 +139,21 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         for name, value in self._fresh_state(np.zeros(self._shape, np.float32)).items():
             self.state[name] = _state_variable(name, value.shape, 1.0)
 
-    def refresh(self, weights) -> None:
-        """Recomputes the state from the present weights (creating it if need be)."""
+    def refresh(self, weights, start: bool = True) -> None:
+        """Recomputes the state from the present weights (creating it if need be).
+
+        Args:
+            weights: The weight tensor.
+            start: Whether a phase begins. Else the state develops from what it is, and
+                the strength grows as the method has it.
+        """
         weights = ops.convert_to_numpy(weights).astype(np.float32)
         self.bind(weights.shape)
-        for name, value in self._fresh_state(weights).items():
+        previous = None
+        if not start:
+            previous = {k: ops.convert_to_numpy(v) for k, v in self.state.items()}
+            self.strength *= self.method.growth
+        for name, value in self._fresh_state(weights, previous).items():
             self.state[name].assign(value)
         self.refreshes += 1
         self._fingerprint = zlib.crc32(weights.tobytes())
@@ -146,10 +164,14 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         fingerprint = zlib.crc32(weights.tobytes())
         return self._fingerprint is not None and self._fingerprint != fingerprint
 
-    def _fresh_state(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+    def _fresh_state(
+        self, weights: np.ndarray, previous: dict[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
         shape = self.layout.kernel_shape(weights.shape)
         kernel = self.layout.to_kernel(weights)
-        state = self.method.state(kernel, self.structure, shape)
+        state = self.method.state(
+            kernel, self.structure, shape, np, previous, self.keep
+        )
         return {name: np.asarray(v, np.float32) for name, v in state.items()}
 
     def _check_shape(self, shape) -> None:
@@ -169,6 +191,7 @@ class MethodRegularizer(keras.regularizers.Regularizer):
             "existing": keras.regularizers.serialize(self.existing)
             if self.existing is not None
             else None,
+            "keep": self.keep,
         }
 
 
@@ -198,7 +221,7 @@ class ReweightedRegularizer(MethodRegularizer):
 
     def get_config(self) -> dict:
         config = super().get_config()
-        del config["method"]
+        del config["method"], config["keep"]
         return {**config, "epsilon": self.method.epsilon}
 
 
@@ -218,7 +241,7 @@ class GroupLassoRegularizer(MethodRegularizer):
 
     def get_config(self) -> dict:
         config = super().get_config()
-        del config["method"]
+        del config["method"], config["keep"]
         return config
 
 
