@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The payload format: damaged bytes are refused, never misread."""
 
+import struct
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,9 @@ from tfrewprune.payload import (
     read_header,
     unpack_matrix,
 )
+from tfrewprune.payload.cost import LayerShape
+from tfrewprune.payload.packer import pack_layer
+from tfrewprune.payload.reading import predict_payload
 
 
 def sample() -> bytes:
@@ -125,3 +130,28 @@ def test_a_matrix_that_breaks_a_rule_is_not_written(change, message):
     encode(BandedMatrix(**fields))
     with pytest.raises(PayloadError, match=message):
         encode(BandedMatrix(**{**fields, **change}))
+
+
+@pytest.mark.parametrize("band_rows", [None, 8])
+@pytest.mark.parametrize("keep", [0.05, 0.6])
+def test_float16_weights_stay_float16(keep, band_rows):
+    generator = np.random.default_rng(0)
+    weights = generator.standard_normal((40, 9 * 32)).astype(np.float16)
+    weights[generator.random(weights.shape) > keep] = 0
+    weights = weights.astype(np.float32)
+    shape = LayerShape(40, 9 * 32, 196, taps=9)
+    half = pack_layer(weights, shape, band_rows, value_type=np.dtype(np.float16))
+    single = pack_layer(weights, shape, band_rows)
+    payload = half.encode()
+    assert len(payload) == half.payload_bytes < 0.75 * single.payload_bytes
+    assert struct.unpack_from("<I", payload, 12) == (1,)
+    np.testing.assert_array_equal(unpack_matrix(payload), weights)
+    assert predict_payload(payload, shape) > 0
+
+
+def test_float16_must_hold_the_weights():
+    shape = LayerShape(4, 8, 1)
+    for weight in (0.1, 1e6):
+        weights = np.full((4, 8), weight, np.float32)
+        with pytest.raises(PayloadError, match="float16 does not hold the weights"):
+            pack_layer(weights, shape, value_type=np.dtype(np.float16))

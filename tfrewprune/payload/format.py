@@ -19,7 +19,9 @@ VERSION = 1
 HEADER_BYTES = 128
 LAYOUT_BANDED = 0
 LAYOUT_IRREGULAR = 1
-VALUE_FLOAT32 = 0
+FLOAT32, FLOAT16 = np.dtype("<f4"), np.dtype("<f2")
+VALUE_TYPES = (FLOAT32, FLOAT16)
+"""What values are stored as, by value_type."""
 BAND_ROWS = (4, 8, 16, 32)
 VALUE_ALIGNMENT = 64
 # A few hostile bytes must not make a reader allocate terabytes.
@@ -60,7 +62,8 @@ class Header:
         row_id: Section of B x R row numbers.
         band_start: Section of B + 1 u32 values.
         column: Section of N column numbers.
-        value: Section of N x R float32 values.
+        value: Section of N x R values.
+        value_type: What a value is, one of `VALUE_TYPES`.
         payload_bytes: Length of the whole payload.
     """
 
@@ -74,6 +77,7 @@ class Header:
     band_start: Section
     column: Section
     value: Section
+    value_type: np.dtype
     payload_bytes: int
 
 
@@ -89,7 +93,7 @@ class BandedMatrix:
         band_start: Integers ``[B + 1]``: band b owns columns
             ``band_start[b]:band_start[b + 1]``.
         column: Integers ``[N]``, strictly ascending inside a band.
-        value: float32 ``[N, R]``; lane r of a band's columns belongs to row
+        value: float32 or float16 ``[N, R]``; lane r of a band's columns belongs to row
             ``row_id[b, r]``.
     """
 
@@ -151,12 +155,14 @@ def align(offset: int, alignment: int) -> int:
     return -(-offset // alignment) * alignment
 
 
-def payload_size(rows: int, columns: int, band_rows: int, bands: int, n: int) -> int:
+def payload_size(
+    rows: int, columns: int, band_rows: int, bands: int, n: int, value_bytes: int = 4
+) -> int:
     """Returns the bytes of a payload with ``bands`` bands of ``n`` columns in all."""
     index_bytes = index_bytes_for(rows, columns)
     end = align(HEADER_BYTES + bands * band_rows * index_bytes, 4)
     end = align(end + (bands + 1) * 4, 4) + n * index_bytes
-    return align(end, VALUE_ALIGNMENT) + n * band_rows * 4
+    return align(end, VALUE_ALIGNMENT) + n * band_rows * value_bytes
 
 
 def encode(matrix: BandedMatrix) -> bytes:
@@ -183,7 +189,7 @@ def encode(matrix: BandedMatrix) -> bytes:
         (matrix.row_id.astype(index_type), 4),
         (matrix.band_start.astype("<u4"), 4),
         (matrix.column.astype(index_type), 4),
-        (np.ascontiguousarray(matrix.value, "<f4"), VALUE_ALIGNMENT),
+        (stored_values(matrix.value), VALUE_ALIGNMENT),
     )
     counts = (matrix.band_rows, matrix.band_count, matrix.column_count)
     return write_payload(
@@ -198,7 +204,7 @@ def write_payload(
 
     Args:
         fields: layout, rows, columns, and the five header fields from offset 24 on.
-        parts: Each section with its alignment in bytes.
+        parts: Each section with its alignment in bytes; the last holds the values.
     """
     sections, end = [], HEADER_BYTES
     for array, alignment in parts:
@@ -207,7 +213,8 @@ def write_payload(
         end = offset + array.nbytes
     payload = bytearray(end)
     layout, *counts = fields
-    start = (MAGIC, VERSION, HEADER_BYTES, layout, VALUE_FLOAT32)
+    value_type = VALUE_TYPES.index(parts[-1][0].dtype)
+    start = (MAGIC, VERSION, HEADER_BYTES, layout, value_type)
     _HEADER.pack_into(payload, 0, *start, *counts, *sections, end, 0)
     view = memoryview(payload)
     for i, (array, _) in enumerate(parts):
@@ -230,7 +237,7 @@ def read_header(payload: bytes | memoryview | np.ndarray) -> Header:
     Raises:
         PayloadError: If the header is damaged, or of a kind this reader does not know.
     """
-    data, counts, places = read_fields(payload, LAYOUT_BANDED)
+    data, counts, places, value_type = read_fields(payload, LAYOUT_BANDED)
     rows, columns, band_rows, bands, n, index_bytes, flags = counts
     _check_shape(rows, columns, band_rows)
     expect("flags", flags, 0)
@@ -242,9 +249,14 @@ def read_header(payload: bytes | memoryview | np.ndarray) -> Header:
         ("row_id", bands * band_rows * index_bytes),
         ("band_start", (bands + 1) * 4),
         ("column", n * index_bytes),
-        ("value", n * band_rows * 4),
+        ("value", n * band_rows * value_type.itemsize),
     )
-    return Header(rows, columns, band_rows, bands, n, index_bytes, *sections, len(data))
+    return Header(
+        *(rows, columns, band_rows, bands, n, index_bytes),
+        *sections,
+        value_type,
+        len(data),
+    )
 
 
 def payload_layout(payload: bytes | memoryview | np.ndarray) -> int:
@@ -264,7 +276,7 @@ def payload_layout(payload: bytes | memoryview | np.ndarray) -> int:
 
 def read_fields(
     payload: bytes | memoryview | np.ndarray, layout: int
-) -> tuple[memoryview, tuple[int, ...], tuple[int, ...]]:
+) -> tuple[memoryview, tuple[int, ...], tuple[int, ...], np.dtype]:
     """Reads a header and checks what all layouts share.
 
     Args:
@@ -273,7 +285,7 @@ def read_fields(
 
     Returns:
         The bytes; the seven fields from offset 16 on; offset and length of the four
-        sections.
+        sections; the type of the values.
 
     Raises:
         PayloadError: If the header is damaged or of another layout.
@@ -286,13 +298,17 @@ def read_fields(
     expect("version", version, VERSION)
     expect("header_bytes", header_bytes, HEADER_BYTES)
     expect("layout", found, layout)
-    expect("value_type", value_type, VALUE_FLOAT32)
+    if value_type >= len(VALUE_TYPES):
+        raise PayloadError(
+            f"payload value_type: expected 0 (float32) or 1 (float16), received "
+            f"{value_type}"
+        )
     rows, columns, index_bytes = fields[5], fields[6], fields[10]
     check_size(rows, columns)
     expect("index_bytes", index_bytes, index_bytes_for(rows, columns))
     expect("reserved", reserved, 0)
     expect("payload_bytes (the bytes given)", payload_bytes, len(data))
-    return data, fields[5:12], fields[12:20]
+    return data, fields[5:12], fields[12:20], VALUE_TYPES[value_type]
 
 
 def read_sections(
@@ -331,7 +347,21 @@ def read_sections(
     return sections
 
 
-def section_view(data: memoryview, section: Section, dtype: str) -> np.ndarray:
+def stored_values(values: np.ndarray) -> np.ndarray:
+    """Returns values as a payload stores them, little-endian.
+
+    Raises:
+        PayloadError: If they are neither float32 nor float16.
+    """
+    dtype = np.dtype(values.dtype).newbyteorder("<")
+    if dtype not in VALUE_TYPES:
+        raise PayloadError(f"values must be float32 or float16, received {dtype}")
+    return np.ascontiguousarray(values, dtype)
+
+
+def section_view(
+    data: memoryview, section: Section, dtype: str | np.dtype
+) -> np.ndarray:
     """Returns a section as a read-only array."""
     array = np.frombuffer(data, np.uint8, section.length, section.offset).view(dtype)
     array.flags.writeable = False
@@ -354,7 +384,7 @@ def decode(payload: bytes | memoryview | np.ndarray) -> BandedMatrix:
     header = read_header(data)
     index_type = f"<u{header.index_bytes}"
     row_id = section_view(data, header.row_id, index_type)
-    value = section_view(data, header.value, "<f4")
+    value = section_view(data, header.value, header.value_type)
     matrix = BandedMatrix(
         header.rows,
         header.columns,

@@ -8,7 +8,7 @@ output pixels at once, so that rows need not agree (``tflite_ops/kernels/irregul
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from tfrewprune.payload.cost import (
     default_cost_model,
 )
 from tfrewprune.payload.format import (
+    FLOAT32,
     HEADER_BYTES,
     LAYOUT_IRREGULAR,
     VALUE_ALIGNMENT,
@@ -31,6 +32,7 @@ from tfrewprune.payload.format import (
     read_fields,
     read_sections,
     section_view,
+    stored_values,
     write_payload,
     zeros,
 )
@@ -57,7 +59,7 @@ class IrregularMatrix:
         segment_start: Integers ``[S + 1]``: segment s owns weights
             ``segment_start[s]:segment_start[s + 1]``.
         column: Integers ``[N]``, channel x taps + tap.
-        value: float32 ``[N]``.
+        value: float32 or float16 ``[N]``.
     """
 
     rows: int
@@ -129,6 +131,7 @@ class IrregularPacking:
         chunk_channels: Input channels of a chunk.
         kept: Weights other than 0.
         segment_count: Segments they make.
+        value_type: What a weight is stored as, float32 or float16.
     """
 
     weights: np.ndarray
@@ -136,9 +139,15 @@ class IrregularPacking:
     chunk_channels: int
     kept: int
     segment_count: int
+    value_type: np.dtype = FLOAT32
 
     @classmethod
-    def of(cls, weights: np.ndarray, shape: LayerShape) -> IrregularPacking:
+    def of(
+        cls,
+        weights: np.ndarray,
+        shape: LayerShape,
+        value_type: np.dtype = FLOAT32,
+    ) -> IrregularPacking:
         """Packs the weights of a layer of this shape.
 
         Raises:
@@ -153,7 +162,7 @@ class IrregularPacking:
         edges = np.arange(0, channels, chunk)
         per_segment = np.add.reduceat(per_channel, edges, axis=1)
         counts = (int(per_channel.sum()), int(np.count_nonzero(per_segment)))
-        return cls(weights, shape.taps, chunk, *counts)
+        return cls(weights, shape.taps, chunk, *counts, value_type)
 
     @property
     def payload_bytes(self) -> int:
@@ -161,7 +170,7 @@ class IrregularPacking:
         index_bytes = index_bytes_for(rows, columns)
         end = align(HEADER_BYTES + self.segment_count * index_bytes, 4)
         end += (self.segment_count + 1) * 4 + self.kept * index_bytes
-        return align(end, VALUE_ALIGNMENT) + self.kept * 4
+        return align(end, VALUE_ALIGNMENT) + self.kept * self.value_type.itemsize
 
     def predict(self, shape: LayerShape, cost_model: CostModel | None = None) -> float:
         """Returns the predicted microseconds of a packed layer of this shape."""
@@ -170,9 +179,11 @@ class IrregularPacking:
 
     def encode(self) -> bytes:
         """Returns the payload."""
-        return encode_irregular(
-            IrregularMatrix.from_dense(self.weights, self.taps, self.chunk_channels)
+        matrix = IrregularMatrix.from_dense(
+            self.weights, self.taps, self.chunk_channels
         )
+        value = matrix.value.astype(self.value_type)
+        return encode_irregular(replace(matrix, value=value))
 
 
 def chunk_channels_for(shape: LayerShape) -> int:
@@ -216,7 +227,7 @@ def encode_irregular(matrix: IrregularMatrix) -> bytes:
         (matrix.row_id.astype(index_type), 4),
         (matrix.segment_start.astype("<u4"), 4),
         (matrix.column.astype(index_type), 4),
-        (np.ascontiguousarray(matrix.value, "<f4"), VALUE_ALIGNMENT),
+        (stored_values(matrix.value), VALUE_ALIGNMENT),
     )
     counts = (matrix.taps, matrix.segment_count, matrix.weight_count)
     fields = (LAYOUT_IRREGULAR, matrix.rows, matrix.columns, *counts, index_bytes)
@@ -236,7 +247,7 @@ def decode_irregular(payload: bytes | memoryview | np.ndarray) -> IrregularMatri
         PayloadError: If anything in the payload breaks a rule of the format.
     """
     data = as_bytes_view(payload)
-    data, counts, places = read_fields(data, LAYOUT_IRREGULAR)
+    data, counts, places, value_type = read_fields(data, LAYOUT_IRREGULAR)
     rows, columns, taps, segments, n, index_bytes, chunk_channels = counts
     _check_counts(columns, taps, chunk_channels, n)
     row_id, start, column, value = read_sections(
@@ -245,14 +256,14 @@ def decode_irregular(payload: bytes | memoryview | np.ndarray) -> IrregularMatri
         ("row_id", segments * index_bytes),
         ("segment_start", (segments + 1) * 4),
         ("column", n * index_bytes),
-        ("value", n * 4),
+        ("value", n * value_type.itemsize),
     )
     matrix = IrregularMatrix(
         *(rows, columns, taps, chunk_channels),
         section_view(data, row_id, f"<u{index_bytes}"),
         section_view(data, start, "<u4"),
         section_view(data, column, f"<u{index_bytes}"),
-        section_view(data, value, "<f4"),
+        section_view(data, value, value_type),
     )
     _check_matrix(matrix)
     return matrix

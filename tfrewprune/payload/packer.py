@@ -9,13 +9,14 @@ least predicted time (``cost``) is taken, otherwise the bands with the fewest by
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tfrewprune.payload.cost import CostModel, LayerShape, default_cost_model
 from tfrewprune.payload.format import (
     BAND_ROWS,
+    FLOAT32,
     BandedMatrix,
     PayloadError,
     encode,
@@ -47,6 +48,7 @@ class Packing:
         columns_of_bands: Bit set of every band's columns.
         column_count: Columns of all bands together.
         kept: Weights other than 0.
+        value_type: What a weight is stored as, float32 or float16.
     """
 
     weights: np.ndarray
@@ -54,6 +56,7 @@ class Packing:
     columns_of_bands: np.ndarray
     column_count: int
     kept: int
+    value_type: np.dtype = FLOAT32
 
     @property
     def band_rows(self) -> int:
@@ -67,7 +70,7 @@ class Packing:
     def payload_bytes(self) -> int:
         rows, columns = self.weights.shape
         counts = (self.band_rows, self.band_count, self.column_count)
-        return payload_size(rows, columns, *counts)
+        return payload_size(rows, columns, *counts, self.value_type.itemsize)
 
     def predict(self, shape: LayerShape, cost_model: CostModel | None = None) -> float:
         """Returns the predicted microseconds of a packed layer of this shape."""
@@ -95,7 +98,10 @@ class Packing:
             block = self.weights[members[lanes]]
             value[owned, lanes] = block[:, column[owned]].T
         value += np.float32(0)  # -0.0 becomes +0.0
-        return BandedMatrix(rows, columns, self.grouping, start, column, value)
+        return BandedMatrix(
+            *(rows, columns, self.grouping, start, column),
+            value.astype(self.value_type),
+        )
 
     def encode(self) -> bytes:
         """Returns the payload."""
@@ -130,6 +136,7 @@ def pack_layer(
     shape: LayerShape,
     band_rows: int | None = None,
     cost_model: CostModel | None = None,
+    value_type: np.dtype = FLOAT32,
 ) -> Packing | IrregularPacking:
     """Finds the way to pack a layer that is predicted to run fastest.
 
@@ -138,6 +145,7 @@ def pack_layer(
         shape: Size of the layer.
         band_rows: 4, 8, 16 or 32 rows in a band; None tries all, and no bands at all.
         cost_model: Predicts times; None is the fitted one of this package.
+        value_type: float32, or float16 for weights that float16 holds exactly.
 
     Returns:
         The packing; nothing is copied before its ``encode``.
@@ -150,10 +158,22 @@ def pack_layer(
     def cost(packing: Packing | IrregularPacking) -> float:
         return packing.predict(shape, model)
 
-    banded = _choose(weights, band_rows, cost)
+    banded = replace(_choose(weights, band_rows, cost), value_type=value_type)
+    _check_exact(banded.weights, value_type)
     if band_rows is not None or model.irregular_cost is None:
         return banded
-    return min(banded, IrregularPacking.of(banded.weights, shape), key=cost)
+    irregular = IrregularPacking.of(banded.weights, shape, value_type)
+    return min(banded, irregular, key=cost)
+
+
+def _check_exact(weights: np.ndarray, value_type: np.dtype) -> None:
+    with np.errstate(over="ignore"):
+        stored = weights.astype(value_type).astype(np.float32)
+    if not np.array_equal(stored, weights):
+        raise PayloadError(
+            f"{value_type} does not hold the weights exactly; the largest difference "
+            f"is {np.abs(stored - weights).max():.3g}"
+        )
 
 
 def _choose(
