@@ -6,7 +6,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -36,17 +36,26 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
     What is more than a plain partition says so in one of these, which have defaults for
     partitions:
 
-    - `mask(keep, shape)`: where a weight belongs to several groups (rows and columns at
-      once), it survives only if all of them do;
-    - `select(scores, shape, weights, minimum)`: which groups may be kept together (the
-      best pattern of a kernel, N of M neighbours);
+    - `partition`: False where a weight belongs to several groups (rows and columns at
+      once); it then survives only if all of them do;
+    - `candidates(scores, shape)` and `groups_of(chosen, scores, shape)`: between what
+      there is to choose, where it is not groups (kernels, each with its best pattern);
+    - `select(scores, shape, weights, minimum)`: the choice, where it is no ranking
+      of candidates (N of M neighbours, rows and columns);
     - `fixed_rate(shape)`: the rate, where the structure alone decides it;
+    - `pulled(rms, shape)`: which groups a penalty leaves alone;
     - `fitted(kernel)`: the same structure with its free choices made for one kernel (a
       library of patterns, an order of rows).
 
     Defining a subclass registers it: it is found by its class name when a configuration
     is read back.
     """
+
+    #: Whether every weight belongs to exactly one group.
+    partition: ClassVar[bool] = True
+    #: Whether the last axis of the grid counts bands of neighbouring outputs, each
+    #: with several groups: what `Balanced` can balance.
+    in_block_rows: ClassVar[bool] = False
 
     @abc.abstractmethod
     def group_grid(self, shape: KernelShape) -> tuple[int, ...]:
@@ -71,11 +80,33 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
             keep: Boolean array of `group_grid(shape)`.
             shape: Extent of the kernel.
         """
-        return self.spread(keep, shape)
+        if self.partition:
+            return self.spread(keep, shape)
+        return self.spread((~keep).astype(np.float32), shape) == 0
 
     def kept(self, keep: np.ndarray, shape: KernelShape) -> int:
         """Number of weights that survive."""
-        return int(self.group_sizes(shape)[keep].sum())
+        if self.partition:
+            return int(self.group_sizes(shape)[keep].sum())
+        return int(np.count_nonzero(self.mask(keep, shape)))
+
+    def __str__(self) -> str:
+        """Short text such as `Block(16, 1)`: the arguments that are not defaults.
+
+        What `fitted` decides (a thousand numbers of rows) is left out, arguments
+        without which a reader would not know the size of a group are not.
+        """
+        texts = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not field.repr:
+                continue
+            if not isinstance(value, bool) and isinstance(value, int | Structure):
+                texts.append(str(value))
+            elif value != field.default:
+                texts.append(f"{field.name}={value!r}")
+        name = type(self).__name__
+        return f"{name}({', '.join(texts)})" if texts else name
 
     def fixed_rate(self, shape: KernelShape) -> float | None:
         """Dense / kept weights where that is not free to choose; else None."""
@@ -92,7 +123,9 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
             for field in dataclasses.fields(self)
         )
 
-    def pulled(self, rms: np.ndarray, shape: KernelShape) -> np.ndarray | None:
+    def pulled(
+        self, rms: np.ndarray, shape: KernelShape, weights: float | None = None
+    ) -> np.ndarray | None:
         """Factors 0 to 1 for the penalty of each group; None for 1 everywhere.
 
         A group that the structure keeps in any case must not be pulled down: the
@@ -101,6 +134,7 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
         Args:
             rms: Root mean square of every group.
             shape: Extent of the kernel.
+            weights: How many weights shall survive in the end; None if that is open.
         """
         return None
 
@@ -118,10 +152,32 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
             weights: How many weights may survive.
             minimum: Groups that survive whatever `weights` is.
         """
-        order = np.argsort(-scores, axis=None, kind="stable")
-        sizes = np.cumsum(self.group_sizes(shape).ravel()[order])
-        fit = int(np.searchsorted(sizes, weights * (1 + 1e-9), side="right"))
-        return keep_largest(scores, min(order.size, max(fit, minimum)))
+        values, sizes = self.candidates(scores, shape)
+        order = np.argsort(-values, axis=None, kind="stable")
+        running = np.cumsum(sizes.ravel()[order])
+        fit = int(np.searchsorted(running, weights * (1 + 1e-9), side="right"))
+        chosen = np.zeros(values.size, bool)
+        chosen[order[: max(fit, minimum)]] = True
+        return self.groups_of(chosen.reshape(values.shape), scores, shape)
+
+    def candidates(
+        self, scores: np.ndarray, shape: KernelShape
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `select` ranks: the score and the number of weights of each candidate.
+
+        Two arrays of one shape; the groups themselves, if there is nothing else to say.
+        """
+        return scores, self.group_sizes(shape)
+
+    def groups_of(
+        self, chosen: np.ndarray, scores: np.ndarray, shape: KernelShape
+    ) -> np.ndarray:
+        """Boolean group mask that lets the chosen `candidates` survive."""
+        return chosen
+
+    def rows_alike(self, shape: KernelShape) -> int:
+        """How many outputs of a band keep the same columns, as the packer likes it."""
+        return 1
 
     def group_count(self, shape: KernelShape) -> int:
         """Number of groups."""
@@ -169,6 +225,17 @@ def _group_sizes(structure: Structure, shape: KernelShape) -> np.ndarray:
     sizes = np.rint(structure.sums(ones, shape)).astype(np.int64)
     sizes.flags.writeable = False  # shared by everybody who asks
     return sizes
+
+
+def check_extents(structure: Structure, *names: str) -> None:
+    """Refuses fields that are not integers of at least 1."""
+    for name in names:
+        extent = getattr(structure, name)
+        if isinstance(extent, bool) or not isinstance(extent, int) or extent < 1:
+            raise ValueError(
+                f"Argument `{name}` of {type(structure).__name__} must be an integer "
+                f"of at least 1. Received: {name}={extent!r}"
+            )
 
 
 def keep_largest(scores: np.ndarray, keep: int) -> np.ndarray:
