@@ -69,9 +69,9 @@ class Balanced(Structure):
         return self.of.spread(groups, shape, xp)
 
     def pulled(
-        self, rms: np.ndarray, shape: KernelShape, weights: float | None = None
+        self, rms: np.ndarray, shape: KernelShape, keep: np.ndarray | None = None
     ) -> np.ndarray | None:
-        return self.of.pulled(rms, shape, weights)
+        return self.of.pulled(rms, shape, keep)
 
     def rows_alike(self, shape: KernelShape) -> int:
         return self.of.rows_alike(shape)

@@ -73,7 +73,7 @@ class NofM(Structure):
         return keep.reshape(shape.positions, -1, shape.outputs)[:, : shape.channels]
 
     def pulled(
-        self, rms: np.ndarray, shape: KernelShape, weights: float | None = None
+        self, rms: np.ndarray, shape: KernelShape, keep: np.ndarray | None = None
     ) -> np.ndarray:
         """1 for the weights that are not among the n best of their m."""
         return (~self.select(rms, shape, 0)).astype(np.float32)

@@ -35,10 +35,9 @@ class Pattern(Structure):
     band of the runtime shares its columns and runs at full speed.
 
     Groups overlap: for each pattern the weights inside it and those outside it, in
-    every kernel. A penalty pulls (`pulled`) those inside and those outside the *best*
-    pattern of a kernel, two groups that share no weight. Outside is what the pattern
-    must cost; inside, the reweighting spares large kernels and empties small ones. With
-    a rate that patterns alone reach, only the weights outside are pulled.
+    every kernel. The penalty (`pulled`) is the sum over kernels of the weights outside
+    the best pattern, from which patterns emerge, and of those inside it in the weakest
+    kernels, from which connectivity does.
 
     Sources: Niu et al., "PatDNN", arXiv 2001.00138 (library of natural patterns,
     connectivity); Ma et al., "PCONV", arXiv 1909.05073 (given patterns). Like theirs
@@ -154,19 +153,26 @@ class Pattern(Structure):
         return touching[:, self._best(scores, shape)] & chosen
 
     def pulled(
-        self, rms: np.ndarray, shape: KernelShape, weights: float | None = None
-    ) -> np.ndarray:
-        """1 for the weights outside the best pattern, and for those inside it.
+        self, rms: np.ndarray, shape: KernelShape, keep: np.ndarray | None = None
+    ) -> np.ndarray | None:
+        """1 for the weights outside the best pattern, and inside in weak kernels.
 
-        0 for both in all other patterns, and for those inside if `weights` are so many
-        that every kernel survives.
+        Patterns other than a kernel's best one do not count. Weak are the kernels that
+        `keep` removes, so that a falling number of weights pulls the weakest first.
+        Where that is open, it is the kernels that hold less inside than the average
+        kernel outside: as large weights as theirs must go in any case. Inside kernels
+        that are not weak nothing is pulled.
         """
         count = len(self.patterns(shape))
+        if count == len(rms):
+            return None  # no weight lies outside: groups like others
         best = np.arange(count)[:, None, None] == self._best(rms, shape)
-        inside = best.astype(np.float32)
-        if weights is not None and weights >= self.group_sizes(shape)[0].sum():
-            inside = np.zeros_like(inside)
-        return np.concatenate([inside, best])[: len(rms)].astype(np.float32)
+        if keep is None:
+            outside = np.where(best, rms[count:], 0).max(axis=0)
+            weak = rms[:count].max(axis=0) < np.sqrt(np.mean(np.square(outside)))
+        else:
+            weak = ~keep[:count].any(axis=0)
+        return np.concatenate([best & weak, best]).astype(np.float32)
 
     def rows_alike(self, shape: KernelShape) -> int:
         return min(self.rows, shape.outputs)

@@ -126,7 +126,7 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
         )
 
     def pulled(
-        self, rms: np.ndarray, shape: KernelShape, weights: float | None = None
+        self, rms: np.ndarray, shape: KernelShape, keep: np.ndarray | None = None
     ) -> np.ndarray | None:
         """Factors 0 to 1 for the penalty of each group; None for 1 everywhere.
 
@@ -136,7 +136,8 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
         Args:
             rms: Root mean square of every group.
             shape: Extent of the kernel.
-            weights: How many weights shall survive in the end; None if that is open.
+            keep: The groups that `select` would keep now, where a rate is wanted; None
+                if the penalty alone decides how many go.
         """
         return None
 
