@@ -213,6 +213,19 @@ def test_without_a_rate_kernels_weaker_than_what_must_go_are_pulled():
     assert pulled.sum() == 3
 
 
+def test_kernels_above_a_threshold_keep_all_of_their_pattern():
+    kernel = random_kernel()
+    kernel[:, ::2] *= 1e-6
+    kernel[4] = 1e-5  # in every pattern, smaller than the threshold by itself
+    structure = Pattern(library=CORNERS)
+    shape = KernelShape(*kernel.shape)
+    keep = structure.above(structure.rms(kernel, shape), shape, 1e-3)
+    assert structure.kept(keep, shape) == 4 * 40 * 4
+    found = supports(structure.mask(keep, shape))
+    assert set(found[::2].ravel()) == {()}
+    assert set(found[1::2].ravel()) == set(CORNERS)
+
+
 def test_balanced_patterns_leave_every_filter_equally_many_kernels():
     kernel = random_kernel()
     projected = Balanced(Pattern(library=CORNERS)).project(kernel, kernel.size / 8)

@@ -178,6 +178,13 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
         """Boolean group mask that lets the chosen `candidates` survive."""
         return chosen
 
+    def above(
+        self, scores: np.ndarray, shape: KernelShape, threshold: float
+    ) -> np.ndarray:
+        """Boolean group mask: the candidates that score at least `threshold`."""
+        values, _ = self.candidates(scores, shape)
+        return self.groups_of(values >= threshold, scores, shape)
+
     def rows_alike(self, shape: KernelShape) -> int:
         """How many outputs of a band keep the same columns, as the packer likes it."""
         return 1
