@@ -92,24 +92,6 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
             return int(self.group_sizes(shape)[keep].sum())
         return int(np.count_nonzero(self.mask(keep, shape)))
 
-    def __str__(self) -> str:
-        """Short text such as `Block(16, 1)`: the arguments that are not defaults.
-
-        What `fitted` decides (a thousand numbers of rows) is left out, arguments
-        without which a reader would not know the size of a group are not.
-        """
-        texts = []
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not field.repr:
-                continue
-            if not isinstance(value, bool) and isinstance(value, int | Structure):
-                texts.append(str(value))
-            elif value != field.default:
-                texts.append(f"{field.name}={value!r}")
-        name = type(self).__name__
-        return f"{name}({', '.join(texts)})" if texts else name
-
     def fixed_rate(self, shape: KernelShape) -> float | None:
         """Dense / kept weights where that is not free to choose; else None."""
         return None
@@ -153,15 +135,15 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
             scores: One number a group, larger is better.
             shape: Extent of the kernel.
             weights: How many weights may survive.
-            minimum: Groups that survive whatever `weights` is.
+            minimum: Candidates (groups, or kernels with their pattern) that survive
+                whatever `weights` is.
         """
         values, sizes = self.candidates(scores, shape)
         order = np.argsort(-values, axis=None, kind="stable")
         running = np.cumsum(sizes.ravel()[order])
         fit = int(np.searchsorted(running, weights * (1 + 1e-9), side="right"))
-        chosen = np.zeros(values.size, bool)
-        chosen[order[: max(fit, minimum)]] = True
-        return self.groups_of(chosen.reshape(values.shape), scores, shape)
+        chosen = keep_largest(values, min(values.size, max(fit, minimum)))
+        return self.groups_of(chosen, scores, shape)
 
     def candidates(
         self, scores: np.ndarray, shape: KernelShape
@@ -186,7 +168,10 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
         return self.groups_of(values >= threshold, scores, shape)
 
     def rows_alike(self, shape: KernelShape) -> int:
-        """How many outputs of a band keep the same columns, as the packer likes it."""
+        """How many outputs, neighbours or banded by likeness, keep the same columns.
+
+        Outputs that keep nothing do not count.
+        """
         return 1
 
     def group_count(self, shape: KernelShape) -> int:
@@ -226,7 +211,7 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
             energy: What each weight is worth, (positions, channels, outputs), at least
                 0: its square, or that times a second moment of its gradient.
             weights: How many weights may survive.
-            minimum: Groups that survive whatever `weights` is.
+            minimum: As in `select`.
         """
         shape = KernelShape(*energy.shape)
         mean = self.sums(energy, shape) / self.group_sizes(shape)
@@ -245,6 +230,20 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
         """Boolean array of `group_grid`: groups with a non-zero weight."""
         shape = KernelShape(*kernel.shape)
         return self.sums((kernel != 0).astype(np.float32), shape) > 0
+
+    def __str__(self) -> str:
+        """Short text such as `Block(16, 1)`; what `fitted` decides is left out."""
+        texts = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not field.repr:
+                continue
+            if not isinstance(value, bool) and isinstance(value, int | Structure):
+                texts.append(str(value))
+            elif value != field.default:
+                texts.append(f"{field.name}={value!r}")
+        name = type(self).__name__
+        return f"{name}({', '.join(texts)})" if texts else name
 
 
 @functools.lru_cache(maxsize=1024)
