@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrewprune.structures import (
@@ -63,6 +63,7 @@ def random_kernel(shape: KernelShape, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
+@settings(deadline=None)
 @given(STRUCTURES, SHAPES)
 def test_groups_partition_the_matrix_as_defined(structure, shape):
     labels = group_labels(structure, shape).ravel().tolist()
@@ -83,6 +84,7 @@ def test_groups_partition_the_matrix_as_defined(structure, shape):
         assert structure.group_sizes(shape).ravel()[number] == len(members)
 
 
+@settings(deadline=None)
 @given(STRUCTURES, SHAPES)
 def test_squares_of_all_groups_add_up_to_the_kernel(structure, shape):
     kernel = random_kernel(shape)
@@ -91,6 +93,7 @@ def test_squares_of_all_groups_add_up_to_the_kernel(structure, shape):
     assert structure.group_sizes(shape).sum() == shape.weights
 
 
+@settings(deadline=None)
 @given(SHAPES)
 def test_degenerate_blocks_are_the_other_structures(shape):
     kernel = random_kernel(shape)
@@ -135,6 +138,7 @@ def test_projection_is_nearest_by_brute_force(structure, shape):
         )
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.data())
 def test_ties_are_broken_by_rank(scores, data):
     keep = data.draw(st.integers(0, len(scores)))
@@ -166,6 +170,7 @@ def test_surviving_groups():
     )
 
 
+@settings(deadline=None)
 @given(STRUCTURES)
 def test_config_round_trip(structure):
     assert Structure.get(structure.get_config()) == structure

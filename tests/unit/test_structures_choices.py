@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrewprune.structures import (
@@ -33,6 +33,7 @@ def energy_kept(structure, kernel: np.ndarray, rate: float) -> float:
 
 
 class TestNofM:
+    @settings(deadline=None)
     @given(st.integers(1, 3), st.integers(1, 13), st.integers(1, 4), st.integers(0, 3))
     def test_the_largest_n_of_each_m_neighbours_survive(
         self, positions, channels, n, more
@@ -117,6 +118,7 @@ class TestBlockByLikeness:
         assert energy_kept(structure, kernel, 4) > 0.99
         assert energy_kept(Block(16, 1), kernel, 4) < 0.5
 
+    @settings(deadline=None)
     @given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 9), st.integers(0, 9))
     def test_groups_are_the_blocks_of_the_reordered_kernel(
         self, outputs, rows, columns, seed

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrewprune.methods import GroupLasso, Reweighted
@@ -61,6 +61,7 @@ def cases(draw, structures=STRUCTURES):
     return draw(structures).fitted(kernel), kernel, shape
 
 
+@settings(deadline=None)
 @given(cases())
 def test_spread_is_the_adjoint_of_sums(case):
     structure, kernel, shape = case
@@ -72,6 +73,7 @@ def test_spread_is_the_adjoint_of_sums(case):
     assert np.sum(sums * groups) == pytest.approx(np.sum(kernel * spread), abs=1e-6)
 
 
+@settings(deadline=None)
 @given(cases(), st.integers(0, 9))
 def test_a_weight_survives_if_all_its_groups_do(case, seed):
     structure, _, shape = case
@@ -83,6 +85,7 @@ def test_a_weight_survives_if_all_its_groups_do(case, seed):
     assert structure.kept(keep, shape) == mask.sum()
 
 
+@settings(deadline=None)
 @given(cases())
 def test_sizes_count_the_weights_of_a_group(case):
     structure, _, shape = case
@@ -94,6 +97,7 @@ def test_sizes_count_the_weights_of_a_group(case):
         np.testing.assert_array_equal(memberships, 1)
 
 
+@settings(deadline=None)
 @given(cases(), st.floats(0, 1))
 def test_never_more_weights_than_asked_and_one_group_less_at_most(case, share):
     structure, kernel, shape = case
@@ -114,6 +118,7 @@ def test_never_more_weights_than_asked_and_one_group_less_at_most(case, share):
     assert kept > min(weights, most) - step - 1e-6
 
 
+@settings(deadline=None)
 @given(cases(), st.integers(1, 3))
 def test_the_minimum_survives(case, minimum):
     structure, kernel, shape = case
@@ -124,6 +129,7 @@ def test_the_minimum_survives(case, minimum):
         assert keep.sum() >= minimum
 
 
+@settings(deadline=None)
 @given(cases(), st.floats(0, 1))
 def test_outputs_that_are_alike_keep_the_same_columns(case, share):
     structure, kernel, shape = case
@@ -138,6 +144,7 @@ def test_outputs_that_are_alike_keep_the_same_columns(case, share):
         assert (band == band[:1]).all()
 
 
+@settings(deadline=None)
 @given(cases(), st.floats(0, 1))
 def test_projection_is_idempotent_and_changes_no_survivor(case, share):
     structure, kernel, shape = case
@@ -148,6 +155,7 @@ def test_projection_is_idempotent_and_changes_no_survivor(case, share):
     np.testing.assert_array_equal(again, projected)
 
 
+@settings(deadline=None)
 @given(cases(), st.floats(0, 1))
 def test_the_mask_can_be_read_back_from_the_zeros(case, share):
     structure, kernel, shape = case
@@ -157,6 +165,7 @@ def test_the_mask_can_be_read_back_from_the_zeros(case, share):
     np.testing.assert_array_equal(survivors, keep)
 
 
+@settings(deadline=None)
 @given(cases())
 def test_penalty_is_the_sum_over_groups_of_root_size_times_norm(case):
     structure, kernel, shape = case
@@ -171,6 +180,7 @@ def test_penalty_is_the_sum_over_groups_of_root_size_times_norm(case):
     assert Reweighted().penalty(kernel, structure, shape, ones) == pytest.approx(lasso)
 
 
+@settings(deadline=None)
 @given(cases(), st.floats(0, 1))
 def test_what_must_go_is_pulled(case, share):
     structure, kernel, shape = case
@@ -185,6 +195,7 @@ def test_what_must_go_is_pulled(case, share):
     assert set(np.unique(felt)) <= {0, 1}  # and once
 
 
+@settings(deadline=None)
 @given(cases())
 def test_config_survives_json(case):
     structure, _, _ = case
@@ -194,6 +205,7 @@ def test_config_survives_json(case):
     assert Recipe.from_json(recipe.to_json()) == recipe
 
 
+@settings(deadline=None)
 @given(STRUCTURES, SHAPES)
 def test_a_fitted_structure_settles_the_open_one(structure, shape):
     fitted = structure.fitted(random_kernel(shape))

@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrewprune.methods import Reweighted
@@ -85,6 +85,7 @@ def test_a_band_shares_its_columns():
     assert len(set(found.ravel())) == 5
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3), st.integers(1, 20), st.integers(1, 5), st.floats(0, 1))
 def test_kernels_of_few_positions_are_connectivity_alone(
     positions, outputs, rows, share

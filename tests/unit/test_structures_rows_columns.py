@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrewprune.structures import (
@@ -26,6 +26,7 @@ def random_kernel(shape, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
+@settings(deadline=None)
 @given(SHAPES, st.integers(1, 9), st.integers(1, 9), st.integers(0, 9))
 def test_a_weight_needs_its_row_and_its_column(shape, rows, columns, seed):
     structure = BlockRowColumn(rows, columns)
@@ -39,6 +40,7 @@ def test_a_weight_needs_its_row_and_its_column(shape, rows, columns, seed):
         assert mask[row, column] == both
 
 
+@settings(deadline=None)
 @given(SHAPES, st.floats(0, 1))
 def test_one_block_as_large_as_the_matrix_is_rows_and_columns_of_the_matrix(
     shape, share
@@ -54,6 +56,7 @@ def test_one_block_as_large_as_the_matrix_is_rows_and_columns_of_the_matrix(
     np.testing.assert_array_equal(matrix != 0, np.outer(rows, columns))
 
 
+@settings(deadline=None)
 @given(SHAPES, st.floats(0, 1))
 def test_blocks_of_one_weight_are_non_structured(shape, share):
     kernel = random_kernel(shape)

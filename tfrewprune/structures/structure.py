@@ -71,8 +71,8 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
     def spread(self, groups, shape: KernelShape, xp: Any = np):
         """Array of `group_grid(shape)` -> (positions, channels, outputs).
 
-        The adjoint of `sums`: the value of a weight is the sum over its groups; in a
-        partition that is its group's value, of any dtype.
+        The adjoint of `sums`: the value of a weight is the sum over its groups, in a
+        partition its group's value.
         """
 
     def mask(self, keep: np.ndarray, shape: KernelShape) -> np.ndarray:
@@ -82,8 +82,6 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
             keep: Boolean array of `group_grid(shape)`.
             shape: Extent of the kernel.
         """
-        if self.partition:
-            return self.spread(keep, shape)
         return self.spread((~keep).astype(np.float32), shape) == 0
 
     def kept(self, keep: np.ndarray, shape: KernelShape) -> int:
