@@ -19,8 +19,7 @@ class Kernel(Structure):
 
     Whole kernels survive: a filter no longer reads the channels of the others. On a
     `Dense` layer, which has one position, this equals `Unstructured`. Source: Zhang et
-    al., arXiv 2004.05531; the connectivity of PatDNN, arXiv
-    2001.00138.
+    al., arXiv 2004.05531; the connectivity of PatDNN, arXiv 2001.00138.
 
     Example:
 

@@ -19,8 +19,7 @@ def order_by_likeness(energy: np.ndarray, rows: int) -> tuple[int, ...]:
         rows: Rows of a band; the last one may have fewer.
 
     Returns:
-        The number of each row, band after band. On a matrix of 1000 x 2000 in about
-        0.2 s.
+        The number of each row, band after band.
 
     Example:
 

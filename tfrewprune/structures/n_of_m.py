@@ -17,7 +17,7 @@ class NofM(Structure):
     """Of `m` neighbouring input channels `n` survive, each output has its own.
 
     Runs of m channels are counted from the first one, at each kernel position anew. A
-    run at the end that is shorter than m keeps n weights, too, or as many as it has.
+    run at the end that is shorter than m keeps n weights, too, or all it has if fewer.
     The structure alone decides the rate: m / n where m divides the channels. Source:
     Mishra et al., "Accelerating Sparse Deep Neural Networks", arXiv 2104.08378 (2:4).
 

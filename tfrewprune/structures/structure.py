@@ -33,19 +33,20 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
     and are written once. All array arguments may be numpy arrays (`xp=numpy`) or
     backend tensors (`xp=keras.ops`, differentiable).
 
-    What is more than a plain partition says so in one of these, which have defaults for
-    partitions:
+    These have defaults for a plain partition whose groups are chosen one by one;
+    other structures override them:
 
     - `partition`: False where a weight belongs to several groups (rows and columns at
       once); it then survives only if all of them do;
-    - `candidates(scores, shape)` and `groups_of(chosen, scores, shape)`: between what
-      there is to choose, where it is not groups (kernels, each with its best pattern);
+    - `candidates(scores, shape)` and `groups_of(chosen, scores, shape)`: what is ranked
+      in place of the groups (kernels, each with its best pattern);
     - `select(scores, shape, weights, minimum)`: the choice, where it is no ranking
       of candidates (N of M neighbours, rows and columns);
     - `choose(energy, weights, minimum)`: the choice, where the score of a group depends
       on which others are gone (rows and columns);
     - `fixed_rate(shape)`: the rate, where the structure alone decides it;
-    - `pulled(rms, shape)`: which groups a penalty leaves alone;
+    - `pulled(rms, shape, keep)`: which groups a penalty leaves alone;
+    - `rows_alike(shape)`: how many outputs share their columns, as the runtime likes;
     - `fitted(kernel)`: the same structure with its free choices made for one kernel (a
       library of patterns, an order of rows).
 
