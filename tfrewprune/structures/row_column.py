@@ -68,25 +68,26 @@ class _RowsAndColumns:
         def best(count: int) -> np.ndarray:
             return self._in_use(ranks < count, shape)
 
+        def kept(count: int) -> int:
+            return self.kept(best(count), shape)
+
+        def groups(count: int) -> int:
+            return int(best(count).sum())
+
         counts = range(order.size + 1)
-        allowed = weights * (1 + 1e-9)
-        fit = bisect.bisect_right(
-            counts, allowed, key=lambda n: self.kept(best(n), shape)
-        )
-        keep = best(fit - 1)
-        if keep.sum() < minimum:
-            keep = best(
-                bisect.bisect_left(counts, minimum, key=lambda n: int(best(n).sum()))
-            )
-        return keep
+        fit = bisect.bisect_right(counts, weights * (1 + 1e-9), key=kept) - 1
+        if groups(fit) < minimum:
+            fit = bisect.bisect_left(counts, minimum, key=groups)
+        return best(fit)
 
     def choose(
         self, energy: np.ndarray, weights: float, minimum: int = 0
     ) -> np.ndarray:
         """As `select`, in a few cuts: each ranks by what the cuts before have left.
 
-        A column that is large only in a row that went is no longer worth keeping. On
-        the 3x3 layers of a ResNet-8 that leaves 4 to 11 % more energy at rates 4 and 8.
+        A column that is large only in a row that went is no longer worth keeping. In
+        16 x 16 blocks of a ResNet-8's 3x3 layers that leaves 4 % more energy at rate 4
+        and 11 % at rate 8.
         """
         shape = KernelShape(*energy.shape)
         keep = np.ones(self.group_grid(shape), bool)
@@ -96,9 +97,8 @@ class _RowsAndColumns:
             sizes = self.sums(left.astype(np.float32), shape)
             mean = self.sums(np.where(left, energy, 0), shape) / np.maximum(sizes, 1)
             scores = np.where(sizes > 0, np.sqrt(mean), -1.0)
-            allowed = (
-                weights if part == CUTS else shape.weights * least ** (part / CUTS)
-            )
+            last = part == CUTS
+            allowed = weights if last else shape.weights * least ** (part / CUTS)
             keep = self.select(scores, shape, allowed, minimum)
         return keep
 
