@@ -28,7 +28,22 @@ from tfrewprune import registration
 __version__ = "0.1.0"
 
 _HOMES = {
-    "structures": ("Structure", "Unstructured", "Filter", "Channel", "Column", "Block"),
+    "structures": (
+        "Balanced",
+        "Block",
+        "BlockRowColumn",
+        "Channel",
+        "Column",
+        "Filter",
+        "Kernel",
+        "KernelGroup",
+        "NofM",
+        "Pattern",
+        "Punched",
+        "RowColumn",
+        "Structure",
+        "Unstructured",
+    ),
     "methods": (
         "ADMM",
         "GradualMagnitude",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import keras
 
 from tfrewprune.payload.cost import LayerShape, default_cost_model
-from tfrewprune.payload.gain import predicted_gain, rows_alike
+from tfrewprune.payload.gain import predicted_gain
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import Block, Structure
 from tfrewprune.wrappers.kernels import kernel_specs, macs_per_weight
@@ -177,7 +177,7 @@ def _row(
     if row.not_packable:
         return row
     size = LayerShape(kernel.outputs, kernel.columns, pixels, kernel.positions)
-    alike = rows_alike(structure, size.rows)
+    alike = structure.rows_alike(kernel)
     return dataclasses.replace(
         row,
         dense_us=default_cost_model().dense(size),

@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 
 from tfrewprune.payload.cost import LayerShape, default_cost_model
-from tfrewprune.payload.gain import predicted_gain, rows_alike
+from tfrewprune.payload.gain import predicted_gain
 from tfrewprune.payload.packer import pack_layer
 from tfrewprune.structures import (
     Block,
-    Channel,
     Column,
-    Filter,
     KernelShape,
     Structure,
     Unstructured,
@@ -51,7 +49,8 @@ def gain_when_packed(shape: LayerShape, rate: float, structure: Structure) -> fl
     ids=str,
 )
 def test_promise_is_what_the_packer_finds(shape, structure, rate) -> None:
-    rows = rows_alike(structure, shape.rows)
+    kernel = KernelShape(shape.taps, shape.channels, shape.rows)
+    rows = structure.rows_alike(kernel)
     promised = predicted_gain(shape, rate, rows)
     assert promised == pytest.approx(gain_when_packed(shape, rate, structure), rel=0.1)
 
@@ -64,16 +63,6 @@ def test_gain_grows_with_rate_and_with_rows_that_agree() -> None:
 
 def test_a_small_layer_has_nothing_to_gain() -> None:
     assert predicted_gain(LayerShape(8, 9, 28 * 28, taps=9), 8) < 1
-
-
-@pytest.mark.parametrize(
-    ("structure", "rows"),
-    [(Block(16, 1), 10), (Block(4, 2), 4), (Filter(), 10), (Channel(), 10)]
-    + [(Column(), 10), (Unstructured(), 1)],
-    ids=str,
-)
-def test_rows_that_keep_the_same_columns(structure, rows) -> None:
-    assert rows_alike(structure, 10) == rows
 
 
 @pytest.mark.parametrize("arguments", [{"rate": 0.5}, {"rate": 8, "rows": 0}])

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrewprune.structures import (
@@ -15,8 +15,11 @@ from tfrewprune.structures import (
     Channel,
     Column,
     Filter,
+    Kernel,
+    KernelGroup,
     KernelLayout,
     KernelShape,
+    Punched,
     Structure,
     Unstructured,
     keep_largest,
@@ -25,8 +28,10 @@ from tfrewprune.structures import (
 )
 
 STRUCTURES = st.one_of(
-    st.sampled_from([Unstructured(), Filter(), Channel(), Column()]),
+    st.sampled_from([Unstructured(), Filter(), Channel(), Column(), Kernel()]),
     st.builds(Block, st.integers(1, 9), st.integers(1, 9)),
+    st.builds(KernelGroup, st.integers(1, 9), st.integers(1, 4)),
+    st.builds(Punched, st.integers(1, 9), st.integers(1, 4)),
 )
 SHAPES = st.builds(
     KernelShape, st.integers(1, 4), st.integers(1, 6), st.integers(1, 20)
@@ -36,6 +41,9 @@ SHAPES = st.builds(
 def group_labels(structure: Structure, shape: KernelShape) -> np.ndarray:
     """Oracle: the label of every weight of the (outputs, columns) matrix, by loops."""
     labels = np.empty((shape.outputs, shape.columns), object)
+    rows, columns, channels = (
+        getattr(structure, name, 1) for name in ("rows", "columns", "channels")
+    )
     for row, column in np.ndindex(labels.shape):
         position, channel = divmod(column, shape.channels)
         labels[row, column] = {
@@ -43,10 +51,10 @@ def group_labels(structure: Structure, shape: KernelShape) -> np.ndarray:
             "Filter": row,
             "Channel": channel,
             "Column": (position, channel),
-            "Block": (
-                row // getattr(structure, "rows", 1),
-                column // getattr(structure, "columns", 1),
-            ),
+            "Block": (row // rows, column // columns),
+            "Kernel": (row, channel),
+            "KernelGroup": (row // rows, channel // channels),
+            "Punched": (row // rows, position, channel // channels),
         }[type(structure).__name__]
     return labels
 
@@ -55,6 +63,7 @@ def random_kernel(shape: KernelShape, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
+@settings(deadline=None)
 @given(STRUCTURES, SHAPES)
 def test_groups_partition_the_matrix_as_defined(structure, shape):
     labels = group_labels(structure, shape).ravel().tolist()
@@ -75,6 +84,7 @@ def test_groups_partition_the_matrix_as_defined(structure, shape):
         assert structure.group_sizes(shape).ravel()[number] == len(members)
 
 
+@settings(deadline=None)
 @given(STRUCTURES, SHAPES)
 def test_squares_of_all_groups_add_up_to_the_kernel(structure, shape):
     kernel = random_kernel(shape)
@@ -83,6 +93,7 @@ def test_squares_of_all_groups_add_up_to_the_kernel(structure, shape):
     assert structure.group_sizes(shape).sum() == shape.weights
 
 
+@settings(deadline=None)
 @given(SHAPES)
 def test_degenerate_blocks_are_the_other_structures(shape):
     kernel = random_kernel(shape)
@@ -90,28 +101,44 @@ def test_degenerate_blocks_are_the_other_structures(shape):
         (Block(1, 1), Unstructured()),
         (Block(shape.outputs, 1), Column()),
         (Block(1, shape.columns), Filter()),
+        (KernelGroup(1, 1), Kernel()),
+        (KernelGroup(shape.outputs, 1), Channel()),
+        (KernelGroup(1, shape.channels), Filter()),
+        (Punched(1, 1), Unstructured()),
+        (Punched(shape.outputs, 1), Column()),
     ):
         left = block.spread(block.rms(kernel, shape), shape)
         right = other.spread(other.rms(kernel, shape), shape)
         np.testing.assert_allclose(left, right, rtol=1e-5)
 
 
-def test_projection_is_nearest_by_brute_force():
-    kernel = random_kernel(KernelShape(1, 6, 4), seed=3)  # a 4 x 6 matrix
-    shape = KernelShape(*kernel.shape)
-    structure = Block(2, 3)
+@pytest.mark.parametrize(
+    "structure, shape",
+    [
+        (Block(2, 3), KernelShape(1, 6, 4)),
+        (KernelGroup(2, 1), KernelShape(3, 2, 4)),
+        (Punched(2, 2), KernelShape(3, 2, 4)),
+    ],
+    ids=str,
+)
+def test_projection_is_nearest_by_brute_force(structure, shape):
+    kernel = random_kernel(shape, seed=3)  # a 4 x 6 matrix
     count = structure.group_count(shape)
+    size = shape.weights // count
     for keep in range(count + 1):
         errors = []
         for kept in itertools.combinations(range(count), keep):
             mask = np.isin(np.arange(count), kept).reshape(structure.group_grid(shape))
             candidate = np.where(structure.spread(mask, shape), kernel, 0)
             errors.append(np.square(kernel - candidate).sum())
-        projected = structure.project(kernel, 6 * keep)
+        projected = structure.project(kernel, size * keep)
         assert np.square(kernel - projected).sum() == pytest.approx(min(errors))
-        np.testing.assert_array_equal(structure.project(projected, 6 * keep), projected)
+        np.testing.assert_array_equal(
+            structure.project(projected, size * keep), projected
+        )
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.data())
 def test_ties_are_broken_by_rank(scores, data):
     keep = data.draw(st.integers(0, len(scores)))
@@ -143,6 +170,7 @@ def test_surviving_groups():
     )
 
 
+@settings(deadline=None)
 @given(STRUCTURES)
 def test_config_round_trip(structure):
     assert Structure.get(structure.get_config()) == structure
@@ -156,7 +184,7 @@ def test_structure_by_name():
 @pytest.mark.parametrize(
     "value, message",
     [
-        ("Fliter", r"Unknown structure 'Fliter'. Expected one of \['Block'"),
+        ("Fliter", r"Unknown structure 'Fliter'. Expected one of \['Balanced'"),
         ({"structure": "Block", "size": 3}, "cannot be built from {'size': 3}"),
         (7, "must be a tfrewprune structure"),
     ],

@@ -15,7 +15,7 @@ from tfrewprune.pipeline import (
     reweighted_train,
     strip,
 )
-from tfrewprune.pipeline.summary import LayerRow, structure_label
+from tfrewprune.pipeline.summary import LayerRow
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import Block
 from tfrewprune.wrappers import hooked_kernels
@@ -152,7 +152,7 @@ def train_pruned(
 
 def structure_name(row: LayerRow) -> str:
     """`Block(16, 1)`, or nothing for a layer that stayed dense."""
-    return "" if row.structure is None else structure_label(row.structure)
+    return "" if row.structure is None else str(row.structure)
 
 
 def _fit_options(data: Digits, phase: str, epochs: int, log: EpochLog) -> dict:

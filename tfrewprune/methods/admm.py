@@ -34,7 +34,6 @@ class ADMM(Method):
         ValueError: `growth` below 1.
     """
 
-    refreshed: ClassVar[bool] = True
     projects: ClassVar[bool] = True
     controlled: ClassVar[bool] = False
     default_strength: ClassVar[float] = 1e-3

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from tfrewprune.methods.method import Method, group_lasso_penalty
+from tfrewprune.methods.method import Method, group_lasso_penalty, pulled_groups
 from tfrewprune.structures import KernelShape, Structure
 
 
@@ -19,5 +19,20 @@ class GroupLasso(Method):
     alike it also shrinks what should survive; it is here as the baseline.
     """
 
+    def state(
+        self,
+        kernel,
+        structure: Structure,
+        shape: KernelShape,
+        xp=np,
+        previous=None,
+        keep=None,
+    ) -> dict:
+        if xp is not np:
+            return {}
+        rms = structure.rms(kernel, shape)
+        pulled = pulled_groups(structure, rms, shape, keep)
+        return {} if pulled is None else {"alpha": pulled}
+
     def penalty(self, kernel, structure: Structure, shape: KernelShape, state, xp=np):
-        return group_lasso_penalty(kernel, None, structure, shape, xp)
+        return group_lasso_penalty(kernel, state.get("alpha"), structure, shape, xp)

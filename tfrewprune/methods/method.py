@@ -23,8 +23,6 @@ class Method(Registered, kind="method", example="Reweighted()"):
 
     #: Whether the method adds a penalty to the loss.
     penalized: ClassVar[bool] = True
-    #: Whether `state` changes with the weights, so that a refresh is worth its time.
-    refreshed: ClassVar[bool] = False
     #: Whether `state` projects onto the rate asked for, which it must then be told.
     projects: ClassVar[bool] = False
     #: Whether more strength empties more groups, so that it can follow a rate.
@@ -95,6 +93,21 @@ def require_numpy(method: Method, xp: Any) -> None:
             f"Method {type(method).__name__} keeps a state between steps: put it on "
             "with attach(), or train with the callback Reweight()."
         )
+
+
+def pulled_groups(
+    structure: Structure, rms: np.ndarray, shape: KernelShape, keep: float | None
+) -> np.ndarray | None:
+    """Factor of each group's penalty, see `Structure.pulled`; None for 1 everywhere.
+
+    Args:
+        structure: How the kernel is cut into groups.
+        rms: Root mean square of every group.
+        shape: Extent of the kernel.
+        keep: Number of weights that shall survive; None where it is not decided.
+    """
+    chosen = None if keep is None else structure.select(rms, shape, keep)
+    return structure.pulled(rms, shape, chosen)
 
 
 def group_lasso_penalty(

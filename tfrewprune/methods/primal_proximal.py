@@ -32,7 +32,6 @@ class PrimalProximal(Method):
         ValueError: `shrink` not above 0.
     """
 
-    refreshed: ClassVar[bool] = True
     controlled: ClassVar[bool] = False
     default_strength: ClassVar[float] = 1e-2
 

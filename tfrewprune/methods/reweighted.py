@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import numpy as np
 
-from tfrewprune.methods.method import Method, group_lasso_penalty
+from tfrewprune.methods.method import Method, group_lasso_penalty, pulled_groups
 from tfrewprune.structures import KernelShape, Structure
 
 
@@ -28,7 +27,6 @@ class Reweighted(Method):
     """
 
     epsilon: float = 1e-3
-    refreshed: ClassVar[bool] = True
 
     def __post_init__(self):
         if not self.epsilon > 0:
@@ -55,7 +53,7 @@ class Reweighted(Method):
     ) -> dict:
         rms = structure.rms(kernel, shape, xp)
         alpha = 1.0 / (rms + self.epsilon)
-        pulled = structure.pulled(rms, shape) if xp is np else None
+        pulled = pulled_groups(structure, rms, shape, keep) if xp is np else None
         return {"alpha": alpha if pulled is None else alpha * pulled}
 
     def penalty(self, kernel, structure: Structure, shape: KernelShape, state, xp=np):

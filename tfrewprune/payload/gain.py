@@ -6,7 +6,6 @@ from __future__ import annotations
 from tfrewprune.payload.cost import CostModel, LayerShape, default_cost_model
 from tfrewprune.payload.format import BAND_ROWS
 from tfrewprune.payload.irregular import chunk_channels_for
-from tfrewprune.structures import Block, Channel, Column, Filter, Structure
 
 
 def predicted_gain(
@@ -24,7 +23,8 @@ def predicted_gain(
     Args:
         shape: Size of the layer.
         rate: Dense weights / kept weights, at least 1.
-        rows: Neighbouring rows that keep the same columns, see `rows_alike`.
+        rows: Neighbouring rows that keep the same columns, see
+            `Structure.rows_alike`.
         cost_model: Predicts times; None is the fitted one of this package.
 
     Returns:
@@ -48,18 +48,6 @@ def predicted_gain(
         kept = round(shape.rows * shape.columns / rate)
         times.append(model.irregular(shape, kept, shape.rows * chunks))
     return model.dense(shape) / min(times)
-
-
-def rows_alike(structure: Structure, rows: int) -> int:
-    """Returns how many neighbouring rows keep the same columns under a structure.
-
-    Args:
-        structure: What is removed together.
-        rows: Rows of the weight matrix.
-    """
-    if isinstance(structure, Block):
-        return min(structure.rows, rows)
-    return rows if isinstance(structure, Channel | Column | Filter) else 1
 
 
 def _banded(

@@ -108,7 +108,7 @@ def _check_penalties(targets: list[Target], notes: Notes) -> None:
             "or its step was traced before attach().",
             stacklevel=3,
         )
-    elif any(p.method.refreshed and p.felt and p.refreshes <= 1 for p in moved):
+    elif any(p.state and p.felt and p.refreshes <= 1 for p in moved):
         warnings.warn(
             "The penalty weights were never refreshed during training. Add the "
             "callback Reweight(), or call its on_epoch_begin and on_train_batch_begin "

@@ -150,6 +150,8 @@ class StrengthControl(PhaseClock):
                 factor *= 1.15
             goal.before = left
             for target in goal.targets:
+                if len(goal.targets) == 1:
+                    target.penalty.keep = wanted / goal.costs[0]
                 unit = target.penalty.method.largest_pull
                 pull = target.penalty.strength * factor * unit
                 target.penalty.strength = min(max(pull, WEAKEST), STRONGEST) / unit

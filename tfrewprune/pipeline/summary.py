@@ -137,7 +137,7 @@ def format_rows(rows: list[LayerRow], width: int | None = None) -> str:
         table.append(
             (
                 row.layer,
-                "-" if row.structure is None else structure_label(row.structure),
+                "-" if row.structure is None else str(row.structure),
                 "x".join(map(str, row.shape)),
                 f"{row.weights:,}",
                 f"{row.kept:,}",
@@ -174,10 +174,3 @@ def _wrapped(text: str, width: int, indent: str) -> list[str]:
     return textwrap.wrap(
         text, width, initial_indent=indent, subsequent_indent=indent + "  "
     )
-
-
-def structure_label(structure: Structure) -> str:
-    """Short text such as `Block(16, 1)`."""
-    config = structure.get_config()
-    name = config.pop("structure")
-    return f"{name}({', '.join(map(str, config.values()))})" if config else name

@@ -27,3 +27,6 @@ class Channel(Structure):
     def spread(self, groups, shape: KernelShape, xp=np):
         groups = xp.reshape(groups, (1, shape.channels, 1))
         return xp.broadcast_to(groups, tuple(shape))
+
+    def rows_alike(self, shape: KernelShape) -> int:
+        return shape.outputs

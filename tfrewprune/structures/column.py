@@ -24,3 +24,6 @@ class Column(Structure):
     def spread(self, groups, shape: KernelShape, xp=np):
         groups = xp.reshape(groups, (shape.positions, shape.channels, 1))
         return xp.broadcast_to(groups, tuple(shape))
+
+    def rows_alike(self, shape: KernelShape) -> int:
+        return shape.outputs

@@ -23,3 +23,6 @@ class Filter(Structure):
 
     def spread(self, groups, shape: KernelShape, xp=np):
         return xp.broadcast_to(groups, tuple(shape))
+
+    def rows_alike(self, shape: KernelShape) -> int:
+        return shape.outputs

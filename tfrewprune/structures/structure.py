@@ -6,7 +6,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,20 +33,32 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
     and are written once. All array arguments may be numpy arrays (`xp=numpy`) or
     backend tensors (`xp=keras.ops`, differentiable).
 
-    What is more than a plain partition says so in one of these, which have defaults for
-    partitions:
+    These have defaults for a plain partition whose groups are chosen one by one;
+    other structures override them:
 
-    - `mask(keep, shape)`: where a weight belongs to several groups (rows and columns at
-      once), it survives only if all of them do;
-    - `select(scores, shape, weights, minimum)`: which groups may be kept together (the
-      best pattern of a kernel, N of M neighbours);
+    - `partition`: False where a weight belongs to several groups (rows and columns at
+      once); it then survives only if all of them do;
+    - `candidates(scores, shape)` and `groups_of(chosen, scores, shape)`: what is ranked
+      in place of the groups (kernels, each with its best pattern);
+    - `select(scores, shape, weights, minimum)`: the choice, where it is no ranking
+      of candidates (N of M neighbours, rows and columns);
+    - `choose(energy, weights, minimum)`: the choice, where the score of a group depends
+      on which others are gone (rows and columns);
     - `fixed_rate(shape)`: the rate, where the structure alone decides it;
+    - `pulled(rms, shape, keep)`: which groups a penalty leaves alone;
+    - `rows_alike(shape)`: how many outputs share their columns, as the runtime likes;
     - `fitted(kernel)`: the same structure with its free choices made for one kernel (a
       library of patterns, an order of rows).
 
     Defining a subclass registers it: it is found by its class name when a configuration
     is read back.
     """
+
+    #: Whether every weight belongs to exactly one group.
+    partition: ClassVar[bool] = True
+    #: Whether the last axis of the grid counts bands of neighbouring outputs, each
+    #: with several groups: what `Balanced` can balance.
+    in_block_rows: ClassVar[bool] = False
 
     @abc.abstractmethod
     def group_grid(self, shape: KernelShape) -> tuple[int, ...]:
@@ -60,8 +72,8 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
     def spread(self, groups, shape: KernelShape, xp: Any = np):
         """Array of `group_grid(shape)` -> (positions, channels, outputs).
 
-        The adjoint of `sums`: the value of a weight is the sum over its groups; in a
-        partition that is its group's value, of any dtype.
+        The adjoint of `sums`: the value of a weight is the sum over its groups, in a
+        partition its group's value.
         """
 
     def mask(self, keep: np.ndarray, shape: KernelShape) -> np.ndarray:
@@ -71,11 +83,13 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
             keep: Boolean array of `group_grid(shape)`.
             shape: Extent of the kernel.
         """
-        return self.spread(keep, shape)
+        return self.spread((~keep).astype(np.float32), shape) == 0
 
     def kept(self, keep: np.ndarray, shape: KernelShape) -> int:
         """Number of weights that survive."""
-        return int(self.group_sizes(shape)[keep].sum())
+        if self.partition:
+            return int(self.group_sizes(shape)[keep].sum())
+        return int(np.count_nonzero(self.mask(keep, shape)))
 
     def fixed_rate(self, shape: KernelShape) -> float | None:
         """Dense / kept weights where that is not free to choose; else None."""
@@ -92,7 +106,9 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
             for field in dataclasses.fields(self)
         )
 
-    def pulled(self, rms: np.ndarray, shape: KernelShape) -> np.ndarray | None:
+    def pulled(
+        self, rms: np.ndarray, shape: KernelShape, keep: np.ndarray | None = None
+    ) -> np.ndarray | None:
         """Factors 0 to 1 for the penalty of each group; None for 1 everywhere.
 
         A group that the structure keeps in any case must not be pulled down: the
@@ -101,6 +117,8 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
         Args:
             rms: Root mean square of every group.
             shape: Extent of the kernel.
+            keep: The groups that `select` would keep now, where a rate is wanted; None
+                if the penalty alone decides how many go.
         """
         return None
 
@@ -116,12 +134,44 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
             scores: One number a group, larger is better.
             shape: Extent of the kernel.
             weights: How many weights may survive.
-            minimum: Groups that survive whatever `weights` is.
+            minimum: Candidates (groups, or kernels with their pattern) that survive
+                whatever `weights` is.
         """
-        order = np.argsort(-scores, axis=None, kind="stable")
-        sizes = np.cumsum(self.group_sizes(shape).ravel()[order])
-        fit = int(np.searchsorted(sizes, weights * (1 + 1e-9), side="right"))
-        return keep_largest(scores, min(order.size, max(fit, minimum)))
+        values, sizes = self.candidates(scores, shape)
+        order = np.argsort(-values, axis=None, kind="stable")
+        running = np.cumsum(sizes.ravel()[order])
+        fit = int(np.searchsorted(running, weights * (1 + 1e-9), side="right"))
+        chosen = keep_largest(values, min(values.size, max(fit, minimum)))
+        return self.groups_of(chosen, scores, shape)
+
+    def candidates(
+        self, scores: np.ndarray, shape: KernelShape
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `select` ranks: the score and the number of weights of each candidate.
+
+        Two arrays of one shape; the groups themselves, if there is nothing else to say.
+        """
+        return scores, self.group_sizes(shape)
+
+    def groups_of(
+        self, chosen: np.ndarray, scores: np.ndarray, shape: KernelShape
+    ) -> np.ndarray:
+        """Boolean group mask that lets the chosen `candidates` survive."""
+        return chosen
+
+    def above(
+        self, scores: np.ndarray, shape: KernelShape, threshold: float
+    ) -> np.ndarray:
+        """Boolean group mask: the candidates that score at least `threshold`."""
+        values, _ = self.candidates(scores, shape)
+        return self.groups_of(values >= threshold, scores, shape)
+
+    def rows_alike(self, shape: KernelShape) -> int:
+        """How many outputs, neighbours or banded by likeness, keep the same columns.
+
+        Outputs that keep nothing do not count.
+        """
+        return 1
 
     def group_count(self, shape: KernelShape) -> int:
         """Number of groups."""
@@ -147,20 +197,52 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
             inverse = xp.array(inverse)
         return xp.sqrt(self.sums(xp.square(kernel), shape, xp) * inverse + TINY)
 
+    def choose(
+        self, energy: np.ndarray, weights: float, minimum: int = 0
+    ) -> np.ndarray:
+        """Boolean group mask: `select` by what the weights themselves are worth.
+
+        Groups are ranked by the root of their mean energy, which for squared weights is
+        their rms: as penalty and pruning do, and because small groups (ragged edges)
+        would otherwise go first.
+
+        Args:
+            energy: What each weight is worth, (positions, channels, outputs), at least
+                0: its square, or that times a second moment of its gradient.
+            weights: How many weights may survive.
+            minimum: As in `select`.
+        """
+        shape = KernelShape(*energy.shape)
+        mean = self.sums(energy, shape) / self.group_sizes(shape)
+        return self.select(np.sqrt(mean), shape, weights, minimum)
+
     def project(self, kernel: np.ndarray, weights: float) -> np.ndarray:
         """Nearest kernel (Euclidean) of this structure with at most `weights` weights.
 
-        Where groups differ in size (ragged edges, rows and columns) they are ranked by
-        rms, as penalty and pruning do, because small groups would otherwise go first.
+        Near, not nearest, where groups differ in size or overlap.
         """
         shape = KernelShape(*kernel.shape)
-        keep = self.select(self.rms(kernel, shape), shape, weights)
+        keep = self.choose(np.square(kernel), weights)
         return np.where(self.mask(keep, shape), kernel, 0).astype(kernel.dtype)
 
     def surviving_groups(self, kernel: np.ndarray) -> np.ndarray:
         """Boolean array of `group_grid`: groups with a non-zero weight."""
         shape = KernelShape(*kernel.shape)
         return self.sums((kernel != 0).astype(np.float32), shape) > 0
+
+    def __str__(self) -> str:
+        """Short text such as `Block(16, 1)`; what `fitted` decides is left out."""
+        texts = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not field.repr:
+                continue
+            if not isinstance(value, bool) and isinstance(value, int | Structure):
+                texts.append(str(value))
+            elif value != field.default:
+                texts.append(f"{field.name}={value!r}")
+        name = type(self).__name__
+        return f"{name}({', '.join(texts)})" if texts else name
 
 
 @functools.lru_cache(maxsize=1024)
@@ -169,6 +251,17 @@ def _group_sizes(structure: Structure, shape: KernelShape) -> np.ndarray:
     sizes = np.rint(structure.sums(ones, shape)).astype(np.int64)
     sizes.flags.writeable = False  # shared by everybody who asks
     return sizes
+
+
+def check_extents(structure: Structure, *names: str) -> None:
+    """Refuses fields that are not integers of at least 1."""
+    for name in names:
+        extent = getattr(structure, name)
+        if isinstance(extent, bool) or not isinstance(extent, int) or extent < 1:
+            raise ValueError(
+                f"Argument `{name}` of {type(structure).__name__} must be an integer "
+                f"of at least 1. Received: {name}={extent!r}"
+            )
 
 
 def keep_largest(scores: np.ndarray, keep: int) -> np.ndarray:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from tfrewprune.structures.structure import Structure
 @dataclasses.dataclass(frozen=True)
 class Unstructured(Structure):
     """Each weight lives or dies alone (irregular sparsity)."""
+
+    in_block_rows: ClassVar[bool] = True
 
     def group_grid(self, shape: KernelShape) -> tuple[int, ...]:
         return tuple(shape)

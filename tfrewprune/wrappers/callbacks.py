@@ -111,7 +111,7 @@ class Reweight(keras.callbacks.Callback):
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
         for target in hooked_kernels(self.model):
-            if target.penalty is not None and target.penalty.method.refreshed:
+            if target.penalty is not None and target.penalty.state:
                 target.penalty.refresh(target.variable.value, start)
 
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 import numpy as np
 
 from tfrewprune.recipe import Recipe
+from tfrewprune.structures import Structure
 from tfrewprune.wrappers.kernels import macs_per_weight
 from tfrewprune.wrappers.targets import Target
 
@@ -84,34 +85,39 @@ def lamp_scores(energy: np.ndarray) -> np.ndarray:
 
 def _by_rate(target, kernel, rate: float, recipe, notes: Notes) -> np.ndarray:
     structure, shape = target.structure, target.shape
-    rms = structure.rms(kernel, shape)
-    allowed, minimum = shape.weights / rate, recipe.minimum_groups
-    keep = structure.select(rms, shape, allowed, minimum)
-    asked = structure.select(rms, shape, allowed)
+    energy, allowed = np.square(kernel), shape.weights / rate
+    keep = structure.choose(energy, allowed, recipe.minimum_groups)
+    asked = structure.choose(energy, allowed)
     if keep.sum() > asked.sum():
         notes[target.path_key].append(
-            f"rate {rate:g} would keep {asked.sum()} of {rms.size} groups; kept "
-            f"{keep.sum()} (minimum_groups={minimum})"
+            f"rate {rate:g} would keep {asked.sum()} of {keep.size} groups; kept "
+            f"{keep.sum()} (minimum_groups={recipe.minimum_groups})"
         )
+    elif (kept := structure.kept(keep, shape)) > allowed * (1 + 1e-9):
+        if structure.fixed_rate(shape) is None:
+            notes[target.path_key].append(
+                f"the structure keeps no fewer than {kept:,} weights at rate {rate:g}"
+            )
     return keep
 
 
 def _by_threshold(target, kernel, recipe, notes: Notes) -> np.ndarray:
     threshold = AUTOMATIC_THRESHOLD if recipe.threshold is None else recipe.threshold
     structure, shape = target.structure, target.shape
-    rms = structure.rms(kernel, shape)
-    above, minimum = rms >= threshold, recipe.minimum_groups
-    keep = structure.select(rms, shape, structure.kept(above, shape), minimum)
-    if keep.sum() > above.sum():
+    rms, minimum = structure.rms(kernel, shape), recipe.minimum_groups
+    above = structure.above(rms, shape, threshold)
+    if above.sum() < minimum:
+        keep = structure.select(rms, shape, structure.kept(above, shape), minimum)
         notes[target.path_key].append(
-            f"only {above.sum()} of {rms.size} groups have rms >= {threshold:g}; kept "
-            f"{keep.sum()} (minimum_groups={minimum})"
+            f"only {above.sum()} of {above.size} groups have rms >= {threshold:g}; "
+            f"kept {keep.sum()} (minimum_groups={minimum})"
         )
-    elif keep.all():
+        return keep
+    if structure.kept(above, shape) == shape.weights:
         notes[target.path_key].append(
             f"no group has rms < {threshold:g}: nothing removed"
         )
-    return keep
+    return above
 
 
 def _by_budget(targets, kernels, recipe, notes: Notes) -> Masks:
@@ -143,10 +149,19 @@ def _by_budget(targets, kernels, recipe, notes: Notes) -> Masks:
             for target, rank, score in zip(targets, ranks, scores, strict=True)
         }
 
+    def kept(target: Target, score: np.ndarray, mask: np.ndarray) -> int:
+        structure, shape = target.structure, target.shape
+        weights = structure.kept(mask, shape)
+        if structure.partition and type(structure).select is Structure.select:
+            return weights
+        # What such a structure makes of an allowance is its own affair.
+        least = recipe.minimum_groups
+        return structure.kept(structure.select(score, shape, weights, least), shape)
+
     def cost(masks: Masks) -> float:
         return sum(
-            target.structure.kept(masks[target.path_key], target.shape) * each
-            for target, each in zip(targets, cost_of_weight, strict=True)
+            kept(target, score, masks[target.path_key]) * each
+            for target, score, each in zip(targets, scores, cost_of_weight, strict=True)
         )
 
     dense = sum(

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from tfrewprune.payload.cost import LayerShape
-from tfrewprune.payload.gain import predicted_gain, rows_alike
+from tfrewprune.payload.gain import predicted_gain
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import KernelShape, Structure
 from tfrewprune.wrappers.constraint import MaskConstraint
@@ -161,7 +161,7 @@ def expected_gain(target: Target, structure: Structure, rate: float) -> float | 
         return None
     kernel = target.shape
     size = LayerShape(kernel.outputs, kernel.columns, pixels, kernel.positions)
-    return predicted_gain(size, rate, rows_alike(structure, kernel.outputs))
+    return predicted_gain(size, rate, structure.rows_alike(kernel))
 
 
 def _apply(target: Target, recipe: Recipe, skipped: dict[int, str]) -> Target:
