@@ -4,12 +4,24 @@
 #include <cinttypes>
 #include <cstdio>
 
+#include "isa/denormals.h"
+
 namespace tfrewprune {
 
 const char* PackedOperator::ReadPayload(const void* data, size_t bytes) {
   irregular_ = PayloadLayout(data, bytes) == kIrregularLayout;
   return irregular_ ? ParseIrregular(data, bytes, &segments_)
                     : ParsePayload(data, bytes, &bands_);
+}
+
+void PackedOperator::SetWeights(const BandedView& weights) {
+  irregular_ = false;
+  bands_ = weights;
+}
+
+void PackedOperator::SetWeights(const IrregularView& weights) {
+  irregular_ = true;
+  segments_ = weights;
 }
 
 void PackedOperator::Describe(char* text, size_t text_size) const {
@@ -52,6 +64,7 @@ const char* PackedOperator::PrepareFullyConnected(int batch,
 
 void PackedOperator::Invoke(const float* input, const float* bias,
                             const float* residual, float* output) {
+  const FlushDenormals flush;
   if (irregular_) {
     if (fully_connected_) {
       irregular_fully_connected_.Invoke(input, bias, output);

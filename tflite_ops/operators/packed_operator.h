@@ -21,6 +21,9 @@ class PackedOperator {
   // Checks a payload, which must outlive the operator. Returns nullptr, or what
   // is wrong with it.
   const char* ReadPayload(const void* data, size_t bytes);
+  // Weights that need no check.
+  void SetWeights(const BandedView& weights);
+  void SetWeights(const IrregularView& weights);
 
   uint32_t rows() const { return irregular_ ? segments_.rows : bands_.rows; }
   uint32_t columns() const {
@@ -37,7 +40,8 @@ class PackedOperator {
   const char* PrepareFullyConnected(int batch, Activation activation,
                                     const Kernels* kernels, ThreadPool* pool,
                                     Workspace* workspace);
-  // `residual` is for sums only.
+  // `residual` is for sums only. Denormals count as zero in the calling thread,
+  // whose mode is restored, as they always do in the threads of a pool.
   void Invoke(const float* input, const float* bias, const float* residual,
               float* output);
 
