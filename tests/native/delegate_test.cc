@@ -57,8 +57,14 @@ bool Contains(const std::string& text, const std::string& part) {
 // The environment must not decide what the tests of options see.
 class DelegateTest : public ::testing::Test {
  protected:
-  void SetUp() override { unsetenv("TFREWPRUNE_ISA"); }
-  void TearDown() override { unsetenv("TFREWPRUNE_ISA"); }
+  void SetUp() override { ClearEnvironment(); }
+  void TearDown() override { ClearEnvironment(); }
+
+ private:
+  static void ClearEnvironment() {
+    unsetenv("TFREWPRUNE_ISA");
+    unsetenv("TFREWPRUNE_DRIVER");
+  }
 };
 using DelegateOptionsTest = DelegateTest;
 
@@ -108,6 +114,8 @@ TEST_F(DelegateOptionsTest, BadOptionsAreRefusedWithWhatWasExpected) {
       {"threads", "99999999999999999999", "from 1 to 64"},
       {"isa", "", "avx512"},
       {"isa", "AVX2", "'AVX2'"},
+      {"driver", "fastest", "auto, direct"},
+      {"driver", "", "or reference"},
       {"log_level", "loud", "error, warning, info or debug"},
       {"thread", "2", "threads, isa and log_level"},
       {"", "2", "''"},
@@ -217,6 +225,44 @@ TEST_F(DelegateTest, ClaimsOnlyOurNodes) {
   ASSERT_EQ(layer.interpreter().Apply(delegate.get()), tflite::kOk);
   EXPECT_EQ(layer.interpreter().claimed(), 1u);
   EXPECT_EQ(tfrewprune_claimed_nodes(delegate.get()), 1);
+}
+
+// What a delegate with these options writes to stderr about one layer.
+std::string LogOf(const std::string& golden, std::vector<const char*> keys,
+                  std::vector<const char*> values) {
+  OneLayer layer(golden);
+  layer.FullyConnected({9, static_cast<int>(layer.view().columns)});
+  testing::internal::CaptureStderr();
+  Handle delegate = Create(keys, values);
+  EXPECT_EQ(layer.interpreter().Apply(delegate.get()), tflite::kOk);
+  EXPECT_EQ(layer.interpreter().Allocate(), tflite::kOk);
+  return testing::internal::GetCapturedStderr();
+}
+
+TEST_F(DelegateTest, ADriverIsForcedByTheOptionElseByTheEnvironment) {
+  for (const char* driver : {"direct", "gemv", "reference"}) {
+    const std::string expected = std::string("driver ") + driver + "\n";
+    EXPECT_TRUE(Contains(
+        LogOf("ragged", {"driver", "log_level"}, {driver, "debug"}), expected));
+    setenv("TFREWPRUNE_DRIVER", driver, 1);
+    EXPECT_TRUE(Contains(LogOf("ragged", {"log_level"}, {"debug"}), expected));
+    EXPECT_FALSE(
+        Contains(LogOf("ragged", {"driver", "log_level"}, {"auto", "debug"}),
+                 "driver reference"));
+    unsetenv("TFREWPRUNE_DRIVER");
+  }
+  setenv("TFREWPRUNE_DRIVER", "fastest", 1);
+  EXPECT_EQ(Create(), nullptr);
+  EXPECT_TRUE(Contains(reported, "TFREWPRUNE_DRIVER")) << reported;
+}
+
+TEST_F(DelegateTest, ADriverThatCannotDoALayerIsReplacedWithAWarning) {
+  const std::string log = LogOf("ragged", {"driver"}, {"lifted"});
+  EXPECT_TRUE(Contains(log,
+                       "WARNING: tfrewprune: node 0: driver lifted cannot "
+                       "do this layer; "))
+      << log;
+  EXPECT_EQ(LogOf("ragged", {"driver"}, {"direct"}), "");
 }
 
 TEST_F(DelegateTest, ComputesAfterEveryResize) {

@@ -29,13 +29,13 @@ ConvGeometry Same3x3(int batch, int size, int channels) {
 std::vector<float> InvokeOnce(PackedOperator* packed, const ConvGeometry& g,
                               Isa isa, ThreadPool* pool,
                               const std::vector<float>& input) {
-  Workspace workspace;
-  EXPECT_EQ(packed->PrepareConv2D(g, Activation::kNone, SelectKernels(isa),
-                                  pool, &workspace, false),
-            nullptr);
+  Resources resources;
+  resources.kernels = SelectKernels(isa);
+  resources.pool = pool;
+  EXPECT_EQ(packed->PrepareConv2D(g, Activation::kNone, resources), nullptr);
   std::vector<float> output(size_t(g.batch) * g.out_h * g.out_w *
                             packed->rows());
-  packed->Invoke(input.data(), nullptr, nullptr, output.data());
+  packed->Invoke({input.data(), nullptr, nullptr, output.data()});
   return output;
 }
 

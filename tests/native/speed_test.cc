@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "kernels/select.h"
-#include "operators/conv2d.h"
 #include "operators/packed_operator.h"
 #include "random_layer.h"
 
@@ -57,12 +56,14 @@ double ConvShare(Isa isa, int size, int channels, int outputs, int kernel,
   RandomLayer layer(options);
   const std::vector<float> x = layer.Values(size_t(size) * size * channels);
   std::vector<float> y(size_t(size) * size * outputs);
-  Conv2D conv;
-  EXPECT_EQ(conv.Prepare(layer.view, g, Activation::kRelu, SelectKernels(isa),
-                         nullptr),
-            nullptr);
-  return ShareOfPeak(isa, 2.0 * size * size * layer.view.column_count * height,
-                     [&] { conv.Invoke(x.data(), nullptr, y.data()); });
+  PackedOperator packed;
+  packed.SetWeights(layer.view);
+  Resources resources;
+  resources.kernels = SelectKernels(isa);
+  EXPECT_EQ(packed.PrepareConv2D(g, Activation::kRelu, resources), nullptr);
+  return ShareOfPeak(
+      isa, 2.0 * size * size * layer.view.column_count * height,
+      [&] { packed.Invoke({x.data(), nullptr, nullptr, y.data()}); });
 }
 
 struct Bound {
@@ -128,15 +129,14 @@ TEST(SpeedTest, DenormalsTakeNoMoreTimeThanOtherNumbers) {
     std::vector<float> y(28 * 28 * 64);
     ConvGeometry g = {1, 28, 28, 32, 0, 0, 3, 3, 1, 1, 1, 1, 0, 0};
     ResolvePadding(true, &g);
-    Workspace workspace;
     PackedOperator packed;
     packed.SetWeights(layer.view);
-    ASSERT_EQ(packed.PrepareConv2D(g, Activation::kNone, SelectKernels(isa),
-                                   nullptr, &workspace, false),
-              nullptr);
+    Resources resources;
+    resources.kernels = SelectKernels(isa);
+    ASSERT_EQ(packed.PrepareConv2D(g, Activation::kNone, resources), nullptr);
     const auto [normal, denormal] =
         BestInTurns(x, tiny, [&](const std::vector<float>& input) {
-          packed.Invoke(input.data(), nullptr, nullptr, y.data());
+          packed.Invoke({input.data(), nullptr, nullptr, y.data()});
         });
     EXPECT_LT(denormal, 1.1 * normal) << IsaName(isa);
   }

@@ -40,6 +40,8 @@ class PackedNode {
   Status PrepareConv2D(Context* context, ThreadPool* pool, Shape* output);
   Status PrepareFullyConnected(Context* context, ThreadPool* pool,
                                Shape* output);
+  Resources ResourcesWith(ThreadPool* pool);
+  void LogDriver();
   Status ResizeOutput(Context* context, const Shape& shape);
 
   // Reports "tfrewprune: <operator> (node <n>, output '<name>'): <message>".
@@ -58,6 +60,7 @@ class PackedNode {
   PackedDelegate* delegate_;
   bool valid_ = false;     // Init went well
   bool prepared_ = false;  // the operator fits the present shapes
+  bool warned_ = false;    // of plain loops
   int node_index_ = -1;
   // Indices, not pointers: TFLite may move its tensors.
   int input_ = -1, payload_ = -1, bias_ = -1, residual_ = -1, output_ = -1;
@@ -283,8 +286,7 @@ Status PackedNode::PrepareConv2D(Context* context, ThreadPool* pool,
   pool_ = nullptr;
   const char* message = operator_.PrepareConv2D(
       geometry, static_cast<Activation>(options_.activation),
-      delegate_->kernels(), pool, &workspace_->workspace,
-      residual_ != tflite::kOptionalTensor);
+      ResourcesWith(pool), residual_ != tflite::kOptionalTensor);
   if (message != nullptr) {
     char text[kShapeText];
     return Fail(context, "%s. Received: input %s, %u output channels.", message,
@@ -292,7 +294,8 @@ Status PackedNode::PrepareConv2D(Context* context, ThreadPool* pool,
   }
   geometry_ = geometry;
   pool_ = pool;
-  char text[128];
+  LogDriver();
+  char text[160];
   operator_.Describe(text, sizeof(text));
   delegate_->Log(LogLevel::kDebug,
                  "node %d: Conv2D %dx%dx%dx%d -> %dx%dx%u, kernel %dx%d, %s",
@@ -317,7 +320,7 @@ Status PackedNode::PrepareFullyConnected(Context* context, ThreadPool* pool,
   pool_ = nullptr;
   const char* message = operator_.PrepareFullyConnected(
       geometry.batch, static_cast<Activation>(options_.activation),
-      delegate_->kernels(), pool, &workspace_->workspace);
+      ResourcesWith(pool));
   if (message != nullptr) {
     char text[kShapeText];
     return Fail(context, "%s. Received: input %s, %u outputs.", message,
@@ -325,12 +328,42 @@ Status PackedNode::PrepareFullyConnected(Context* context, ThreadPool* pool,
   }
   geometry_ = geometry;
   pool_ = pool;
-  char text[128];
+  LogDriver();
+  char text[160];
   operator_.Describe(text, sizeof(text));
   delegate_->Log(LogLevel::kDebug, "node %d: FullyConnected %d x %u -> %u, %s",
                  node_index_, geometry.batch, operator_.columns(),
                  operator_.rows(), text);
   return tflite::kOk;
+}
+
+Resources PackedNode::ResourcesWith(ThreadPool* pool) {
+  Resources resources;
+  resources.kernels = delegate_->kernels();
+  resources.pool = pool;
+  resources.workspace = &workspace_->workspace;
+  resources.driver = delegate_->options().driver;
+  return resources;
+}
+
+// What a user should know of the driver that was chosen.
+void PackedNode::LogDriver() {
+  const Driver* wanted = delegate_->options().driver;
+  const Driver* taken = operator_.driver();
+  if (wanted != nullptr && wanted != taken) {
+    delegate_->Log(LogLevel::kWarning,
+                   "node %d: driver %s cannot do this layer; %s does it",
+                   node_index_, wanted->name, taken->name);
+  }
+  if (taken != ReferenceDriver() || wanted == taken || warned_ ||
+      delegate_->options().isa == Isa::kReference) {
+    return;
+  }
+  warned_ = true;
+  delegate_->Log(LogLevel::kWarning,
+                 "node %d: no driver is made for this layer, so it runs in "
+                 "plain loops, many times slower than a dense one",
+                 node_index_);
 }
 
 Status PackedNode::ResizeOutput(Context* context, const Shape& shape) {
@@ -367,7 +400,7 @@ Status PackedNode::Invoke(Context* context) {
     return Fail(context, "a tensor has no memory; allocate tensors first.");
   }
   const int64_t begin = delegate_->BeginRun();
-  operator_.Invoke(input.data.f, bias_values, addend, output.data.f);
+  operator_.Invoke({input.data.f, bias_values, addend, output.data.f});
   delegate_->EndRun(node_index_, begin);
   return tflite::kOk;
 }

@@ -52,6 +52,16 @@ bool IsaSupported(Isa isa) {
   }
 }
 
+int FmasPerCycle(Isa isa, int lanes) {
+#if defined(__x86_64__)
+  if (isa == Isa::kAvx512 && lanes > 8 && __builtin_cpu_is("amdfam19h")) {
+    return 1;
+  }
+#endif
+  (void)isa, (void)lanes;
+  return 2;
+}
+
 Isa BestIsa() {
   if (IsaSupported(Isa::kAvx512)) return Isa::kAvx512;
   if (IsaSupported(Isa::kAvx2)) return Isa::kAvx2;

@@ -2,7 +2,7 @@
 #include "operators/flat_layout.h"
 
 #include "kernels/flat.h"
-#include "operators/planar_layout.h"
+#include "operators/integers.h"
 
 namespace tfrewprune {
 namespace {
@@ -142,7 +142,7 @@ FlatLayout::Span FlatLayout::StoredPixels(int64_t x, int64_t x_end,
                    count);
 }
 
-FlatLayout::Span FlatLayout::StoredRows(const FlatBlock& block,
+FlatLayout::Span FlatLayout::StoredRows(const PlanesBlock& block,
                                         int phase) const {
   const ConvGeometry& g = geometry_;
   const int64_t count = block.y_end - block.y + phase_y_[phase].reach;
@@ -150,7 +150,7 @@ FlatLayout::Span FlatLayout::StoredRows(const FlatBlock& block,
                    g.stride_h, g.in_h, count);
 }
 
-void FlatLayout::StoreRows(const FlatBlock& block, const float* input,
+void FlatLayout::StoreRows(const PlanesBlock& block, const float* input,
                            TransposeKernel transpose, float* planes, int share,
                            int shares) const {
   const ConvGeometry& g = geometry_;
