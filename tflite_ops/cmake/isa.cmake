@@ -27,13 +27,13 @@ function(tfrewprune_kernel flags)
       PARENT_SCOPE)
 endfunction()
 
-tfrewprune_kernel("" kernels/band_portable.cc kernels/irregular_portable.cc)
+tfrewprune_kernel("" kernels/direct_portable.cc kernels/irregular_portable.cc)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
-  tfrewprune_kernel("-mavx2;-mfma" kernels/band_avx2.cc kernels/irregular_avx2.cc)
+  tfrewprune_kernel("-mavx2;-mfma" kernels/direct_avx2.cc kernels/irregular_avx2.cc)
   tfrewprune_kernel("-mavx512f;-mavx512vl;-mavx512dq;-mavx512bw;-mfma;-mprefer-vector-width=512"
-                    kernels/band_avx512.cc kernels/flat_avx512.cc
+                    kernels/direct_avx512.cc kernels/flat_avx512.cc
                     kernels/planar_avx512.cc
                     kernels/irregular_avx512.cc)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
-  tfrewprune_kernel("" kernels/band_neon.cc kernels/irregular_neon.cc)
+  tfrewprune_kernel("" kernels/direct_neon.cc kernels/irregular_neon.cc)
 endif()

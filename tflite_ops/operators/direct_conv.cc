@@ -71,8 +71,8 @@ double TileColumnCycles(const Problem& problem, const ConvGeometry& g,
 int64_t TilePixels(const Kernels& kernels, uint32_t band_rows,
                    int64_t most_pixels) {
   int64_t pixels = 0;
-  for (int i = 0; i < kernels.band_count; ++i) {
-    const BandKernelRow& row = kernels.band[i];
+  for (int i = 0; i < kernels.direct_count; ++i) {
+    const DirectKernelRow& row = kernels.direct[i];
     if (row.band_rows != static_cast<int>(band_rows)) continue;
     const int64_t segments = Min(row.max_segments, most_pixels / row.length);
     pixels = Max(pixels, segments * row.length);
@@ -161,7 +161,7 @@ bool DirectConv::PrepareTaps(Source* source) {
 // Strides in floats.
 void DirectConv::PrepareLayer(Source* source, int64_t pixel_stride,
                               int64_t output_stride) {
-  BandLayer& layer = source->layer;
+  DirectLayer& layer = source->layer;
   layer.value = weights_.value;
   layer.start = start_.get();
   layer.start_stride = static_cast<uint32_t>(geometry_.kernel_h) + 1;
@@ -184,8 +184,8 @@ const char* DirectConv::PrepareTiles(const Kernels& kernels) {
       Max(1, weights_.band_rows / static_cast<uint32_t>(kernels.lanes)));
   TileShape shape[kMaxShapes];
   int shapes = 0;
-  for (int i = 0; i < kernels.band_count; ++i) {
-    const BandKernelRow& row = kernels.band[i];
+  for (int i = 0; i < kernels.direct_count; ++i) {
+    const DirectKernelRow& row = kernels.direct[i];
     if (row.band_rows != static_cast<int>(weights_.band_rows)) continue;
     const int segments =
         static_cast<int>(Min(row.max_segments, most_pixels / row.length));
@@ -342,7 +342,7 @@ void DirectConv::RunFirstTile(int i, uint32_t band, uint32_t band_end) const {
 
 void DirectConv::FillMissingRows(int i) const {
   const Tile& tile = tiling_.tile(i);
-  const BandLayer& layer = i < copy_tile_ ? image_.layer : copy_.layer;
+  const DirectLayer& layer = i < copy_tile_ ? image_.layer : copy_.layer;
   for (int s = 0; s < tile.segments; ++s) {
     tables_.FillMissingRows(output_ + tiling_.segments(tile)[s].output,
                             tile.length, layer.output_stride);

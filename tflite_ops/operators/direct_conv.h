@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Convolution by the band kernels (kernels/band.h), which read the NHWC image
-// in place. Above and below the image tiles leave kernel rows out; output
+// Convolution by the direct kernels (kernels/direct.h), which read the NHWC
+// image in place. Above and below the image tiles leave kernel rows out; output
 // pixels whose taps reach past its left or right side read a zero-padded copy
 // of the few columns there. Small images are copied as a whole.
 #ifndef TFREWPRUNE_OPERATORS_DIRECT_CONV_H_
@@ -25,7 +25,7 @@ class DirectConv : public BandedDriver {
     int64_t width;               // pixels of a row
     Buffer<int32_t> tap_offset;  // bytes; that of the tap's first column off
     int64_t first;               // of its offsets in the workspace
-    BandLayer layer;
+    DirectLayer layer;
   };
   bool PrepareTaps(Source* source);
   const char* PrepareTiles(const Kernels& kernels);
@@ -49,7 +49,7 @@ class DirectConv : public BandedDriver {
   // In the workspace: the copy, then the offsets of the columns for both
   // sources. Kept, they would be 6 % of the payload; they take 1 to 2 cycles a
   // column to make, which every pixel uses.
-  const BandKernelRow* kernel_[16];
+  const DirectKernelRow* kernel_[16];
   ImageBorder border_;
   Tiling tiling_;
   int copy_tile_ = 0;  // tiles from here on read the copy

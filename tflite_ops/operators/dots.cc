@@ -11,9 +11,9 @@ namespace {
 constexpr uint64_t kTaskWeights = 16 << 10;
 // In cycles.
 constexpr double kWeight = 0.75;
-constexpr double kSegment = 10;  // sums, loop, misprediction of its end
-constexpr double kRow = 1;
-constexpr double kCopy = 0.3;  // a float of the padded image
+constexpr double kSegment = 10;  // loop, misprediction of its end
+constexpr double kRow = 10;      // sums
+constexpr double kCopy = 0.3;    // a float of the padded image
 // Offsets of 32 bits.
 constexpr int64_t kMostFloats = INT32_MAX;
 
@@ -40,24 +40,30 @@ Four InputsAt(const uint32_t* column, const float* x) {
 // Loads are the bound: one for every input, a quarter for its column and its
 // value. Gathers (AVX2, AVX-512) took longer by two thirds on Zen 5. Four sums,
 // so that the latency of an addition is not the bound.
-template <class Index>
-float Dot(const Index* column, const float* value, uint32_t count,
-          const float* x) {
-  Four sum[4] = {};
-  uint32_t i = 0;
-  for (; i + 16 <= count; i += 16) {
-    Unroll<4>([&](auto j) TFREWPRUNE_INLINE {
-      sum[j] += InputsAt(column + i + 4 * j, x) * ValuesAt(value + i + 4 * j);
-    });
-  }
-  for (; i + 4 <= count; i += 4) {
-    sum[0] += InputsAt(column + i, x) * ValuesAt(value + i);
-  }
+struct Sums {
+  Four four[4] = {};
   float rest = 0.0f;
-  for (; i < count; ++i) rest += x[column[i]] * value[i];
-  const Four all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-  return (all[0] + all[1]) + (all[2] + all[3]) + rest;
-}
+
+  template <class Index>
+  void Add(const Index* column, const float* value, uint32_t count,
+           const float* x) {
+    uint32_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+      Unroll<4>([&](auto j) TFREWPRUNE_INLINE {
+        four[j] +=
+            InputsAt(column + i + 4 * j, x) * ValuesAt(value + i + 4 * j);
+      });
+    }
+    for (; i + 4 <= count; i += 4) {
+      four[0] += InputsAt(column + i, x) * ValuesAt(value + i);
+    }
+    for (; i < count; ++i) rest += x[column[i]] * value[i];
+  }
+  float All() const {
+    const Four all = (four[0] + four[1]) + (four[2] + four[3]);
+    return (all[0] + all[1]) + (all[2] + all[3]) + rest;
+  }
+};
 
 // Pixels that the taps of all outputs reach.
 int64_t ReachH(const ConvGeometry& g) {
@@ -125,7 +131,7 @@ const char* Dots::Prepare(const Problem& problem) {
   if (padded_ && !workspace_->Reserve(reach_h_ * reach_w_ * g.in_c)) {
     return kOutOfMemory;
   }
-  return PrepareOffsets() && PrepareTasks() ? nullptr : kOutOfMemory;
+  return PrepareOffsets() && SortSegments() ? nullptr : kOutOfMemory;
 }
 
 bool Dots::PrepareOffsets() {
@@ -143,20 +149,17 @@ bool Dots::PrepareOffsets() {
   return true;
 }
 
-bool Dots::PrepareTasks() {
-  const uint32_t chunks = weights_.chunk_count();
-  if (!first_.Allocate(uint64_t{chunks} * (tasks_ + 1))) return false;
-  uint32_t s = 0;
-  for (uint32_t chunk = 0; chunk < chunks; ++chunk) {
-    uint32_t* first = first_.get() + uint64_t{chunk} * (tasks_ + 1);
-    for (int t = 0; t <= tasks_; ++t) {
-      const uint64_t row = uint64_t{weights_.rows} * t / tasks_;
-      while (s < weights_.segment_count && weights_.Chunk(s) == chunk &&
-             weights_.RowId(s) < row) {
-        ++s;
-      }
-      first[t] = s;
-    }
+bool Dots::SortSegments() {
+  const IrregularView& w = weights_;
+  // One place more: first_[r + 2] counts, first_[r + 1] is the next free place.
+  if (!first_.Allocate(uint64_t{w.rows} + 2) ||
+      !segment_.Allocate(w.segment_count)) {
+    return false;
+  }
+  for (uint32_t s = 0; s < w.segment_count; ++s) ++first_[w.RowId(s) + 2];
+  for (uint64_t r = 0; r < w.rows; ++r) first_[r + 2] += first_[r + 1];
+  for (uint32_t s = 0; s < w.segment_count; ++s) {
+    segment_[first_[w.RowId(s) + 1]++] = s;
   }
   return true;
 }
@@ -176,37 +179,37 @@ void Dots::CopyImage(const float* image) {
   }
 }
 
-// The rows of one task; no other task adds to them.
+template <class Index>
+float Dots::Row(uint32_t row, const float* x) const {
+  const Index* column = static_cast<const Index*>(
+      pointwise_ ? weights_.column : static_cast<const void*>(offset_.get()));
+  const uint32_t* start = weights_.segment_start;
+  Sums sums;
+  for (uint32_t i = first_[row]; i < first_[row + 1]; ++i) {
+    const uint32_t begin = start[segment_[i]];
+    sums.Add(column + begin, weights_.value + begin,
+             start[segment_[i] + 1] - begin, x);
+  }
+  return sums.All();
+}
+
+// The rows of one task.
 template <class Index>
 void Dots::RunTask(int task) {
-  const IrregularView& w = weights_;
   const ConvGeometry& g = geometry_;
-  const uint32_t row_begin =
-      static_cast<uint32_t>(uint64_t{w.rows} * task / tasks_);
-  const uint32_t row_end =
-      static_cast<uint32_t>(uint64_t{w.rows} * (task + 1) / tasks_);
-  const Index* column = static_cast<const Index*>(
-      pointwise_ ? w.column : static_cast<const void*>(offset_.get()));
+  const uint64_t rows = weights_.rows;
+  const uint32_t begin = static_cast<uint32_t>(rows * task / tasks_);
+  const uint32_t end = static_cast<uint32_t>(rows * (task + 1) / tasks_);
   float* output = output_;
-  for (int64_t p = 0; p < int64_t{g.out_h} * g.out_w; ++p, output += w.rows) {
+  for (int64_t p = 0; p < int64_t{g.out_h} * g.out_w; ++p, output += rows) {
     const float* x = input_ + (p / g.out_w * g.stride_h * reach_w_ +
                                p % g.out_w * g.stride_w) *
                                   g.in_c;
-    for (uint32_t o = row_begin; o < row_end; ++o) {
-      output[o] = bias_ == nullptr ? 0.0f : bias_[o];
-    }
-    for (uint32_t chunk = 0; chunk < w.chunk_count(); ++chunk) {
-      const uint32_t* first =
-          first_.get() + uint64_t{chunk} * (tasks_ + 1) + task;
-      for (uint32_t s = first[0]; s < first[1]; ++s) {
-        const uint32_t begin = w.segment_start[s];
-        output[w.RowId(s)] += Dot(column + begin, w.value + begin,
-                                  w.segment_start[s + 1] - begin, x);
-      }
-    }
-    for (uint32_t o = row_begin; o < row_end; ++o) {  // NaN stays NaN
-      if (output[o] < minimum_) output[o] = minimum_;
-      if (output[o] > maximum_) output[o] = maximum_;
+    for (uint32_t row = begin; row < end; ++row) {
+      float y = Row<Index>(row, x) + (bias_ == nullptr ? 0.0f : bias_[row]);
+      if (y < minimum_) y = minimum_;  // NaN stays NaN
+      if (y > maximum_) y = maximum_;
+      output[row] = y;
     }
   }
 }

@@ -18,8 +18,10 @@ class Dots {
 
  private:
   bool PrepareOffsets();
-  bool PrepareTasks();
+  bool SortSegments();
   void CopyImage(const float* image);
+  template <class Index>
+  float Row(uint32_t row, const float* x) const;
   template <class Index>
   void RunTask(int task);
 
@@ -34,7 +36,9 @@ class Dots {
   bool padded_ = false;     // a copy is read, `reach_` pixels high and wide
   int64_t reach_h_ = 0, reach_w_ = 0;
   Buffer<uint32_t> offset_;  // of each weight: floats from the first tap
-  Buffer<uint32_t> first_;   // chunks x (tasks + 1): first segment
+  // The segments of row r are segment_[first_[r]] .. segment_[first_[r + 1]]: a
+  // row is summed up over all chunks before the next one.
+  Buffer<uint32_t> first_, segment_;
 
   // Of the image at work.
   const float* input_ = nullptr;

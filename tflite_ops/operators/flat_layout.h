@@ -11,8 +11,8 @@
 #ifndef TFREWPRUNE_OPERATORS_FLAT_LAYOUT_H_
 #define TFREWPRUNE_OPERATORS_FLAT_LAYOUT_H_
 
-#include "kernels/band.h"
 #include "kernels/convolution.h"
+#include "kernels/kernels.h"
 #include "operators/buffer.h"
 #include "operators/planes_block.h"
 

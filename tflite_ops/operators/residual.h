@@ -6,7 +6,7 @@
 #ifndef TFREWPRUNE_OPERATORS_RESIDUAL_H_
 #define TFREWPRUNE_OPERATORS_RESIDUAL_H_
 
-#include "kernels/band.h"
+#include "kernels/kernels.h"
 
 namespace tfrewprune {
 
