@@ -61,6 +61,13 @@ BandFmas FmasOfBands(const Problem& problem) {
   return {static_cast<double>(height) / lanes, problem.fmas_a_cycle()};
 }
 
+double TableBytes(const Problem& problem) {
+  const ConvGeometry& g = problem.geometry;
+  return double(sizeof(uint32_t)) * problem.bands->band_count *
+             (g.kernel_h + 1.0) +
+         2.0 * sizeof(ptrdiff_t) * g.kernel_h * g.kernel_w;
+}
+
 double StoreCycles(const BandedView& weights, double pixels) {
   const double crowded = CacheSets(weights.rows) == 1 ? 90 : 0;
   return 30 + 2.8 / 16 * weights.band_rows * pixels + crowded;

@@ -59,6 +59,9 @@ struct BandFmas {
 };
 BandFmas FmasOfBands(const Problem& problem);
 
+// Bytes of the tables of kernel rows and taps.
+double TableBytes(const Problem& problem);
+
 // An Invoke of a driver that goes through tables of tiles, before the first
 // one.
 inline constexpr double kSetUpCycles = 3000;

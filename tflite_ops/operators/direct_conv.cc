@@ -104,7 +104,12 @@ double DirectConv::Cycles(const Problem& problem) {
   ImageBorder border;
   border.Prepare(g);
   const double copied = double(border.width()) * g.in_h * g.in_c;
-  if (copied > kMostFloats) return kUnsupported;
+  const double offsets = 2.0 * static_cast<double>(w.column_count);
+  if (copied > kMostFloats ||
+      !problem.Affords(sizeof(float) * (copied + offsets) +
+                       TableBytes(problem))) {
+    return kUnsupported;
+  }
   const double once = kSetUpCycles +
                       kOffsetCycles * static_cast<double>(w.column_count) +
                       kCopyCycles * g.batch * copied;

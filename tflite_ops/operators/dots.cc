@@ -104,7 +104,9 @@ double Dots::Cycles(const Problem& problem) {
   double copied = 0;
   if (Padded(g)) {
     copied = double(ReachH(g)) * ReachW(g) * g.in_c;
-    if (copied > kMostFloats) return kUnsupported;
+    if (copied > kMostFloats || !problem.Affords(sizeof(float) * copied)) {
+      return kUnsupported;
+    }
   }
   const double pixel = kWeight * double(w.weight_count) +
                        kSegment * w.segment_count + kRow * w.rows;

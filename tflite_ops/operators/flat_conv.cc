@@ -14,7 +14,12 @@ constexpr int kMostUnitsOnFewSets = 3;
 
 const FlatKernelRow* FindKernels(const Problem& problem) {
   const BandedView* weights = problem.bands;
-  if (weights == nullptr || weights->index_bytes != 2) return nullptr;
+  const ConvGeometry& g = problem.geometry;
+  if (weights == nullptr || weights->index_bytes != 2 || g.batch == 0 ||
+      problem.pixels() == 0 ||
+      Max(g.stride_h, g.stride_w) > kMostPlanesStride) {
+    return nullptr;
+  }
   for (int i = 0; i < problem.kernels->flat_count; ++i) {
     const FlatKernelRow& row = problem.kernels->flat[i];
     if (row.band_rows == static_cast<int>(weights->band_rows)) return &row;
@@ -77,6 +82,13 @@ double FlatConv::Cycles(const Problem& problem) {
       (layout.block_rows() - 1) * layout.pitch() + layout.block_pixels(),
       kFlatUnit);
   const int64_t runs = DivideUp(units, MostUnits(*kernels, g, w.rows));
+  if (!problem.Affords(sizeof(float) * double(problem.threads()) *
+                           static_cast<double>(layout.floats()) +
+                       sizeof(FlatRun) * blocks / g.batch *
+                           static_cast<double>(runs) +
+                       TableBytes(problem))) {
+    return kUnsupported;
+  }
   const double longest = static_cast<double>(DivideUp(units, runs));
   const double column =
       FlatColumnCycles(kernels->band_rows, longest, problem.fmas_a_cycle());

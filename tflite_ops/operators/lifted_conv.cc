@@ -32,6 +32,17 @@ double LiftedConv::Cycles(const Problem& problem) {
   LiftedPlan plan;
   double cycles;
   if (!Plan(problem, &geometry, &plan, &cycles)) return kUnsupported;
+  const IrregularView& w = *problem.segments;
+  const double lanes = SelectIrregularKernels(problem.kernels->isa)->lanes;
+  const double vectors = static_cast<double>(plan.panel_vectors());
+  const double scratch =
+      problem.threads() *
+      (static_cast<double>(w.chunk_channels * plan.channel_stride) +
+       w.rows * vectors);
+  const double tables =
+      double(plan.y.panels) * plan.x.panels *
+      (static_cast<double>(plan.positions(geometry)) + vectors);
+  if (!problem.Affords(4 * lanes * (scratch + tables))) return kUnsupported;
   return cycles * geometry.batch / problem.threads();
 }
 

@@ -19,7 +19,9 @@ constexpr double kMissFactor = 1.08;    // inputs beyond the first cache
 constexpr double kLift = 5.0;           // a lifted vector
 constexpr double kLower = 5.0;          // a vector of outputs
 
-int DivideUp(int a, int b) { return (a + b - 1) / b; }
+int PartSize(int total, int parts) {
+  return static_cast<int>(DivideUp(total, parts));
+}
 
 // Places of `pixels` outputs and all their taps.
 int64_t Reach(int64_t pixels, int64_t stride, int64_t kernel,
@@ -32,7 +34,7 @@ int64_t Reach(int64_t pixels, int64_t stride, int64_t kernel,
 void SetPanels(LiftedAxis* axis, int panels, int stride, int kernel,
                int dilation) {
   axis->panels = panels;
-  axis->panel = DivideUp(axis->tile, panels);
+  axis->panel = PartSize(axis->tile, panels);
   axis->stride = stride;
   axis->dilation = dilation;
   if (int64_t{axis->panel} * kernel <
@@ -42,8 +44,6 @@ void SetPanels(LiftedAxis* axis, int panels, int stride, int kernel,
   }
   axis->reach = Reach(axis->panel, axis->stride, kernel, axis->dilation);
 }
-
-int64_t Least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 class Planner {
  public:
@@ -56,8 +56,8 @@ class Planner {
       LiftedPlan plan = {};
       plan.y.lanes = rows;
       plan.x.lanes = k_.lanes / rows;
-      plan.y.tile = DivideUp(g_.out_h, plan.y.lanes);
-      plan.x.tile = DivideUp(g_.out_w, plan.x.lanes);
+      plan.y.tile = PartSize(g_.out_h, plan.y.lanes);
+      plan.x.tile = PartSize(g_.out_w, plan.x.lanes);
       if (CutPanels(&plan)) ChooseBlock(plan, best);
     }
     *cycles = best_cost_;
@@ -82,9 +82,9 @@ class Planner {
         return true;
       }
       if (plan->y.panel > 1) {
-        panels_y = DivideUp(plan->y.tile, DivideUp(plan->y.panel, 2));
+        panels_y = PartSize(plan->y.tile, PartSize(plan->y.panel, 2));
       } else if (plan->x.panel > 1) {
-        panels_x = DivideUp(plan->x.tile, DivideUp(plan->x.panel, 2));
+        panels_x = PartSize(plan->x.tile, PartSize(plan->x.panel, 2));
       } else {
         return fits;
       }
@@ -112,11 +112,11 @@ class Planner {
     const double vectors = double(p.panel_vectors());
     // Inputs under a block: dilated kernels leave out rows and columns.
     const int64_t in_h =
-        Least(Reach(p.y.block, g_.stride_h, g_.kernel_h, g_.dilation_h),
-              int64_t{p.y.block} * g_.kernel_h);
+        Min(Reach(p.y.block, g_.stride_h, g_.kernel_h, g_.dilation_h),
+            int64_t{p.y.block} * g_.kernel_h);
     const int64_t in_w =
-        Least(Reach(p.x.block, g_.stride_w, g_.kernel_w, g_.dilation_w),
-              int64_t{p.x.block} * g_.kernel_w);
+        Min(Reach(p.x.block, g_.stride_w, g_.kernel_w, g_.dilation_w),
+            int64_t{p.x.block} * g_.kernel_w);
     const bool misses =
         in_h * in_w * w_.chunk_channels * k_.lanes * int64_t{sizeof(float)} >
         k_.first_cache;
@@ -127,9 +127,7 @@ class Planner {
     const double compute =
         double(w_.weight_count) * weight * blocks +
         w_.segment_count * (kVectorSegment * vectors + kBlockSegment * blocks);
-    const double positions =
-        double(Least(p.y.reach, int64_t{p.y.panel} * g_.kernel_h)) *
-        double(Least(p.x.reach, int64_t{p.x.panel} * g_.kernel_w));
+    const double positions = static_cast<double>(p.positions(g_));
     return double(p.y.panels) * p.x.panels *
            (compute + kLift * positions * g_.in_c + kLower * vectors * w_.rows);
   }

@@ -8,6 +8,7 @@
 #include "format/irregular.h"
 #include "kernels/convolution.h"
 #include "kernels/irregular.h"
+#include "operators/integers.h"
 
 namespace tfrewprune {
 
@@ -50,6 +51,11 @@ struct LiftedPlan {
     return place % x.stride * phase + place / x.stride;
   }
   int64_t panel_vectors() const { return int64_t{y.panel} * x.panel; }
+  // Places of a panel that some tap reads.
+  int64_t positions(const ConvGeometry& g) const {
+    return Min(y.reach, int64_t{y.panel} * g.kernel_h) *
+           Min(x.reach, int64_t{x.panel} * g.kernel_w);
+  }
 };
 
 // Finds the plan with the least predicted time, in cycles for one image. False

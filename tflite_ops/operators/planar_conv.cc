@@ -21,7 +21,12 @@ constexpr double kFmaLatency = 4;
 constexpr double kColumnOverhead = 1.03;
 
 bool Supports(const Problem& problem) {
-  if (problem.bands == nullptr || problem.bands->index_bytes != 2) return false;
+  const ConvGeometry& g = problem.geometry;
+  if (problem.bands == nullptr || problem.bands->index_bytes != 2 ||
+      g.batch == 0 || problem.pixels() == 0 ||
+      Max(g.stride_h, g.stride_w) > kMostPlanesStride) {
+    return false;
+  }
   for (int i = 0; i < problem.kernels->planar_count; ++i) {
     if (problem.kernels->planar[i].band_rows ==
         static_cast<int>(problem.bands->band_rows)) {
@@ -47,9 +52,12 @@ double PlanarConv::Cycles(const Problem& problem) {
   ConvGeometry g = problem.geometry;
   PlanarLayout layout;
   const int threads = problem.threads();
-  if (JoinPixels(&g) != nullptr || g.batch == 0 || problem.pixels() == 0 ||
+  if (JoinPixels(&g) != nullptr ||
       layout.Prepare(g, TilePixels(w), problem.kernels->planar[0].unit,
-                     threads) != nullptr) {
+                     threads) != nullptr ||
+      !problem.Affords(sizeof(float) * double(threads) *
+                           static_cast<double>(layout.floats()) +
+                       TableBytes(problem))) {
     return kUnsupported;
   }
   const int64_t image = int64_t{g.out_h} * g.out_w;

@@ -56,11 +56,13 @@ const char* PlanarLayout::Prepare(const ConvGeometry& geometry,
   if (g.out_h == 0 || g.out_w == 0 || g.batch == 0) {
     rows = pixels = 1;
   } else {
-    while (rows > 1 && floats(rows, pixels) > budget) --rows;
+    rows =
+        Largest(rows, [&](int64_t n) { return floats(n, pixels) <= budget; });
     rows = DivideUp(g.out_h, DivideUp(g.out_h, rows));  // equal blocks
     if (rows == 1 && floats(1, pixels) > budget && pixels > tile_pixels) {
-      int64_t tiles = DivideUp(pixels, tile_pixels);
-      while (tiles > 1 && floats(1, tiles * tile_pixels) > budget) --tiles;
+      const int64_t tiles = Largest(
+          DivideUp(pixels, tile_pixels),
+          [&](int64_t n) { return floats(1, n * tile_pixels) <= budget; });
       pixels = Min(pixels, tiles * tile_pixels);
     }
     if (threads > 1 && g.out_h == 1) {

@@ -24,6 +24,10 @@ namespace tfrewprune {
 // Transposing a float, in cycles.
 inline constexpr double kTransposeCycles = 0.27;
 
+// Planes are made for every remainder by the strides; more than this is left to
+// drivers that read the image in place.
+inline constexpr int kMostPlanesStride = 32;
+
 template <class Self>
 class PlanesDriver : public BandedDriver {
  public:

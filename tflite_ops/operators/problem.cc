@@ -4,12 +4,29 @@
 #include "operators/integers.h"
 
 namespace tfrewprune {
+namespace {
+
+// Bytes, and times those of weights and activations.
+constexpr double kAffordable = 16 << 20, kAffordableTimes = 8;
+
+}  // namespace
 
 Residual Problem::MakeResidual() const {
   Residual made;
   made.add = kernels->add;
   ActivationRange(activation, &made.minimum, &made.maximum);
   return made;
+}
+
+bool Problem::Affords(double bytes) const {
+  const ConvGeometry& g = geometry;
+  const double weights = bands != nullptr
+                             ? double(bands->column_count) * bands->band_rows
+                             : double(segments->weight_count);
+  const double activations =
+      g.batch * (double(g.in_h) * g.in_w * g.in_c + double(pixels()) * rows());
+  return bytes <= kAffordable + kAffordableTimes * sizeof(float) *
+                                    (weights + activations);
 }
 
 ConvGeometry RowOfPixels(int batch, uint32_t columns) {

@@ -39,6 +39,9 @@ struct Problem {
   int threads() const { return pool == nullptr ? 1 : pool->threads(); }
   // Of one image.
   int64_t pixels() const { return int64_t{geometry.out_h} * geometry.out_w; }
+  // Whether a driver may take so many bytes of tables and scratch: they are in
+  // proportion to payload and activations, whatever a geometry claims.
+  bool Affords(double bytes) const;
   // What the kernels clamp to: a residual comes before the activation.
   Activation kernel_activation() const {
     return residual ? Activation::kNone : activation;
