@@ -20,6 +20,12 @@ using tflite::Context;
 using tflite::Status;
 using tflite::Tensor;
 
+// Weights of a fully connected layer are read once an Invoke: where they do not
+// begin a cache line that takes 20 to 27 % longer from the second-level cache,
+// 4 % from memory. Those that may stay in that cache are copied. (Convolutions:
+// 0 to 2 %.)
+constexpr size_t kLine = 64, kSmallPayload = 1 << 20;
+
 class PackedNode {
  public:
   explicit PackedNode(PackedDelegate* delegate) : delegate_(delegate) {}
@@ -66,7 +72,7 @@ class PackedNode {
   int input_ = -1, payload_ = -1, bias_ = -1, residual_ = -1, output_ = -1;
   OpOptions options_ = {};
   GraphWorkspace* workspace_ = nullptr;
-  void* payload_copy_ = nullptr;  // only when the model's is misaligned
+  void* payload_copy_ = nullptr;  // where the model's is misaligned
   // What the operator was prepared for.
   ThreadPool* pool_ = nullptr;
   ConvGeometry geometry_ = {};
@@ -171,19 +177,22 @@ Status PackedNode::ReadPayload(Context* context) {
                 tflite::kUInt8, tensor.type);
   }
   const void* data = tensor.data.data;
-  if (reinterpret_cast<uintptr_t>(data) % kPayloadAlignment != 0) {
-    // Only a model whose buffer or writer did not align it gets here.
-    if (posix_memalign(&payload_copy_, 64, tensor.bytes + 1) != 0) {
+  const uintptr_t address = reinterpret_cast<uintptr_t>(data);
+  const bool misaligned = address % kPayloadAlignment != 0;
+  if (misaligned || (options_.kind == OpKind::kFullyConnected &&
+                     address % kLine != 0 && tensor.bytes <= kSmallPayload)) {
+    if (posix_memalign(&payload_copy_, kLine, tensor.bytes + 1) != 0) {
       payload_copy_ = nullptr;
       return Fail(context, "out of memory for a copy of %zu payload bytes.",
                   tensor.bytes);
     }
     memcpy(payload_copy_, data, tensor.bytes);
     data = payload_copy_;
-    delegate_->Log(LogLevel::kWarning,
+    delegate_->Log(misaligned ? LogLevel::kWarning : LogLevel::kDebug,
                    "node %d: the model's payload is not aligned to %zu bytes "
                    "in memory, so %zu bytes were copied",
-                   node_index_, kPayloadAlignment, tensor.bytes);
+                   node_index_, misaligned ? kPayloadAlignment : kLine,
+                   tensor.bytes);
   }
   if (const char* error = operator_.ReadPayload(data, tensor.bytes)) {
     char header[256];
@@ -444,7 +453,7 @@ tflite::Registration PackedNodeRegistration() {
   registration.free = FreeNode;
   registration.prepare = PrepareNode;
   registration.invoke = InvokeNode;
-  registration.custom_name = "TfrewpruneDelegate";
+  registration.custom_name = kClaimedName;
   registration.version = 1;
   return registration;
 }

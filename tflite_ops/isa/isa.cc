@@ -4,6 +4,11 @@
 #include <cstring>
 #include <initializer_list>
 
+#if defined(__arm__) && defined(TFREWPRUNE_NEON)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace tfrewprune {
 namespace {
 
@@ -43,9 +48,14 @@ bool IsaSupported(Isa isa) {
              __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("fma");
-#elif defined(__aarch64__)
+#elif defined(TFREWPRUNE_NEON)
     case Isa::kNeon:
-      return true;  // part of the base architecture
+#if defined(__arm__)  // an option there
+      return (getauxval(AT_HWCAP) & (HWCAP_NEON | HWCAP_VFPv4)) ==
+             (HWCAP_NEON | HWCAP_VFPv4);
+#else
+      return true;
+#endif
 #endif
     default:
       return false;

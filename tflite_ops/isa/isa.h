@@ -11,7 +11,7 @@ enum class Isa : int {
   kPortable,   // 16-byte vectors, any CPU
   kAvx2,       // AVX2 + FMA
   kAvx512,     // AVX-512 F, VL, DQ and BW
-  kNeon,       // AArch64
+  kNeon,       // AArch64, and ARMv7 with NEON and VFPv4
 };
 inline constexpr int kIsaCount = 5;
 
