@@ -278,6 +278,30 @@ TEST_F(DelegateTest, ADriverThatCannotDoALayerIsReplacedWithAWarning) {
   EXPECT_EQ(LogOf("ragged", {"driver"}, {"direct"}), "");
 }
 
+// A geometry that no driver affords runs all the same, and says so once.
+TEST_F(DelegateTest, PlainLoopsAreAnnouncedOnce) {
+  for (const char* isa : {"auto", "reference"}) {
+    OneLayer layer("ragged");  // 36 columns
+    layer.Conv2D({1, 1, 3, 1}, 1, 36);
+    layer.options()[10] = 1 << 20;  // dilation width
+    layer.options()[11] = 0;        // SAME
+    testing::internal::CaptureStderr();
+    Handle delegate = Create({"isa"}, {isa});
+    ASSERT_EQ(layer.interpreter().Apply(delegate.get()), tflite::kOk);
+    for (int width : {3, 5}) {
+      layer.interpreter().Resize(0, {1, 1, width, 1});
+      ASSERT_EQ(layer.interpreter().Allocate(), tflite::kOk)
+          << layer.interpreter().errors();
+      layer.FillInput();
+      ASSERT_EQ(layer.interpreter().Invoke(), tflite::kOk);
+    }
+    const std::string log = testing::internal::GetCapturedStderr();
+    const size_t found = log.find("WARNING: tfrewprune: node 0: no driver");
+    EXPECT_EQ(found == std::string::npos, isa == std::string("reference"));
+    EXPECT_EQ(log.find("no driver", found + 40), std::string::npos) << log;
+  }
+}
+
 TEST_F(DelegateTest, ComputesAfterEveryResize) {
   for (const char* isa : {"auto", "portable", "reference"}) {
     OneLayer layer("ragged");  // 19 x 36, bands of 8
