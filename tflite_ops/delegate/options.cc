@@ -66,16 +66,18 @@ bool ParseIsa(const char* source, const char* name, Isa* isa, char* error,
 // Sets *driver from `name`, which came from `source`.
 bool ParseDriver(const char* source, const char* name, const Driver** driver,
                  char* error, size_t error_size) {
-  *driver = strcmp(name, "auto") == 0 ? nullptr : FindDriver(name);
+  *driver = FindDriver(name);
   if (*driver != nullptr || strcmp(name, "auto") == 0) return true;
   int count;
   const Driver* drivers = Drivers(&count);
-  int used = snprintf(error, error_size, "tfrewprune: %s must be auto", source);
-  for (int i = 0; i < count; ++i) {
-    used += snprintf(error + used, error_size - used, "%s%s",
+  char names[256] = "auto";
+  size_t used = strlen(names);
+  for (int i = 0; i < count && used < sizeof(names); ++i) {
+    used += snprintf(names + used, sizeof(names) - used, "%s%s",
                      i + 1 < count ? ", " : " or ", drivers[i].name);
   }
-  snprintf(error + used, error_size - used, ". Received: '%.40s'.", name);
+  snprintf(error, error_size, "tfrewprune: %s must be %s. Received: '%s'.",
+           source, names, name);
   return false;
 }
 
