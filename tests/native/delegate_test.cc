@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "delegate/node.h"
 #include "fake_interpreter.h"
 #include "format/op_options.h"
 #include "format/payload.h"
@@ -57,8 +58,14 @@ bool Contains(const std::string& text, const std::string& part) {
 // The environment must not decide what the tests of options see.
 class DelegateTest : public ::testing::Test {
  protected:
-  void SetUp() override { unsetenv("TFREWPRUNE_ISA"); }
-  void TearDown() override { unsetenv("TFREWPRUNE_ISA"); }
+  void SetUp() override { ClearEnvironment(); }
+  void TearDown() override { ClearEnvironment(); }
+
+ private:
+  static void ClearEnvironment() {
+    unsetenv("TFREWPRUNE_ISA");
+    unsetenv("TFREWPRUNE_DRIVER");
+  }
 };
 using DelegateOptionsTest = DelegateTest;
 
@@ -108,6 +115,8 @@ TEST_F(DelegateOptionsTest, BadOptionsAreRefusedWithWhatWasExpected) {
       {"threads", "99999999999999999999", "from 1 to 64"},
       {"isa", "", "avx512"},
       {"isa", "AVX2", "'AVX2'"},
+      {"driver", "fastest", "auto, direct"},
+      {"driver", "", "or reference"},
       {"log_level", "loud", "error, warning, info or debug"},
       {"thread", "2", "threads, isa and log_level"},
       {"", "2", "''"},
@@ -219,6 +228,80 @@ TEST_F(DelegateTest, ClaimsOnlyOurNodes) {
   EXPECT_EQ(tfrewprune_claimed_nodes(delegate.get()), 1);
 }
 
+// Its own claimed nodes carry its prefix, too.
+TEST_F(DelegateTest, ASecondDelegateDoesNotWarnOfClaimedNodes) {
+  FakeInterpreter graph;
+  graph.AddTensor({1}, "x");
+  graph.AddNode(kClaimedName, {0}, {0}, nullptr, 0);
+  testing::internal::CaptureStderr();
+  Handle delegate = Create();
+  EXPECT_EQ(graph.Apply(delegate.get()), tflite::kOk);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  EXPECT_EQ(tfrewprune_claimed_nodes(delegate.get()), 0);
+}
+
+// What a delegate with these options writes to stderr about one layer.
+std::string LogOf(const std::string& golden, std::vector<const char*> keys,
+                  std::vector<const char*> values) {
+  OneLayer layer(golden);
+  layer.FullyConnected({9, static_cast<int>(layer.view().columns)});
+  testing::internal::CaptureStderr();
+  Handle delegate = Create(keys, values);
+  EXPECT_EQ(layer.interpreter().Apply(delegate.get()), tflite::kOk);
+  EXPECT_EQ(layer.interpreter().Allocate(), tflite::kOk);
+  return testing::internal::GetCapturedStderr();
+}
+
+TEST_F(DelegateTest, ADriverIsForcedByTheOptionElseByTheEnvironment) {
+  for (const char* driver : {"direct", "gemv", "reference"}) {
+    const std::string expected = std::string("driver ") + driver + "\n";
+    EXPECT_TRUE(Contains(
+        LogOf("ragged", {"driver", "log_level"}, {driver, "debug"}), expected));
+    setenv("TFREWPRUNE_DRIVER", driver, 1);
+    EXPECT_TRUE(Contains(LogOf("ragged", {"log_level"}, {"debug"}), expected));
+    EXPECT_FALSE(
+        Contains(LogOf("ragged", {"driver", "log_level"}, {"auto", "debug"}),
+                 "driver reference"));
+    unsetenv("TFREWPRUNE_DRIVER");
+  }
+  setenv("TFREWPRUNE_DRIVER", "fastest", 1);
+  EXPECT_EQ(Create(), nullptr);
+  EXPECT_TRUE(Contains(reported, "TFREWPRUNE_DRIVER")) << reported;
+}
+
+TEST_F(DelegateTest, ADriverThatCannotDoALayerIsReplacedWithAWarning) {
+  const std::string log = LogOf("ragged", {"driver"}, {"lifted"});
+  EXPECT_TRUE(Contains(log,
+                       "WARNING: tfrewprune: node 0: driver lifted cannot "
+                       "do this layer; "))
+      << log;
+  EXPECT_EQ(LogOf("ragged", {"driver"}, {"direct"}), "");
+}
+
+// A geometry that no driver affords runs all the same, and says so once.
+TEST_F(DelegateTest, PlainLoopsAreAnnouncedOnce) {
+  for (const char* isa : {"auto", "reference"}) {
+    OneLayer layer("ragged");  // 36 columns
+    layer.Conv2D({1, 1, 3, 1}, 1, 36);
+    layer.options()[10] = 1 << 20;  // dilation width
+    layer.options()[11] = 0;        // SAME
+    testing::internal::CaptureStderr();
+    Handle delegate = Create({"isa"}, {isa});
+    ASSERT_EQ(layer.interpreter().Apply(delegate.get()), tflite::kOk);
+    for (int width : {3, 5}) {
+      layer.interpreter().Resize(0, {1, 1, width, 1});
+      ASSERT_EQ(layer.interpreter().Allocate(), tflite::kOk)
+          << layer.interpreter().errors();
+      layer.FillInput();
+      ASSERT_EQ(layer.interpreter().Invoke(), tflite::kOk);
+    }
+    const std::string log = testing::internal::GetCapturedStderr();
+    const size_t found = log.find("WARNING: tfrewprune: node 0: no driver");
+    EXPECT_EQ(found == std::string::npos, isa == std::string("reference"));
+    EXPECT_EQ(log.find("no driver", found + 40), std::string::npos) << log;
+  }
+}
+
 TEST_F(DelegateTest, ComputesAfterEveryResize) {
   for (const char* isa : {"auto", "portable", "reference"}) {
     OneLayer layer("ragged");  // 19 x 36, bands of 8
@@ -262,26 +345,39 @@ TEST_F(DelegateTest, ThreadsComeFromTheOptionElseFromTheInterpreter) {
   }
 }
 
-TEST_F(DelegateTest, AMisalignedPayloadIsCopiedOnce) {
+// Whether a payload `shift` bytes after a cache line was copied, after a check
+// of the results.
+bool Copies(bool convolution, size_t shift) {
   OneLayer layer("two_bands");
   const size_t size = layer.payload_bytes().size();
-  std::vector<uint8_t> shifted(size + 64);
-  for (size_t shift : {1, 4, 8, 15}) {
-    OneLayer moved("two_bands");
-    moved.FullyConnected({1, 27});
-    uint8_t* at = shifted.data();
-    while (reinterpret_cast<uintptr_t>(at) % 16 != shift % 16) ++at;
-    memcpy(at, layer.payload_bytes().data(), size);
-    moved.payload().data.data = at;
-    Handle delegate = Create({"log_level"}, {"error"});
-    ASSERT_EQ(moved.interpreter().Apply(delegate.get()), tflite::kOk);
-    ASSERT_EQ(moved.interpreter().Allocate(), tflite::kOk);
-    moved.FillInput();
-    ASSERT_EQ(moved.interpreter().Invoke(), tflite::kOk);
-    for (uint32_t row = 0; row < 32; ++row) {
-      EXPECT_NEAR(moved.output().data.f[row], moved.Expected(0, row), 1e-4);
-    }
+  std::vector<uint8_t> memory(size + 128);
+  uint8_t* at = memory.data();
+  while (reinterpret_cast<uintptr_t>(at) % 64 != shift) ++at;
+  memcpy(at, layer.payload_bytes().data(), size);
+  if (convolution) {
+    layer.Conv2D({1, 1, 1, 27}, 1);
+  } else {
+    layer.FullyConnected({1, 27});
   }
+  layer.payload().data.data = at;
+  testing::internal::CaptureStderr();
+  Handle delegate = Create({"log_level"}, {"debug"});
+  EXPECT_EQ(layer.interpreter().Apply(delegate.get()), tflite::kOk);
+  EXPECT_EQ(layer.interpreter().Allocate(), tflite::kOk);
+  layer.FillInput();
+  EXPECT_EQ(layer.interpreter().Invoke(), tflite::kOk);
+  for (uint32_t row = 0; row < 32; ++row) {
+    EXPECT_NEAR(layer.output().data.f[row], layer.Expected(0, row), 1e-4);
+  }
+  return Contains(testing::internal::GetCapturedStderr(), "bytes were copied");
+}
+
+TEST_F(DelegateTest, PayloadsAreUsedInPlaceAtAnyFourBytes) {
+  for (size_t shift : {0, 4, 8, 16, 60}) EXPECT_FALSE(Copies(true, shift));
+  for (size_t shift : {1, 2, 7, 63}) EXPECT_TRUE(Copies(true, shift));
+  // Fully connected layers are measured to be faster from a copy.
+  for (size_t shift : {1, 4, 32}) EXPECT_TRUE(Copies(false, shift));
+  EXPECT_FALSE(Copies(false, 0));
 }
 
 TEST_F(DelegateTest, RefusalsNameTheNodeTheExpectedAndTheReceived) {

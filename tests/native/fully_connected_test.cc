@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "operators/fully_connected.h"
-
+//
+// Banded fully connected layers against dense loops, by every driver.
 #include <gtest/gtest.h>
 
-#include "kernels/select.h"
+#include "every_driver.h"
 #include "random_layer.h"
 
 namespace tfrewprune {
@@ -18,36 +18,16 @@ void Check(const RandomLayerOptions& options, int batch, Activation activation,
                << batch << " threads " << threads << " activation "
                << static_cast<int>(activation));
   RandomLayer layer(options);
-  const std::vector<float> x = layer.Values(size_t(batch) * options.columns);
+  LayerRun run;
+  run.geometry = RowOfPixels(batch, options.columns);
+  run.activation = activation;
+  run.threads = threads;
+  run.input = layer.Values(size_t(batch) * options.columns);
   const std::vector<float> bias = layer.Values(options.rows);
-  ThreadPool* pool = ThreadPool::Create(threads);
-  for (Isa isa : SupportedIsas()) {
-    SCOPED_TRACE(IsaName(isa));
-    FullyConnected dense;
-    ASSERT_EQ(
-        dense.Prepare(layer.view, batch, activation, SelectKernels(isa), pool),
-        nullptr);
-    std::vector<float> y(size_t(batch) * options.rows + 64, NAN);
-    dense.Invoke(x.data(), with_bias ? bias.data() : nullptr, y.data());
-    for (int n = 0; n < batch; ++n) {
-      for (uint32_t o = 0; o < options.rows; ++o) {
-        double sum = with_bias ? bias[o] : 0.0;
-        for (uint32_t k = 0; k < options.columns; ++k) {
-          sum += double{layer.dense[size_t{o} * options.columns + k]} *
-                 x[size_t(n) * options.columns + k];
-        }
-        float expected = static_cast<float>(sum);
-        Activate(activation, &expected, 1);
-        ASSERT_NEAR(y[size_t(n) * options.rows + o], expected,
-                    Tolerance(options.columns))
-            << "row " << o << " of " << n;
-      }
-    }
-    for (size_t i = size_t(batch) * options.rows; i < y.size(); ++i) {
-      ASSERT_TRUE(std::isnan(y[i])) << "written past the end";
-    }
-  }
-  ThreadPool::Destroy(pool);
+  if (with_bias) run.bias = bias.data();
+  run.expected = DenseConv2D(layer.dense, options.rows, run.geometry,
+                             Activation::kNone, run.input, run.bias);
+  CheckEveryDriver(layer.view, run, Tolerance(options.columns));
 }
 
 TEST(FullyConnectedTest, EveryBandHeightAndCountOfColumns) {

@@ -40,9 +40,23 @@ std::vector<std::string> Corpus() {
     if (columns % 4 == 0) kernels.push_back({2, 2});
     for (auto [h, w] : kernels) {
       for (int same : {0, 1}) {
-        corpus.push_back(std::string("\x00\x02\x08\x07\x01\x00\x01\x01", 8) +
+        corpus.push_back(std::string("\x00\x02\x08\x07\x02\x00\x01\x01", 8) +
                          Options({0x4F504654, 1, 0, 1, h, w, columns / (h * w),
                                   1, 2, 2, 1, 1 - same, 0, 0, 0, 0}) +
+                         payload);
+        // A large image; vast strides and dilations.
+        corpus.push_back(std::string("\x00\x01\x40\x21\x01\x00\x01\x01", 8) +
+                         Options({0x4F504654, 1, 0, 0, h, w, columns / (h * w),
+                                  1, 1, 1, 1, 1 - same, 0, 0, 0, 0}) +
+                         payload);
+        corpus.push_back(
+            std::string("\x00\x01\x40\x21\x01\x00\x01\x01", 8) +
+            Options({0x4F504654, 1, 0, 0, h, w, columns / (h * w), 1 << 20,
+                     1 << 20, 1, 1, 1 - same, 0, 0, 0, 0}) +
+            payload);
+        corpus.push_back(std::string("\x00\x01\x40\x21\x01\x00\x01\x01", 8) +
+                         Options({0x4F504654, 1, 0, 0, h, w, columns / (h * w),
+                                  3, 1, 300, 20000, 1 - same, 0, 0, 0, 0}) +
                          payload);
       }
     }
@@ -93,10 +107,10 @@ class Mutator {
         (*input)[at] = Byte();
         break;
       case 2: {  // an interesting 32-bit value at an aligned place
-        const uint32_t values[] = {0,     1,          2,          3,
-                                   4,     16,         32,         64,
-                                   65535, 0x7fffffff, 0x80000000, 0xffffffff};
-        const uint32_t value = values[Below(12)];
+        const uint32_t values[] = {
+            0,  1,     2,       3,          4,          16,        32,
+            64, 65535, 1 << 20, 0x7fffffff, 0x80000000, 0xffffffff};
+        const uint32_t value = values[Below(13)];
         const size_t place = at / 4 * 4;
         if (place + 4 <= input->size()) memcpy(&(*input)[place], &value, 4);
         break;
@@ -126,7 +140,7 @@ TEST(Fuzz, TheCorpusReachesInvoke) {
     AlignedBytes bytes(input);
     LLVMFuzzerTestOneInput(bytes.data(), bytes.size());
   }
-  EXPECT_GE(FuzzInvocations() - before, 25);
+  EXPECT_GE(FuzzInvocations() - before, 60);
 }
 
 TEST(Fuzz, SeededMutationsNeverCrash) {

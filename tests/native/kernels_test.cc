@@ -7,7 +7,7 @@
 #include <numeric>
 #include <vector>
 
-#include "kernels/band.h"
+#include "kernels/direct.h"
 #include "kernels/flat.h"
 #include "kernels/planar.h"
 #include "kernels/select.h"
@@ -124,8 +124,8 @@ constexpr int kKept[] = {0, 1, 2, 7, 64};
 TEST(KernelsTest, BandTilesComputeTheirFormula) {
   for (Isa isa : SupportedIsas()) {
     const Kernels* kernels = SelectKernels(isa);
-    for (int i = 0; i < kernels->band_count; ++i) {
-      const BandKernelRow& entry = kernels->band[i];
+    for (int i = 0; i < kernels->direct_count; ++i) {
+      const DirectKernelRow& entry = kernels->direct[i];
       for (int segments = 1; segments <= entry.max_segments; ++segments) {
         const int kept = kKept[(i + segments) % 5];
         SCOPED_TRACE(testing::Message()
@@ -134,7 +134,7 @@ TEST(KernelsTest, BandTilesComputeTheirFormula) {
                      << kept);
         Bands b(entry.band_rows, kept, i * 100 + segments);
         const int pixel = 3, output_pixel = 2 * b.height + 5;
-        BandLayer layer = b.Layer<BandLayer>();
+        DirectLayer layer = b.Layer<DirectLayer>();
         layer.output_stride = output_pixel;
         layer.start = b.row_start.data();
         layer.start_stride = 4;
@@ -468,9 +468,9 @@ TEST(KernelsTest, EveryInstructionSetHasEveryHeight) {
     const Kernels* kernels = SelectKernels(isa);
     for (int height : {4, 8, 16, 32}) {
       int single_pixel = 0;
-      for (int i = 0; i < kernels->band_count; ++i) {
-        single_pixel += kernels->band[i].band_rows == height &&
-                        kernels->band[i].length == 1;
+      for (int i = 0; i < kernels->direct_count; ++i) {
+        single_pixel += kernels->direct[i].band_rows == height &&
+                        kernels->direct[i].length == 1;
       }
       EXPECT_EQ(single_pixel, 1) << IsaName(isa) << " R " << height;
       EXPECT_NE(SelectGemv(*kernels, height, 2), nullptr);

@@ -157,9 +157,12 @@ TEST(Payload, NullAndMisalignedMemoryAreRefused) {
   BandedView view;
   EXPECT_NE(ParsePayload(nullptr, 128, &view), nullptr);
   const std::string whole = ReadGolden("one_weight.payload");
-  AlignedBytes shifted(std::string(4, '\0') + whole);
-  EXPECT_STREQ(ParsePayload(shifted.data() + 4, whole.size(), &view),
-               "payload memory is not aligned to 16 bytes");
+  for (size_t shift : {1, 2, 3, 4, 20, 63}) {
+    AlignedBytes shifted(std::string(shift, '\0') + whole);
+    EXPECT_STREQ(
+        ParsePayload(shifted.data() + shift, whole.size(), &view),
+        shift % 4 == 0 ? nullptr : "payload memory is not aligned to 4 bytes");
+  }
 }
 
 TEST(Payload, DescriptionNamesWhatTheHeaderHolds) {

@@ -348,13 +348,13 @@ def test_threads_follow_the_interpreter(rng):
         assert ask(interpreter.our_delegate, "tfrewprune_threads") == expected
 
 
-@pytest.mark.parametrize("shift", [0, 1, 4, 8])
+@pytest.mark.parametrize("shift", [0, 1, 2, 4, 8])
 def test_payload_at_any_address(rng, capfd, shift):
     weights = tiny.sparse_weights(rng, (16, 3, 3, 4))
     x = normal(rng, 1, 5, 5, 4)
     interpreter = start(tiny.conv2d_model(weights, x.shape).to_bytes(shift=shift))
     assert_close(run(interpreter, x), tiny.conv2d(x, weights))
-    assert ("bytes were copied" in capfd.readouterr().err) == (shift != 0)
+    assert ("bytes were copied" in capfd.readouterr().err) == (shift % 4 != 0)
 
 
 def test_payload_is_used_in_place_of_a_mapped_file(rng, tmp_path, capfd):

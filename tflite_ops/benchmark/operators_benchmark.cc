@@ -19,8 +19,7 @@
 #include <sstream>
 
 #include "kernels/select.h"
-#include "operators/conv2d.h"
-#include "operators/fully_connected.h"
+#include "operators/packed_operator.h"
 #include "random_layer.h"
 #include "shapes.h"
 
@@ -56,20 +55,18 @@ class Workload {
         output_(Size(geometry_.out_h, geometry_.out_w, shape.outputs)) {}
 
   const char* Prepare(Isa isa, ThreadPool* pool) {
-    const Kernels* kernels = SelectKernels(isa);
+    Resources resources;
+    resources.kernels = SelectKernels(isa);
+    resources.pool = pool;
+    packed_.SetWeights(layer_.view);
     return shape_.fully_connected
-               ? dense_.Prepare(layer_.view, geometry_.in_h, Activation::kNone,
-                                kernels, pool)
-               : conv_.Prepare(layer_.view, geometry_, Activation::kNone,
-                               kernels, pool);
+               ? packed_.PrepareFullyConnected(geometry_.in_h,
+                                               Activation::kNone, resources)
+               : packed_.PrepareConv2D(geometry_, Activation::kNone, resources);
   }
 
   void Invoke() {
-    if (shape_.fully_connected) {
-      dense_.Invoke(input_.data(), bias_.data(), output_.data());
-    } else {
-      conv_.Invoke(input_.data(), bias_.data(), output_.data());
-    }
+    packed_.Invoke({input_.data(), bias_.data(), nullptr, output_.data()});
   }
 
   // Some outputs against plain loops over the dense matrix.
@@ -133,8 +130,7 @@ class Workload {
   ConvGeometry geometry_;
   RandomLayer layer_;
   std::vector<float> input_, bias_, output_;
-  Conv2D conv_;
-  FullyConnected dense_;
+  PackedOperator packed_;
 };
 
 void Run(benchmark::State& state, const LayerShape& shape, int rate, int height,

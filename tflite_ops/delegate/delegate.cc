@@ -28,6 +28,11 @@ bool IsKnown(const tflite::Registration& registration) {
          strcmp(registration.custom_name, kFullyConnectedName) == 0;
 }
 
+// A node that a delegate of this library has claimed.
+bool IsClaimed(const tflite::Registration& registration) {
+  return strcmp(registration.custom_name, kClaimedName) == 0;
+}
+
 int64_t Now() {
   timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
@@ -170,7 +175,7 @@ tflite::Status PackedDelegate::ClaimNodes(tflite::Context* context) {
     context->ReportError(context, "tfrewprune: out of memory.");
     return tflite::kError;
   }
-  int count = 0;
+  int count = 0, claimed_before = 0;
   for (int i = 0; i < graph_nodes; ++i) {
     tflite::Node* node;
     tflite::Registration* registration;
@@ -182,6 +187,10 @@ tflite::Status PackedDelegate::ClaimNodes(tflite::Context* context) {
       return tflite::kError;
     }
     if (!IsOurs(*registration)) continue;
+    if (IsClaimed(*registration)) {
+      ++claimed_before;
+      continue;
+    }
     if (!IsKnown(*registration)) {
       Log(LogLevel::kWarning,
           "operator %s is not known to this version of the library, and stays "
@@ -210,7 +219,12 @@ tflite::Status PackedDelegate::ClaimNodes(tflite::Context* context) {
     }
   }
   free(ours);
-  if (count == 0) {
+  if (count == 0 && claimed_before > 0) {
+    Log(LogLevel::kInfo,
+        "claimed none of %d nodes: another delegate of this library has "
+        "claimed %d",
+        graph_nodes, claimed_before);
+  } else if (count == 0) {
     Log(LogLevel::kWarning,
         "claimed none of %d nodes: this graph has no packed layer",
         graph_nodes);

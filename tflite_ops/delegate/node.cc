@@ -20,6 +20,12 @@ using tflite::Context;
 using tflite::Status;
 using tflite::Tensor;
 
+// Weights of a fully connected layer are read once an Invoke: where they do not
+// begin a cache line that takes 20 to 27 % longer from the second-level cache,
+// 4 % from memory. Those that may stay in that cache are copied. (Convolutions:
+// 0 to 2 %.)
+constexpr size_t kLine = 64, kSmallPayload = 1 << 20;
+
 class PackedNode {
  public:
   explicit PackedNode(PackedDelegate* delegate) : delegate_(delegate) {}
@@ -40,6 +46,8 @@ class PackedNode {
   Status PrepareConv2D(Context* context, ThreadPool* pool, Shape* output);
   Status PrepareFullyConnected(Context* context, ThreadPool* pool,
                                Shape* output);
+  Resources ResourcesWith(ThreadPool* pool);
+  void LogDriver();
   Status ResizeOutput(Context* context, const Shape& shape);
 
   // Reports "tfrewprune: <operator> (node <n>, output '<name>'): <message>".
@@ -58,12 +66,13 @@ class PackedNode {
   PackedDelegate* delegate_;
   bool valid_ = false;     // Init went well
   bool prepared_ = false;  // the operator fits the present shapes
+  bool warned_ = false;    // of plain loops
   int node_index_ = -1;
   // Indices, not pointers: TFLite may move its tensors.
   int input_ = -1, payload_ = -1, bias_ = -1, residual_ = -1, output_ = -1;
   OpOptions options_ = {};
   GraphWorkspace* workspace_ = nullptr;
-  void* payload_copy_ = nullptr;  // only when the model's is misaligned
+  void* payload_copy_ = nullptr;  // where the model's is misaligned
   // What the operator was prepared for.
   ThreadPool* pool_ = nullptr;
   ConvGeometry geometry_ = {};
@@ -168,19 +177,22 @@ Status PackedNode::ReadPayload(Context* context) {
                 tflite::kUInt8, tensor.type);
   }
   const void* data = tensor.data.data;
-  if (reinterpret_cast<uintptr_t>(data) % kPayloadAlignment != 0) {
-    // Only a model whose buffer or writer did not align it gets here.
-    if (posix_memalign(&payload_copy_, 64, tensor.bytes + 1) != 0) {
+  const uintptr_t address = reinterpret_cast<uintptr_t>(data);
+  const bool misaligned = address % kPayloadAlignment != 0;
+  if (misaligned || (options_.kind == OpKind::kFullyConnected &&
+                     address % kLine != 0 && tensor.bytes <= kSmallPayload)) {
+    if (posix_memalign(&payload_copy_, kLine, tensor.bytes + 1) != 0) {
       payload_copy_ = nullptr;
       return Fail(context, "out of memory for a copy of %zu payload bytes.",
                   tensor.bytes);
     }
     memcpy(payload_copy_, data, tensor.bytes);
     data = payload_copy_;
-    delegate_->Log(LogLevel::kWarning,
+    delegate_->Log(misaligned ? LogLevel::kWarning : LogLevel::kDebug,
                    "node %d: the model's payload is not aligned to %zu bytes "
                    "in memory, so %zu bytes were copied",
-                   node_index_, kPayloadAlignment, tensor.bytes);
+                   node_index_, misaligned ? kPayloadAlignment : kLine,
+                   tensor.bytes);
   }
   if (const char* error = operator_.ReadPayload(data, tensor.bytes)) {
     char header[256];
@@ -283,8 +295,7 @@ Status PackedNode::PrepareConv2D(Context* context, ThreadPool* pool,
   pool_ = nullptr;
   const char* message = operator_.PrepareConv2D(
       geometry, static_cast<Activation>(options_.activation),
-      delegate_->kernels(), pool, &workspace_->workspace,
-      residual_ != tflite::kOptionalTensor);
+      ResourcesWith(pool), residual_ != tflite::kOptionalTensor);
   if (message != nullptr) {
     char text[kShapeText];
     return Fail(context, "%s. Received: input %s, %u output channels.", message,
@@ -292,7 +303,8 @@ Status PackedNode::PrepareConv2D(Context* context, ThreadPool* pool,
   }
   geometry_ = geometry;
   pool_ = pool;
-  char text[128];
+  LogDriver();
+  char text[160];
   operator_.Describe(text, sizeof(text));
   delegate_->Log(LogLevel::kDebug,
                  "node %d: Conv2D %dx%dx%dx%d -> %dx%dx%u, kernel %dx%d, %s",
@@ -317,7 +329,7 @@ Status PackedNode::PrepareFullyConnected(Context* context, ThreadPool* pool,
   pool_ = nullptr;
   const char* message = operator_.PrepareFullyConnected(
       geometry.batch, static_cast<Activation>(options_.activation),
-      delegate_->kernels(), pool, &workspace_->workspace);
+      ResourcesWith(pool));
   if (message != nullptr) {
     char text[kShapeText];
     return Fail(context, "%s. Received: input %s, %u outputs.", message,
@@ -325,12 +337,42 @@ Status PackedNode::PrepareFullyConnected(Context* context, ThreadPool* pool,
   }
   geometry_ = geometry;
   pool_ = pool;
-  char text[128];
+  LogDriver();
+  char text[160];
   operator_.Describe(text, sizeof(text));
   delegate_->Log(LogLevel::kDebug, "node %d: FullyConnected %d x %u -> %u, %s",
                  node_index_, geometry.batch, operator_.columns(),
                  operator_.rows(), text);
   return tflite::kOk;
+}
+
+Resources PackedNode::ResourcesWith(ThreadPool* pool) {
+  Resources resources;
+  resources.kernels = delegate_->kernels();
+  resources.pool = pool;
+  resources.workspace = &workspace_->workspace;
+  resources.driver = delegate_->options().driver;
+  return resources;
+}
+
+// What a user should know of the driver that was chosen.
+void PackedNode::LogDriver() {
+  const Driver* wanted = delegate_->options().driver;
+  const Driver* taken = operator_.driver();
+  if (wanted != nullptr && wanted != taken) {
+    delegate_->Log(LogLevel::kWarning,
+                   "node %d: driver %s cannot do this layer; %s does it",
+                   node_index_, wanted->name, taken->name);
+  }
+  if (taken != ReferenceDriver() || wanted == taken || warned_ ||
+      delegate_->options().isa == Isa::kReference) {
+    return;
+  }
+  warned_ = true;
+  delegate_->Log(LogLevel::kWarning,
+                 "node %d: no driver is made for this layer, so it runs in "
+                 "plain loops, many times slower than a dense one",
+                 node_index_);
 }
 
 Status PackedNode::ResizeOutput(Context* context, const Shape& shape) {
@@ -367,7 +409,7 @@ Status PackedNode::Invoke(Context* context) {
     return Fail(context, "a tensor has no memory; allocate tensors first.");
   }
   const int64_t begin = delegate_->BeginRun();
-  operator_.Invoke(input.data.f, bias_values, addend, output.data.f);
+  operator_.Invoke({input.data.f, bias_values, addend, output.data.f});
   delegate_->EndRun(node_index_, begin);
   return tflite::kOk;
 }
@@ -411,7 +453,7 @@ tflite::Registration PackedNodeRegistration() {
   registration.free = FreeNode;
   registration.prepare = PrepareNode;
   registration.invoke = InvokeNode;
-  registration.custom_name = "TfrewpruneDelegate";
+  registration.custom_name = kClaimedName;
   registration.version = 1;
   return registration;
 }

@@ -8,6 +8,9 @@
 
 namespace tfrewprune {
 
+// What a claimed node is called.
+inline constexpr char kClaimedName[] = "TfrewpruneDelegate";
+
 // The delegate kernel for a partition of exactly one TfrewpruneConv2D or
 // TfrewpruneFullyConnected node. Init checks options and payload, Prepare the
 // shapes (again after every resize), Invoke computes and allocates nothing.

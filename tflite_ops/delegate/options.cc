@@ -11,6 +11,7 @@ namespace tfrewprune {
 namespace {
 
 constexpr char kIsaVariable[] = "TFREWPRUNE_ISA";
+constexpr char kDriverVariable[] = "TFREWPRUNE_DRIVER";
 constexpr const char* kLogLevels[] = {"error", "warning", "info", "debug"};
 
 bool ParseThreads(const char* text, int* threads) {
@@ -62,6 +63,34 @@ bool ParseIsa(const char* source, const char* name, Isa* isa, char* error,
   return true;
 }
 
+// Sets *driver from `name`, which came from `source`.
+bool ParseDriver(const char* source, const char* name, const Driver** driver,
+                 char* error, size_t error_size) {
+  *driver = FindDriver(name);
+  if (*driver != nullptr || strcmp(name, "auto") == 0) return true;
+  int count;
+  const Driver* drivers = Drivers(&count);
+  char names[256] = "auto";
+  size_t used = strlen(names);
+  for (int i = 0; i < count && used < sizeof(names); ++i) {
+    used += snprintf(names + used, sizeof(names) - used, "%s%s",
+                     i + 1 < count ? ", " : " or ", drivers[i].name);
+  }
+  snprintf(error, error_size, "tfrewprune: %s must be %s. Received: '%s'.",
+           source, names, name);
+  return false;
+}
+
+// The value of the option, else of the variable; nullptr where neither is set.
+const char* Setting(const char* option, const char* option_source,
+                    const char* variable, const char* variable_source,
+                    const char** source) {
+  *source = option != nullptr ? option_source : variable_source;
+  if (option != nullptr) return option;
+  const char* value = getenv(variable);
+  return value == nullptr || *value == '\0' ? nullptr : value;
+}
+
 }  // namespace
 
 bool ParseDelegateOptions(const char* const* keys, const char* const* values,
@@ -69,6 +98,7 @@ bool ParseDelegateOptions(const char* const* keys, const char* const* values,
                           size_t error_size) {
   *options = DelegateOptions();
   const char* isa_name = nullptr;
+  const char* driver_name = nullptr;
   for (size_t i = 0; i < count; ++i) {
     const char* key = keys[i] == nullptr ? "" : keys[i];
     const char* value = values[i] == nullptr ? "" : values[i];
@@ -92,19 +122,28 @@ bool ParseDelegateOptions(const char* const* keys, const char* const* values,
       isa_name = value;
       continue;
     }
-    snprintf(error, error_size,
-             "tfrewprune: the delegate has the options threads, isa and "
-             "log_level. Received: '%s'.",
-             key);
+    if (strcmp(key, "driver") == 0) {
+      driver_name = value;
+      continue;
+    }
+    snprintf(
+        error, error_size,
+        "tfrewprune: the delegate has the options driver, threads, isa and "
+        "log_level. Received: '%s'.",
+        key);
     return false;
   }
-  if (isa_name != nullptr) {
-    return ParseIsa("option isa", isa_name, &options->isa, error, error_size);
+  const char* source;
+  driver_name = Setting(driver_name, "option driver", kDriverVariable,
+                        "environment variable TFREWPRUNE_DRIVER", &source);
+  if (driver_name != nullptr &&
+      !ParseDriver(source, driver_name, &options->driver, error, error_size)) {
+    return false;
   }
-  const char* variable = getenv(kIsaVariable);
-  if (variable != nullptr && *variable != '\0') {
-    return ParseIsa("environment variable TFREWPRUNE_ISA", variable,
-                    &options->isa, error, error_size);
+  isa_name = Setting(isa_name, "option isa", kIsaVariable,
+                     "environment variable TFREWPRUNE_ISA", &source);
+  if (isa_name != nullptr) {
+    return ParseIsa(source, isa_name, &options->isa, error, error_size);
   }
   options->isa = BestIsa();
   return true;

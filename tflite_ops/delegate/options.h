@@ -7,6 +7,7 @@
 #include <cstddef>
 
 #include "isa/isa.h"
+#include "operators/driver.h"
 
 namespace tfrewprune {
 
@@ -15,10 +16,14 @@ enum class LogLevel : int { kError, kWarning, kInfo, kDebug };
 //   threads    "auto" (default: what the interpreter was given) or 1 .. 64
 //   isa        "auto" (default), "avx512", "avx2", "neon", "portable",
 //              "reference"; without it the variable TFREWPRUNE_ISA counts
+//   driver     "auto" (default: the one that predicts the least time) or a name
+//              of the table in operators/drivers.cc, for layers that it can do;
+//              without it the variable TFREWPRUNE_DRIVER counts
 //   log_level  "error", "warning" (default), "info", "debug"
 struct DelegateOptions {
   int threads = 0;  // 0 = the interpreter's number
   Isa isa = Isa::kPortable;
+  const Driver* driver = nullptr;  // nullptr = auto
   LogLevel log_level = LogLevel::kWarning;
 };
 

@@ -36,9 +36,9 @@ struct BandedView {
   }
 };
 
-// Payload memory must be aligned to this many bytes (PAYLOAD.md promises 64 in
-// a file; 16 is what every reader of a mapped model gets).
-inline constexpr size_t kPayloadAlignment = 16;
+// Payload memory must be aligned to this many bytes. PAYLOAD.md promises 64 in
+// a file; 4 is what Android's zipalign leaves of that.
+inline constexpr size_t kPayloadAlignment = 4;
 
 inline constexpr uint32_t kBandedLayout = 0;
 inline constexpr uint32_t kIrregularLayout = 1;

@@ -21,7 +21,7 @@ const char* ReadPayloadHeader(const void* data, size_t bytes,
                               PayloadHeader* header) {
   if (data == nullptr) return "payload is missing (null pointer)";
   if (reinterpret_cast<uintptr_t>(data) % kPayloadAlignment != 0) {
-    return "payload memory is not aligned to 16 bytes";
+    return "payload memory is not aligned to 4 bytes";
   }
   if (bytes < sizeof(PayloadHeader)) {
     return "payload is shorter than its header of 128 bytes";

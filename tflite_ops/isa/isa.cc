@@ -4,6 +4,11 @@
 #include <cstring>
 #include <initializer_list>
 
+#if defined(__arm__) && defined(TFREWPRUNE_NEON)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace tfrewprune {
 namespace {
 
@@ -43,13 +48,28 @@ bool IsaSupported(Isa isa) {
              __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("fma");
-#elif defined(__aarch64__)
+#elif defined(TFREWPRUNE_NEON)
     case Isa::kNeon:
-      return true;  // part of the base architecture
+#if defined(__arm__)  // an option there
+      return (getauxval(AT_HWCAP) & (HWCAP_NEON | HWCAP_VFPv4)) ==
+             (HWCAP_NEON | HWCAP_VFPv4);
+#else
+      return true;
+#endif
 #endif
     default:
       return false;
   }
+}
+
+int FmasPerCycle(Isa isa, int lanes) {
+#if defined(__x86_64__)
+  if (isa == Isa::kAvx512 && lanes > 8 && __builtin_cpu_is("amdfam19h")) {
+    return 1;
+  }
+#endif
+  (void)isa, (void)lanes;
+  return 2;
 }
 
 Isa BestIsa() {

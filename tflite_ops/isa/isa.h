@@ -11,7 +11,7 @@ enum class Isa : int {
   kPortable,   // 16-byte vectors, any CPU
   kAvx2,       // AVX2 + FMA
   kAvx512,     // AVX-512 F, VL, DQ and BW
-  kNeon,       // AArch64
+  kNeon,       // AArch64, and ARMv7 with NEON and VFPv4
 };
 inline constexpr int kIsaCount = 5;
 
@@ -27,6 +27,10 @@ bool IsaSupported(Isa isa);
 
 // The fastest supported instruction set; never kReference.
 Isa BestIsa();
+
+// FMAs of so many lanes that this CPU begins in a cycle. Zen 4 does those of 16
+// lanes in two halves.
+int FmasPerCycle(Isa isa, int lanes);
 
 }  // namespace tfrewprune
 

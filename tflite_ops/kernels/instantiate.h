@@ -1,41 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Turns kernels.inc into the table of one instruction set. Included by
-// band_<isa>.cc after its vectors, its TFREWPRUNE_KERNELS_<ISA> and
+// direct_<isa>.cc after its vectors, its TFREWPRUNE_KERNELS_<ISA> and
 // TFREWPRUNE_ISA_VALUE (Isa), TFREWPRUNE_ISA_VECTOR (its widest vector) and
 // TFREWPRUNE_PLANAR_TABLE.
-#include "kernels/band_generic.h"
+#include "kernels/direct_generic.h"
 #include "kernels/select.h"
 
 namespace tfrewprune {
 namespace {
 
-constexpr BandKernelRow kBand[] = {
+constexpr DirectKernelRow kDirect[] = {
 #define TFREWPRUNE_GEMV(R, V, vectors, chains)
-#define TFREWPRUNE_BAND(R, V, vectors, passes, length, segments) \
-  {R, length, segments,                                          \
-   BandTiles<V, vectors, passes, length,                         \
-             std::make_integer_sequence<int, segments>>::kTable},
+#define TFREWPRUNE_DIRECT(R, V, vectors, passes, length, segments) \
+  {R, length, segments,                                            \
+   DirectTiles<V, vectors, passes, length,                         \
+               std::make_integer_sequence<int, segments>>::kTable},
 #include "kernels/kernels.inc"
-#undef TFREWPRUNE_BAND
+#undef TFREWPRUNE_DIRECT
 #undef TFREWPRUNE_GEMV
 };
 
 constexpr GemvKernelRow kGemv[] = {
-#define TFREWPRUNE_BAND(R, V, vectors, passes, length, segments)
+#define TFREWPRUNE_DIRECT(R, V, vectors, passes, length, segments)
 #define TFREWPRUNE_GEMV(R, V, vectors, chains) \
   {R, 2, Gemv<V, vectors, chains, uint16_t>},  \
       {R, 4, Gemv<V, vectors, chains, uint32_t>},
 #include "kernels/kernels.inc"
-#undef TFREWPRUNE_BAND
+#undef TFREWPRUNE_DIRECT
 #undef TFREWPRUNE_GEMV
 };
 
 constexpr Kernels kKernels = {
     TFREWPRUNE_ISA_VALUE,
     TFREWPRUNE_ISA_VECTOR::kLanes,
-    kBand,
-    sizeof(kBand) / sizeof(kBand[0]),
+    kDirect,
+    sizeof(kDirect) / sizeof(kDirect[0]),
     kGemv,
     sizeof(kGemv) / sizeof(kGemv[0]),
     TFREWPRUNE_PLANAR_TABLE,

@@ -4,9 +4,15 @@
 
 namespace tfrewprune {
 
-// 32 registers; inputs need one each, FMAs take none from memory.
+// 32 registers, 16 on ARMv7; inputs need one each, FMAs take none from memory.
+#if defined(__aarch64__)
+constexpr int kAccumulators = 16;
+#else
+constexpr int kAccumulators = 8;
+#endif
+
 const IrregularKernels* NeonIrregularKernels() {
-  return &kIrregularKernels<SquareNeon, 16, 20 << 10>;
+  return &kIrregularKernels<SquareNeon, kAccumulators, 20 << 10>;
 }
 
 }  // namespace tfrewprune

@@ -13,7 +13,7 @@ const IrregularKernels* SelectIrregularKernels(Isa isa) {
       return Avx2IrregularKernels();
     case Isa::kAvx512:
       return Avx512IrregularKernels();
-#elif defined(__aarch64__)
+#elif defined(TFREWPRUNE_NEON)
     case Isa::kNeon:
       return NeonIrregularKernels();
 #endif

@@ -35,9 +35,23 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/band.h"
+#include "kernels/direct.h"
 
 namespace tfrewprune {
+
+// An image of `channels` interleaved channels to planes:
+//   out[c * plane_stride + r * out_row_stride + p] =
+//       in[r * in_row_stride + p * in_stride + c]
+// for r < rows, p < pixels, c < channels; and 0 for the `zeros` pixels that
+// follow: cheap here, where their cache lines are written anyway.
+struct TransposeJob {
+  const float* in;
+  ptrdiff_t in_stride, in_row_stride;
+  int rows, pixels, zeros, channels;
+  float* out;
+  ptrdiff_t plane_stride, out_row_stride;
+};
+using TransposeKernel = void (*)(const TransposeJob& job);
 
 // Exact for all 16-bit columns.
 inline uint64_t TapScale(uint32_t channels) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The planar kernels of AVX-512, instantiated apart from the band kernels.
+// The planar kernels of AVX-512, instantiated apart from the direct kernels.
 #ifndef TFREWPRUNE_KERNELS_PLANAR_AVX512_H_
 #define TFREWPRUNE_KERNELS_PLANAR_AVX512_H_
 

@@ -4,7 +4,7 @@
 #ifndef TFREWPRUNE_KERNELS_PLANAR_GENERIC_H_
 #define TFREWPRUNE_KERNELS_PLANAR_GENERIC_H_
 
-#include "kernels/band_generic.h"
+#include "kernels/direct_generic.h"
 #include "kernels/planar.h"
 #include "simd/vec.h"
 

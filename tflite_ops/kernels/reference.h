@@ -17,7 +17,7 @@ void ReferenceConv2D(const BandedView& weights, const ConvGeometry& geometry,
                      Activation activation, const float* input,
                      const float* bias, float* output);
 
-// The contract of AddKernel (kernels/band.h).
+// The contract of AddKernel (kernels/direct.h).
 void ReferenceAdd(const float* residual, int64_t count, float minimum,
                   float maximum, float* y);
 

@@ -24,7 +24,7 @@ const Kernels* SelectKernels(Isa isa) {
       return Avx2Kernels();
     case Isa::kAvx512:
       return Avx512Kernels();
-#elif defined(__aarch64__)
+#elif defined(TFREWPRUNE_NEON)
     case Isa::kNeon:
       return NeonKernels();
 #endif

@@ -4,7 +4,7 @@
 #ifndef TFREWPRUNE_KERNELS_SELECT_H_
 #define TFREWPRUNE_KERNELS_SELECT_H_
 
-#include "kernels/band.h"
+#include "kernels/kernels.h"
 
 namespace tfrewprune {
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "operators/direct_conv.h"
 
+#include <math.h>
+
+#include "operators/cache_sets.h"
 #include "operators/integers.h"
-#include "operators/planar_layout.h"
 
 namespace tfrewprune {
 namespace {
@@ -13,10 +15,7 @@ constexpr int kMaxShapes = 16;
 // Offsets are bytes of 32 bits.
 constexpr double kMostFloats = INT32_MAX / sizeof(float);
 constexpr uint32_t kFloat = sizeof(float);
-// Tiles run over bands of about so many bytes of weights, one after the other,
-// before the next bands come: more weights would have to come from afar again
-// for every tile. Tiles whose input has about so many bytes take turns.
-constexpr uint64_t kBandBytes = 192 << 10;
+// Tiles whose input has about so many bytes take turns.
 constexpr int64_t kInputBytes = 256 << 10;
 // From so many bytes on weights are asked for ahead.
 constexpr uint64_t kColdBytes = 64 << 10;
@@ -24,46 +23,109 @@ constexpr uint64_t kColdBytes = 64 << 10;
 // more): more of them evict each other from column to column.
 constexpr int64_t kPixelsPerSet = 7;
 
-// Two FMAs and two loads a cycle, a chain of dependent FMAs takes four.
-double TileCycles(const Kernels& kernels, const BandKernelRow& row,
-                  int segments) {
-  const double vectors =
-      row.band_rows > kernels.lanes
-          ? static_cast<double>(row.band_rows) / kernels.lanes
-          : 1.0;
-  const double pixels = row.length * segments;
-  double cycles = 0.5 * pixels * vectors;
-  const double loads = 0.5 * (pixels + vectors);
+// In cycles: a line of the window of a tile that is not in the first-level
+// cache any more, beside FMAs, and one that shares the second with much else.
+constexpr double kFirstMiss = 0.25, kSecondMiss = 0.4;
+// Bytes of windows where these begin, and where they are all lines.
+constexpr double kFirstBegin = 16 << 10, kFirstEnd = 48 << 10;
+constexpr double kSecondBegin = 64 << 10, kSecondEnd = 192 << 10;
+constexpr double kOffsetCycles = 1.5;  // the offset of a column
+constexpr double kCopyCycles = 0.3;    // a float of the copy
+
+// Two loads a cycle; a chain of dependent FMAs takes four cycles.
+double ColumnCycles(const BandFmas& fmas, double pixels, double waits) {
+  double cycles = pixels * fmas.vectors / fmas.fmas_a_cycle;
+  const double loads = 0.5 * (pixels + fmas.vectors + 1) + waits;
   if (cycles < loads) cycles = loads;
   return cycles < 4.0 ? 4.0 : cycles;
 }
 
+// Where `bytes` are between begin and end, from 0 to 1.
+double Ramp(double bytes, double begin, double end) {
+  return bytes < begin ? 0 : bytes > end ? 1 : (bytes - begin) / (end - begin);
+}
+
+// Of a column and a tile of so many pixels.
+double TileColumnCycles(const Problem& problem, const ConvGeometry& g,
+                        double pixels) {
+  const BandedView& w = *problem.bands;
+  const int64_t count = static_cast<int64_t>(pixels);
+  const int64_t reach =
+      int64_t{g.kernel_w - 1} * g.dilation_w + 1 + (count - 1) * g.stride_w;
+  const double window = double(sizeof(float)) * g.in_c * g.kernel_h *
+                        Min(reach, g.kernel_w * count);
+  // Columns that a band keeps share the lines of 16 channels.
+  const double kept = double(w.column_count) / Max(1, w.band_count) / w.columns;
+  const double lines =
+      kept < 0.01 ? pixels : pixels * (1 - pow(1 - kept, 16)) / (16 * kept);
+  const int64_t sets = CacheSets(int64_t{g.stride_w} * g.in_c);
+  const double conflicts = sets == 1 ? 0.5 : sets == 2 ? 1.0 / 7 : 0;
+  const double waits =
+      conflicts * pixels +
+      kFirstMiss * lines * Ramp(window, kFirstBegin, kFirstEnd);
+  return ColumnCycles(FmasOfBands(problem), pixels, waits) +
+         kSecondMiss * lines * Ramp(window, kSecondBegin, kSecondEnd);
+}
+
+// The most pixels of a tile.
+int64_t TilePixels(const Kernels& kernels, uint32_t band_rows,
+                   int64_t most_pixels) {
+  int64_t pixels = 0;
+  for (int i = 0; i < kernels.direct_count; ++i) {
+    const DirectKernelRow& row = kernels.direct[i];
+    if (row.band_rows != static_cast<int>(band_rows)) continue;
+    const int64_t segments = Min(row.max_segments, most_pixels / row.length);
+    pixels = Max(pixels, segments * row.length);
+  }
+  return pixels;
+}
+
+int64_t MostPixels(const ConvGeometry& g) {
+  return kPixelsPerSet * CacheSets(int64_t{g.stride_w} * g.in_c);
+}
+
 }  // namespace
 
-const char* DirectConv::Prepare(const BandedView& weights,
-                                const ConvGeometry& geometry,
-                                const BandTables& tables,
-                                const Kernels& kernels, ThreadPool* pool,
-                                Workspace* workspace) {
-  weights_ = weights;
-  geometry_ = geometry;
-  tables_ = &tables;
-  pool_ = pool;
-  workspace_ = workspace;
-  threads_ = pool == nullptr ? 1 : pool->threads();
-  ConvGeometry& g = geometry_;
-  if (const char* error = JoinPixels(&g)) return error;
-
-  border_.Prepare(g);
-  if (double(border_.width()) * g.in_h * g.in_c > kMostFloats) {
-    return "input image too large: one padded image must stay below 2 GiB";
+double DirectConv::Cycles(const Problem& problem) {
+  if (problem.bands == nullptr) return kUnsupported;
+  const BandedView& w = *problem.bands;
+  const Kernels& kernels = *problem.kernels;
+  ConvGeometry g = problem.geometry;
+  if (JoinPixels(&g) != nullptr) return kUnsupported;
+  const int64_t most = TilePixels(kernels, w.band_rows, MostPixels(g));
+  if (most == 0) return kUnsupported;
+  const int64_t image = int64_t{g.out_h} * g.out_w;
+  const double tiles = double(g.batch) * DivideUp(image, most);
+  const double pixels = double(g.batch) * image / (tiles > 0 ? tiles : 1);
+  const double column = TileColumnCycles(problem, g, pixels);
+  const double columns =
+      tiles * column * static_cast<double>(w.column_count) * KernelRowShare(g);
+  const double beside = tiles * w.band_count * StoreCycles(w, pixels);
+  ImageBorder border;
+  border.Prepare(g);
+  const double copied = double(border.width()) * g.in_h * g.in_c;
+  const double offsets = 2.0 * static_cast<double>(w.column_count);
+  if (copied > kMostFloats ||
+      !problem.Affords(sizeof(float) * (copied + offsets) +
+                       TableBytes(problem))) {
+    return kUnsupported;
   }
+  const double once = kSetUpCycles +
+                      kOffsetCycles * static_cast<double>(w.column_count) +
+                      kCopyCycles * g.batch * copied;
+  return (columns + beside + once) / problem.threads();
+}
+
+const char* DirectConv::Prepare(const Problem& problem) {
+  if (const char* error = Begin(problem)) return error;
+  const ConvGeometry& g = geometry_;
+  border_.Prepare(g);
   const int64_t copied = border_.width() * g.in_h * g.in_c;
-  const int64_t columns = static_cast<int64_t>(weights.column_count);
+  const int64_t columns = static_cast<int64_t>(weights_.column_count);
   image_.first = DivideUp(copied, 16) * 16;
   copy_.first = image_.first + (border_.whole() ? 0 : columns + 1);
   const int64_t used = copy_.first + (copied > 0 ? columns + 1 : 0);
-  if (!workspace->Reserve(used)) return kOutOfMemory;
+  if (!workspace_->Reserve(used)) return kOutOfMemory;
   prepare_tasks_ = 1;
   if (threads_ > 1) {
     prepare_tasks_ =
@@ -72,20 +134,18 @@ const char* DirectConv::Prepare(const BandedView& weights,
 
   image_.width = g.in_w;
   copy_.width = border_.width();
-  if (!StartsOfKernelRows(weights_, static_cast<uint32_t>(g.kernel_w) * g.in_c,
-                          g.kernel_h, &start_) ||
-      !PrepareTaps(&image_) || !PrepareTaps(&copy_)) {
+  if (!PrepareStarts() || !PrepareTaps(&image_) || !PrepareTaps(&copy_)) {
     return kOutOfMemory;
   }
   const int64_t pixel = int64_t{g.in_c} * g.stride_w;
-  PrepareLayer(&image_, pixel, weights.rows);
+  PrepareLayer(&image_, pixel, weights_.rows);
   if (border_.whole()) {
-    PrepareLayer(&copy_, pixel, weights.rows);
+    PrepareLayer(&copy_, pixel, weights_.rows);
   } else {
     PrepareLayer(&copy_, copy_.width * g.in_c * g.stride_h,
-                 int64_t{weights.rows} * g.out_w);
+                 int64_t{weights_.rows} * g.out_w);
   }
-  if (const char* error = PrepareTiles(kernels)) return error;
+  if (const char* error = PrepareTiles(*problem.kernels)) return error;
   PrepareTasks();
   return nullptr;
 }
@@ -106,35 +166,38 @@ bool DirectConv::PrepareTaps(Source* source) {
 // Strides in floats.
 void DirectConv::PrepareLayer(Source* source, int64_t pixel_stride,
                               int64_t output_stride) {
-  BandLayer& layer = source->layer;
+  DirectLayer& layer = source->layer;
   layer.value = weights_.value;
   layer.start = start_.get();
   layer.start_stride = static_cast<uint32_t>(geometry_.kernel_h) + 1;
-  layer.bias = tables_->bias();
-  layer.row = tables_->row();
-  layer.full_run = tables_->full_run();
+  layer.bias = tables_.bias();
+  layer.row = tables_.row();
+  layer.full_run = tables_.full_run();
   layer.pixel_stride =
       static_cast<ptrdiff_t>(pixel_stride * int64_t{sizeof(float)});
   layer.output_stride = static_cast<ptrdiff_t>(output_stride);
-  layer.minimum = tables_->minimum();
-  layer.maximum = tables_->maximum();
+  layer.minimum = tables_.minimum();
+  layer.maximum = tables_.maximum();
 }
 
 const char* DirectConv::PrepareTiles(const Kernels& kernels) {
   const ConvGeometry& g = geometry_;
   const int64_t pixel = int64_t{g.stride_w} * g.in_c;
-  const int64_t most_pixels = kPixelsPerSet * CacheSets(pixel);
+  const int64_t most_pixels = MostPixels(g);
+  // Relative to each other, whatever the CPU.
+  const double vectors = static_cast<double>(
+      Max(1, weights_.band_rows / static_cast<uint32_t>(kernels.lanes)));
   TileShape shape[kMaxShapes];
   int shapes = 0;
-  for (int i = 0; i < kernels.band_count; ++i) {
-    const BandKernelRow& row = kernels.band[i];
+  for (int i = 0; i < kernels.direct_count; ++i) {
+    const DirectKernelRow& row = kernels.direct[i];
     if (row.band_rows != static_cast<int>(weights_.band_rows)) continue;
     const int segments =
         static_cast<int>(Min(row.max_segments, most_pixels / row.length));
     if (segments == 0) continue;
     kernel_[shapes] = &row;
     shape[shapes++] = {row.length, segments,
-                       TileCycles(kernels, row, segments)};
+                       ColumnCycles({vectors, 2}, row.length * segments, 0)};
   }
   if (shapes == 0) {
     return "no kernel for this band height: expected 4, 8, 16 or 32 rows";
@@ -195,14 +258,10 @@ void DirectConv::PrepareTasks() {
   const ConvGeometry& g = geometry_;
   const int64_t tiles = tiling_.tiles();
   const int64_t bands = weights_.band_count;
-  bands_at_once_ = Max(1, bands);
+  bands_at_once_ = BandsAtOnce(1);
   tiles_at_once_ = Max(1, tiles);
-  const uint64_t bytes =
-      weights_.column_count * weights_.band_rows * sizeof(float);
-  cold_ = bytes >= kColdBytes;
-  if (bytes > 2 * kBandBytes) {
-    bands_at_once_ =
-        Max(1, static_cast<int64_t>(weights_.band_count * kBandBytes / bytes));
+  cold_ = weight_bytes() >= kColdBytes;
+  if (bands_at_once_ < bands) {
     const int64_t input = int64_t{g.in_h} * g.in_w * g.in_c * sizeof(float);
     tiles_at_once_ = Max(1, DivideUp(tiles, DivideUp(input, kInputBytes)));
   }
@@ -215,14 +274,6 @@ void DirectConv::PrepareTasks() {
   }
 }
 
-void DirectConv::Run(int tasks, ThreadPool::Function function) {
-  if (threads_ > 1 && tasks > 1) {
-    pool_->Run(tasks, function, this);
-  } else {
-    for (int task = 0; task < tasks; ++task) function(this, task, 0);
-  }
-}
-
 // What must be there before the tiles: part `task` of it.
 void DirectConv::PrepareTask(int task) {
   const uint32_t bands = weights_.band_count;
@@ -230,9 +281,9 @@ void DirectConv::PrepareTask(int task) {
       static_cast<uint32_t>(uint64_t{bands} * task / prepare_tasks_);
   const uint32_t end =
       static_cast<uint32_t>(uint64_t{bands} * (task + 1) / prepare_tasks_);
-  if (!border_.whole()) MakeOffsets(image_, begin, end);
+  if (!offsets_made_ && !border_.whole()) MakeOffsets(image_, begin, end);
   if (copy_.width == 0) return;
-  MakeOffsets(copy_, begin, end);
+  if (!offsets_made_) MakeOffsets(copy_, begin, end);
   const int64_t rows = geometry_.in_h;
   border_.CopyRows(input_, rows * task / prepare_tasks_,
                    rows * (task + 1) / prepare_tasks_, workspace_->get());
@@ -296,10 +347,10 @@ void DirectConv::RunFirstTile(int i, uint32_t band, uint32_t band_end) const {
 
 void DirectConv::FillMissingRows(int i) const {
   const Tile& tile = tiling_.tile(i);
-  const BandLayer& layer = i < copy_tile_ ? image_.layer : copy_.layer;
+  const DirectLayer& layer = i < copy_tile_ ? image_.layer : copy_.layer;
   for (int s = 0; s < tile.segments; ++s) {
-    tables_->FillMissingRows(output_ + tiling_.segments(tile)[s].output,
-                             tile.length, layer.output_stride);
+    tables_.FillMissingRows(output_ + tiling_.segments(tile)[s].output,
+                            tile.length, layer.output_stride);
   }
 }
 
@@ -346,27 +397,35 @@ void DirectConv::ComputeTask(int task) {
   }
 }
 
-void DirectConv::Invoke(const float* input, float* output,
-                        const Residual& residual) {
-  const ConvGeometry& g = geometry_;
-  const int64_t in_image = int64_t{g.in_h} * g.in_w * g.in_c;
-  const int64_t out_image = int64_t{g.out_h} * g.out_w * weights_.rows;
+void DirectConv::Invoke(const Tensors& tensors) {
+  BeginInvoke(tensors);
   image_.layer.offset = Offsets(image_);
   copy_.layer.offset = Offsets(copy_);
-  for (int n = 0; n < g.batch; ++n) {
-    input_ = input + n * in_image;
-    output_ = output + n * out_image;
-    residual_ = residual.Image(n * out_image);
-    Run(prepare_tasks_, [](void* self, int task, int) {
-      static_cast<DirectConv*>(self)->PrepareTask(task);
-    });
-    Run(tile_tasks_ * band_tasks_, [](void* self, int task, int) {
-      static_cast<DirectConv*>(self)->ComputeTask(task);
-    });
+  offsets_made_ = false;
+  for (int n = 0; n < geometry_.batch; ++n) {
+    BeginImage(n);
+    if (!offsets_made_ || copy_.width > 0) {
+      Run(
+          prepare_tasks_,
+          [](void* self, int task, int) {
+            static_cast<DirectConv*>(self)->PrepareTask(task);
+          },
+          this);
+      offsets_made_ = true;
+    }
+    Run(
+        tile_tasks_ * band_tasks_,
+        [](void* self, int task, int) {
+          static_cast<DirectConv*>(self)->ComputeTask(task);
+        },
+        this);
     if (band_tasks_ == 1 || residual_.values == nullptr) continue;
-    Run(tiling_.tiles(), [](void* self, int task, int) {
-      static_cast<DirectConv*>(self)->AddResidual(task);
-    });
+    Run(
+        tiling_.tiles(),
+        [](void* self, int task, int) {
+          static_cast<DirectConv*>(self)->AddResidual(task);
+        },
+        this);
   }
 }
 

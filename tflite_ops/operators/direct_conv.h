@@ -1,34 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Convolution by the band kernels (kernels/band.h), which read the NHWC image
-// in place. Above and below the image tiles leave kernel rows out; output
+// Convolution by the direct kernels (kernels/direct.h), which read the NHWC
+// image in place. Above and below the image tiles leave kernel rows out; output
 // pixels whose taps reach past its left or right side read a zero-padded copy
 // of the few columns there. Small images are copied as a whole.
 #ifndef TFREWPRUNE_OPERATORS_DIRECT_CONV_H_
 #define TFREWPRUNE_OPERATORS_DIRECT_CONV_H_
 
-#include "format/payload.h"
-#include "kernels/band.h"
-#include "kernels/convolution.h"
-#include "operators/band_tables.h"
-#include "operators/buffer.h"
+#include "operators/banded_driver.h"
 #include "operators/image_border.h"
-#include "operators/residual.h"
-#include "operators/thread_pool.h"
 #include "operators/tiling.h"
-#include "operators/workspace.h"
 
 namespace tfrewprune {
 
-class DirectConv {
+class DirectConv : public BandedDriver {
  public:
-  // As Conv2D::Prepare. `tables` belongs to the same weights.
-  const char* Prepare(const BandedView& weights, const ConvGeometry& geometry,
-                      const BandTables& tables, const Kernels& kernels,
-                      ThreadPool* pool, Workspace* workspace);
-
-  // After tables->PackBias(). Allocates nothing.
-  void Invoke(const float* input, float* output, const Residual& residual);
+  static double Cycles(const Problem& problem);
+  const char* Prepare(const Problem& problem);
+  void Invoke(const Tensors& tensors);
 
  private:
   // An image that tiles read: the input, or what was copied of it.
@@ -36,7 +25,7 @@ class DirectConv {
     int64_t width;               // pixels of a row
     Buffer<int32_t> tap_offset;  // bytes; that of the tap's first column off
     int64_t first;               // of its offsets in the workspace
-    BandLayer layer;
+    DirectLayer layer;
   };
   bool PrepareTaps(Source* source);
   const char* PrepareTiles(const Kernels& kernels);
@@ -46,7 +35,6 @@ class DirectConv {
   void PrepareLayer(Source* source, int64_t pixel_stride,
                     int64_t output_stride);
 
-  void Run(int tasks, ThreadPool::Function function);
   void PrepareTask(int task);
   int32_t* Offsets(const Source& source) const {
     return reinterpret_cast<int32_t*>(workspace_->get() + source.first);
@@ -58,32 +46,20 @@ class DirectConv {
   void FillMissingRows(int i) const;
   void AddResidual(int i) const;  // once it has all its bands
 
-  BandedView weights_ = {};
-  ConvGeometry geometry_ = {};  // pointwise: one row of all pixels
-  const BandTables* tables_ = nullptr;
-  ThreadPool* pool_ = nullptr;
-  // The copy, then the offsets of the columns for both sources: kept, they
-  // would be 6 % of the payload; they take 1 to 2 cycles a column to make,
-  // which every pixel uses.
-  Workspace* workspace_ = nullptr;
-  int threads_ = 1;
-
-  const BandKernelRow* kernel_[16];
+  // In the workspace: the copy, then the offsets of the columns for both
+  // sources. Kept, they would be 6 % of the payload; they take 1 to 2 cycles a
+  // column to make, which every pixel uses.
+  const DirectKernelRow* kernel_[16];
   ImageBorder border_;
   Tiling tiling_;
   int copy_tile_ = 0;  // tiles from here on read the copy
   Source image_ = {}, copy_ = {};
-  Buffer<uint32_t> start_;
   int prepare_tasks_ = 0;
+  bool offsets_made_ = false;  // in this Invoke
 
   bool cold_ = false;  // weights that may have left the caches since
   int64_t tiles_at_once_ = 1, bands_at_once_ = 1;
   int tile_tasks_ = 1, band_tasks_ = 1;
-
-  // Of the image at work.
-  const float* input_ = nullptr;
-  float* output_ = nullptr;
-  Residual residual_;
 };
 
 }  // namespace tfrewprune

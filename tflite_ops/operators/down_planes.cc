@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "operators/down_planes.h"
 
-#include "operators/planar_layout.h"
+#include "operators/cache_sets.h"
+#include "operators/integers.h"
 
 namespace tfrewprune {
 

@@ -1,30 +1,58 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "operators/flat_conv.h"
 
-#include "kernels/planar.h"
-#include "operators/planar_layout.h"
+#include "operators/cache_sets.h"
 
 namespace tfrewprune {
 namespace {
 
-// A run goes over bands of about so many bytes of weights before the next run
-// does: more would have to come from afar again for every run.
-constexpr uint64_t kBandBytes = 192 << 10;
 // Rows that leave the kernels together.
 constexpr int kStoredRows = 16;
 // Where output pixels fall onto one or two sets of the first-level cache and
 // bands are short, stores to more of them than this slow each other down.
 constexpr int kMostUnitsOnFewSets = 3;
-// Shares of the transposition when several threads share a block.
-constexpr int kSharesPerThread = 4;
 
-const FlatKernelRow* FindKernels(const Kernels& kernels, uint32_t band_rows) {
-  for (int i = 0; i < kernels.flat_count; ++i) {
-    if (kernels.flat[i].band_rows == static_cast<int>(band_rows)) {
-      return &kernels.flat[i];
-    }
+const FlatKernelRow* FindKernels(const Problem& problem) {
+  const BandedView* weights = problem.bands;
+  const ConvGeometry& g = problem.geometry;
+  if (weights == nullptr || weights->index_bytes != 2 || g.batch == 0 ||
+      problem.pixels() == 0 ||
+      Max(g.stride_h, g.stride_w) > kMostPlanesStride) {
+    return nullptr;
+  }
+  for (int i = 0; i < problem.kernels->flat_count; ++i) {
+    const FlatKernelRow& row = problem.kernels->flat[i];
+    if (row.band_rows == static_cast<int>(weights->band_rows)) return &row;
   }
   return nullptr;
+}
+
+// Of a run.
+int MostUnits(const FlatKernelRow& kernels, const ConvGeometry& g,
+              uint32_t rows) {
+  return IsPointwise(g) && CacheSets(rows) <= 2 &&
+                 kernels.max_units > kMostUnitsOnFewSets
+             ? kMostUnitsOnFewSets
+             : kernels.max_units;
+}
+
+int64_t RunPixels(const FlatKernelRow& kernels) {
+  return int64_t{kernels.max_units} * kFlatUnit;
+}
+
+// Where it is fair every worker gets whole blocks; else the layout is that of
+// one thread.
+const char* FairLayout(const ConvGeometry& g, int64_t run_pixels, int threads,
+                       FlatLayout* layout) {
+  if (const char* error = layout->Prepare(g, run_pixels, threads)) return error;
+  const int64_t rows = layout->block_rows(), pixels = layout->block_pixels();
+  const int64_t blocks = DivideUp(g.out_h, rows) * DivideUp(g.out_w, pixels);
+  const int64_t busiest = DivideUp(blocks, threads) * rows * pixels * threads;
+  if (threads == 1 ||
+      0.9 * static_cast<double>(busiest) <= double(g.out_h) * g.out_w) {
+    return nullptr;
+  }
+  return layout->Prepare(g, run_pixels, 1);
 }
 
 // They follow each other in the output.
@@ -36,209 +64,103 @@ int64_t StoredPixels(const FlatRun& run) {
 
 }  // namespace
 
-bool FlatConv::Supports(const Kernels& kernels, const BandedView& weights) {
-  return weights.index_bytes == 2 &&
-         FindKernels(kernels, weights.band_rows) != nullptr;
+double FlatConv::Cycles(const Problem& problem) {
+  const FlatKernelRow* kernels = FindKernels(problem);
+  ConvGeometry g = problem.geometry;
+  FlatLayout layout;
+  if (kernels == nullptr || JoinPixels(&g) != nullptr ||
+      FairLayout(g, RunPixels(*kernels), problem.threads(), &layout) !=
+          nullptr) {
+    return kUnsupported;
+  }
+  const BandedView& w = *problem.bands;
+  const double blocks = double(g.batch) *
+                        DivideUp(g.out_h, layout.block_rows()) *
+                        DivideUp(g.out_w, layout.block_pixels());
+  // Of a block, with the gaps between its rows.
+  const int64_t units = DivideUp(
+      (layout.block_rows() - 1) * layout.pitch() + layout.block_pixels(),
+      kFlatUnit);
+  const int64_t runs = DivideUp(units, MostUnits(*kernels, g, w.rows));
+  if (!problem.Affords(sizeof(float) * double(problem.threads()) *
+                           static_cast<double>(layout.floats()) +
+                       sizeof(FlatRun) * blocks / g.batch *
+                           static_cast<double>(runs) +
+                       TableBytes(problem))) {
+    return kUnsupported;
+  }
+  const double longest = static_cast<double>(DivideUp(units, runs));
+  const double column =
+      FlatColumnCycles(kernels->band_rows, longest, problem.fmas_a_cycle());
+  const double columns = column * static_cast<double>(w.column_count) *
+                         KernelRowShare(g) * static_cast<double>(units) /
+                         longest;
+  const double beside = FlatRunCycles(problem.fmas_a_cycle()) * w.band_count *
+                        static_cast<double>(runs);
+  const double transposed =
+      kTransposeCycles * static_cast<double>(layout.floats());
+  return kSetUpCycles +
+         blocks * (columns + beside + transposed) / problem.threads();
 }
 
-const char* FlatConv::Prepare(const BandedView& weights,
-                              const ConvGeometry& geometry,
-                              const BandTables& tables, const Kernels& kernels,
-                              ThreadPool* pool, Workspace* workspace) {
-  weights_ = weights;
-  geometry_ = geometry;
-  tables_ = &tables;
-  pool_ = pool;
-  workspace_ = workspace;
-  threads_ = pool == nullptr ? 1 : pool->threads();
-  transpose_ = kernels.transpose;
-  kernels_ = FindKernels(kernels, weights.band_rows);
-  max_units_ = kernels_->max_units;
-  ConvGeometry& g = geometry_;
-  if (const char* error = JoinPixels(&g)) return error;
-  if (IsPointwise(g) && CacheSets(weights.rows) <= 2 &&
-      max_units_ > kMostUnitsOnFewSets) {
-    max_units_ = kMostUnitsOnFewSets;
+const char* FlatConv::Prepare(const Problem& problem) {
+  if (const char* error = Begin(problem)) return error;
+  transpose_ = problem.kernels->transpose;
+  kernels_ = FindKernels(problem);
+  const ConvGeometry& g = geometry_;
+  const int max_units = MostUnits(*kernels_, g, weights_.rows);
+  if (const char* error =
+          FairLayout(g, RunPixels(*kernels_), threads_, &layout_)) {
+    return error;
   }
-  if (const char* error = PrepareBlocks()) return error;
-
-  const int64_t taps = int64_t{g.kernel_h} * g.kernel_w;
-  if (!tap_offset_.Allocate(taps) ||
-      !StartsOfKernelRows(weights, static_cast<uint32_t>(g.kernel_w) * g.in_c,
-                          g.kernel_h, &start_)) {
+  runs_.Begin(g, layout_.pitch(), weights_.rows, max_units,
+              problem.fmas_a_cycle(), static_cast<int>(weights_.band_rows),
+              static_cast<double>(weights_.column_count) /
+                  static_cast<double>(Max(1, weights_.band_count)));
+  const auto add_runs = [&](Block* block) {
+    block->item = runs_.runs();
+    if (!runs_.Add(*block)) return false;
+    block->item_end = runs_.runs();
+    return true;
+  };
+  const auto tap_offset = [&](int64_t y, int64_t x) {
+    return layout_.TapOffset(y * g.dilation_h, x * g.dilation_w);
+  };
+  if (!MakeBlocks(layout_.block_rows(), layout_.block_pixels(), add_runs) ||
+      !ChooseSharing(int64_t{layout_.block_rows()} * layout_.block_pixels(),
+                     kStoredRows / weights_.band_rows) ||
+      !PrepareStarts() ||
+      !TapOffsets(layout_.channel_stride(), tap_offset, &tap_offset_)) {
     return kOutOfMemory;
   }
-  for (int64_t tap = 0; tap < taps; ++tap) {
-    const int64_t y = tap / g.kernel_w * g.dilation_h;
-    const int64_t x = tap % g.kernel_w * g.dilation_w;
-    tap_offset_[tap] = static_cast<ptrdiff_t>(
-        (layout_.TapOffset(y, x) - tap * g.in_c * layout_.channel_stride()) *
-        int64_t{sizeof(float)});
-  }
-  layer_ = MakePlanesLayer(weights, g, tables, start_.get(), tap_offset_.get(),
-                           layout_.channel_stride());
-
-  first_stage_ = layout_.floats() * (block_parallel_ ? threads_ : 1);
-  stage_floats_ = int64_t{kStoredRows} * kFlatUnit * max_units_;
-  return workspace->Reserve(first_stage_ + stage_floats_ * threads_)
-             ? nullptr
-             : kOutOfMemory;
+  planes_layer_ = MakePlanesLayer(weights_, g, tables_, start_.get(),
+                                  tap_offset_.get(), layout_.channel_stride());
+  return ReserveScratch(layout_.floats(),
+                        int64_t{kStoredRows} * kFlatUnit * max_units);
 }
 
-const char* FlatConv::PrepareBlocks() {
-  const ConvGeometry& g = geometry_;
-  const int64_t run_pixels = int64_t{kernels_->max_units} * kFlatUnit;
-  block_parallel_ = false;
-  // Where it is fair every worker takes whole blocks, into planes of its own;
-  // else all work on one block after the other, first on its transposition,
-  // then on its runs and bands.
-  for (int attempt = 0; attempt < 2 && !block_parallel_; ++attempt) {
-    const int owners = attempt == 0 ? threads_ : 1;
-    if (const char* error = layout_.Prepare(g, run_pixels, owners)) {
-      return error;
-    }
-    const int64_t rows = layout_.block_rows(), pixels = layout_.block_pixels();
-    const int64_t blocks = DivideUp(g.out_h, rows) * DivideUp(g.out_w, pixels);
-    const int64_t busiest =
-        DivideUp(blocks, threads_) * rows * pixels * threads_;
-    block_parallel_ = threads_ > 1 && 0.9 * static_cast<double>(busiest) <=
-                                          double(g.out_h) * g.out_w;
-  }
-
-  const int block_rows = layout_.block_rows();
-  const int block_pixels = layout_.block_pixels();
-  const int64_t down = DivideUp(g.out_h, block_rows);
-  const int64_t across = DivideUp(g.out_w, block_pixels);
-  if (!block_.Allocate(down * across)) return kOutOfMemory;
-  const int64_t bands = Max(1, weights_.band_count);
-  runs_.Begin(
-      g, layout_.pitch(), weights_.rows, max_units_,
-      static_cast<int>(weights_.band_rows),
-      static_cast<double>(weights_.column_count) / static_cast<double>(bands));
-  blocks_ = 0;
-  for (int64_t i = 0; i < down * across; ++i) {
-    Block& block = block_[blocks_++];
-    block.y = static_cast<int>(i / across * block_rows);
-    block.x = static_cast<int>(i % across * block_pixels);
-    block.y_end = static_cast<int>(Min(g.out_h, int64_t{block.y} + block_rows));
-    block.x_end =
-        static_cast<int>(Min(g.out_w, int64_t{block.x} + block_pixels));
-    block.run = runs_.runs();
-    if (!runs_.Add(block)) return kOutOfMemory;
-    block.run_end = runs_.runs();
-  }
-  ChooseTasks();
-  return nullptr;
+void FlatConv::Store(const Block& block, float* planes, int share,
+                     int shares) const {
+  layout_.StoreRows(block, input_, transpose_, planes, share, shares);
 }
 
-void FlatConv::ChooseTasks() {
-  const uint64_t bytes =
-      weights_.column_count * weights_.band_rows * sizeof(float);
-  const int64_t group = kStoredRows / weights_.band_rows;
-  bands_at_once_ = Max(1, weights_.band_count);
-  if (bytes > 2 * kBandBytes) {
-    const int64_t bands =
-        static_cast<int64_t>(weights_.band_count * kBandBytes / bytes);
-    bands_at_once_ = Max(1, bands / group) * group;
-  }
-  run_tasks_ = band_tasks_ = 1;
-  if (threads_ > 1 && !block_parallel_ && blocks_ > 0) {
-    const int64_t runs = block_[0].run_end - block_[0].run;
-    const int64_t groups = DivideUp(weights_.band_count, group);
-    run_tasks_ = static_cast<int>(Max(1, Min(runs, 2 * threads_)));
-    band_tasks_ = static_cast<int>(
-        Max(1, Min(groups, DivideUp(4 * threads_, run_tasks_))));
-  }
+void FlatConv::RunItem(int item, const float* planes, uint32_t band,
+                       uint32_t band_end, float* stage) const {
+  const FlatRun& run = runs_.run(item);
+  kernels_->kernel[run.units - 1](planes_layer_, band, band_end, run, planes,
+                                  output_, stage);
 }
 
-void FlatConv::RunBands(const float* planes, int run_begin, int run_end,
-                        uint32_t band, uint32_t band_end, float* stage) const {
-  const bool first = band == 0;
-  const bool all = first && band_end == weights_.band_count;
-  do {
-    const uint32_t stop =
-        static_cast<uint32_t>(Min(band_end, int64_t{band} + bands_at_once_));
-    for (int i = run_begin; i < run_end; ++i) {
-      const FlatRun& run = runs_.run(i);
-      kernels_->kernel[run.units - 1](layer_, band, stop, run, planes, output_,
-                                      stage);
-      if (stop < band_end) continue;
-      if (first) {
-        tables_->FillMissingRows(output_ + run.output, StoredPixels(run),
-                                 layer_.output_stride);
-      }
-      if (all) AddResidual(run);
-    }
-    band = stop;
-  } while (band < band_end);
+void FlatConv::FillMissingRows(int item) const {
+  const FlatRun& run = runs_.run(item);
+  tables_.FillMissingRows(output_ + run.output, StoredPixels(run),
+                          planes_layer_.output_stride);
 }
 
-void FlatConv::AddResidual(const FlatRun& run) const {
-  residual_.Complete(run.output, StoredPixels(run) * layer_.output_stride,
-                     output_);
-}
-
-void FlatConv::Run(int tasks, ThreadPool::Function function) {
-  if (threads_ > 1 && tasks > 1) {
-    pool_->Run(tasks, function, this);
-  } else {
-    for (int task = 0; task < tasks; ++task) function(this, task, 0);
-  }
-}
-
-void FlatConv::Invoke(const float* input, float* output,
-                      const Residual& residual) {
-  const ConvGeometry& g = geometry_;
-  const int64_t in_image = int64_t{g.in_h} * g.in_w * g.in_c;
-  const int64_t out_image = int64_t{g.out_h} * g.out_w * weights_.rows;
-  for (int n = 0; n < g.batch; ++n) {
-    input_ = input + n * in_image;
-    output_ = output + n * out_image;
-    residual_ = residual.Image(n * out_image);
-    if (block_parallel_ || threads_ == 1) {
-      Run(blocks_, [](void* context, int task, int worker) {
-        FlatConv* self = static_cast<FlatConv*>(context);
-        const Block& block = self->block_[task];
-        float* planes = self->Planes(worker);
-        self->layout_.StoreRows(block, self->input_, self->transpose_, planes,
-                                0, 1);
-        self->RunBands(planes, block.run, block.run_end, 0,
-                       self->weights_.band_count, self->Stage(worker));
-      });
-      continue;
-    }
-    for (int b = 0; b < blocks_; ++b) {
-      shared_ = &block_[b];
-      Run(kSharesPerThread * threads_, [](void* context, int task, int) {
-        FlatConv* self = static_cast<FlatConv*>(context);
-        self->layout_.StoreRows(*self->shared_, self->input_, self->transpose_,
-                                self->Planes(0), task,
-                                kSharesPerThread * self->threads_);
-      });
-      Run(run_tasks_ * band_tasks_, [](void* context, int task, int worker) {
-        FlatConv* self = static_cast<FlatConv*>(context);
-        const int64_t bands = self->weights_.band_count;
-        const int64_t group = kStoredRows / self->weights_.band_rows;
-        const int64_t groups = DivideUp(bands, group);
-        const int r = task / self->band_tasks_;
-        const int64_t b = task % self->band_tasks_;
-        self->RunBands(
-            self->Planes(0), self->FirstRun(r), self->FirstRun(r + 1),
-            static_cast<uint32_t>(groups * b / self->band_tasks_ * group),
-            static_cast<uint32_t>(
-                Min(bands, groups * (b + 1) / self->band_tasks_ * group)),
-            self->Stage(worker));
-      });
-      if (band_tasks_ == 1 || residual_.values == nullptr) continue;
-      // Only now every run has all its bands.
-      Run(run_tasks_, [](void* context, int task, int) {
-        FlatConv* self = static_cast<FlatConv*>(context);
-        for (int i = self->FirstRun(task); i < self->FirstRun(task + 1); ++i) {
-          self->AddResidual(self->runs_.run(i));
-        }
-      });
-    }
-  }
+void FlatConv::AddResidual(int item) const {
+  const FlatRun& run = runs_.run(item);
+  residual_.Complete(run.output,
+                     StoredPixels(run) * planes_layer_.output_stride, output_);
 }
 
 }  // namespace tfrewprune

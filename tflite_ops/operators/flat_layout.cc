@@ -2,7 +2,7 @@
 #include "operators/flat_layout.h"
 
 #include "kernels/flat.h"
-#include "operators/planar_layout.h"
+#include "operators/integers.h"
 
 namespace tfrewprune {
 namespace {
@@ -70,13 +70,16 @@ const char* FlatLayout::Prepare(const ConvGeometry& geometry,
   if (g.out_h == 0 || g.out_w == 0 || g.batch == 0) {
     rows = pixels = 1;
   } else {
-    while (rows > 1 && floats(rows, pixels) > budget) --rows;
+    rows =
+        Largest(rows, [&](int64_t n) { return floats(n, pixels) <= budget; });
     rows = EqualParts(g.out_h, rows, threads);
     const int64_t run = Min(pixels, run_pixels);
     const bool shared = threads > 1 && g.out_h == 1;
     if (rows == 1 && (shared || floats(1, pixels) > budget)) {
-      int64_t limit = DivideUp(pixels, run) * run;
-      while (limit > run && floats(1, limit) > budget) limit -= run;
+      const int64_t limit =
+          run * Largest(DivideUp(pixels, run), [&](int64_t n) {
+            return floats(1, n * run) <= budget;
+          });
       pixels = EqualParts(DivideUp(g.out_w, kFlatUnit),
                           DivideUp(limit, kFlatUnit), shared ? threads : 1);
       pixels = Min(g.out_w, pixels * kFlatUnit);
@@ -142,7 +145,7 @@ FlatLayout::Span FlatLayout::StoredPixels(int64_t x, int64_t x_end,
                    count);
 }
 
-FlatLayout::Span FlatLayout::StoredRows(const FlatBlock& block,
+FlatLayout::Span FlatLayout::StoredRows(const PlanesBlock& block,
                                         int phase) const {
   const ConvGeometry& g = geometry_;
   const int64_t count = block.y_end - block.y + phase_y_[phase].reach;
@@ -150,7 +153,7 @@ FlatLayout::Span FlatLayout::StoredRows(const FlatBlock& block,
                    g.stride_h, g.in_h, count);
 }
 
-void FlatLayout::StoreRows(const FlatBlock& block, const float* input,
+void FlatLayout::StoreRows(const PlanesBlock& block, const float* input,
                            TransposeKernel transpose, float* planes, int share,
                            int shares) const {
   const ConvGeometry& g = geometry_;

@@ -11,16 +11,12 @@
 #ifndef TFREWPRUNE_OPERATORS_FLAT_LAYOUT_H_
 #define TFREWPRUNE_OPERATORS_FLAT_LAYOUT_H_
 
-#include "kernels/band.h"
 #include "kernels/convolution.h"
+#include "kernels/kernels.h"
 #include "operators/buffer.h"
+#include "operators/planes_block.h"
 
 namespace tfrewprune {
-
-// Output pixels [y, y_end) x [x, x_end).
-struct FlatBlock {
-  int y, y_end, x, x_end;
-};
 
 class FlatLayout {
  public:
@@ -44,7 +40,7 @@ class FlatLayout {
   int64_t TapOffset(int64_t y, int64_t x) const;
 
   // Transposes a share of the rows under a block of the image `input`.
-  void StoreRows(const FlatBlock& block, const float* input,
+  void StoreRows(const PlanesBlock& block, const float* input,
                  TransposeKernel transpose, float* planes, int share,
                  int shares) const;
 
@@ -61,7 +57,7 @@ class FlatLayout {
   int64_t PartFloats(int64_t rows, int64_t pixels) const;
   int64_t Pitch(int64_t pixels) const;
   Span StoredPixels(int64_t x, int64_t x_end, int phase) const;
-  Span StoredRows(const FlatBlock& block, int phase) const;
+  Span StoredRows(const PlanesBlock& block, int phase) const;
   int64_t PartOffset(int phase_y, int phase_x) const {
     return (phase_y_[phase_y].index * parts_across_ + phase_x_[phase_x].index) *
            part_floats_;

@@ -1,29 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "operators/flat_runs.h"
 
-#include "operators/planar_layout.h"
+#include "operators/integers.h"
 
 namespace tfrewprune {
 namespace {
 
-// What a run and band take beside their columns.
-constexpr double kRunCycles = 100;
 // More runs must be predicted to take less than this of the fewest's time.
 constexpr double kWorthMoreRuns = 0.97;
 
-// What a run of `units` takes a column, fitted to planes in the second-level
-// cache. With all data in the first one FMAs would take half a cycle for each
-// row and unit, but not in runs of one or two units.
-double ColumnCycles(int band_rows, int64_t units) {
-  return 1.5 + 0.125 * band_rows +
-         (0.9 + 0.3 * band_rows) * static_cast<double>(units);
-}
-
 }  // namespace
 
+// Fitted to planes in the second-level cache on a CPU that does two FMAs a
+// cycle. With all data in the first one FMAs alone would take half a cycle for
+// each row and unit, but not in runs of one or two units.
+double FlatColumnCycles(int band_rows, double units, int fmas_a_cycle) {
+  const double fitted =
+      1.5 + 0.125 * band_rows + (0.9 + 0.3 * band_rows) * units;
+  const double fmas = band_rows * units / fmas_a_cycle;
+  return fitted < fmas ? fmas : fitted;
+}
+
+// Shuffles and stores of 16 lanes, too, take twice as long where FMAs do.
+double FlatRunCycles(int fmas_a_cycle) { return 200.0 / fmas_a_cycle; }
+
 void FlatRuns::Begin(const ConvGeometry& geometry, int64_t pitch,
-                     int64_t output_stride, int max_units, int band_rows,
-                     double band_columns) {
+                     int64_t output_stride, int max_units, int fmas_a_cycle,
+                     int band_rows, double band_columns) {
+  fmas_a_cycle_ = fmas_a_cycle;
   geometry_ = geometry;
   pitch_ = pitch;
   output_stride_ = output_stride;
@@ -33,7 +37,7 @@ void FlatRuns::Begin(const ConvGeometry& geometry, int64_t pitch,
   runs_ = 0;
 }
 
-int64_t FlatRuns::Units(const FlatBlock& block, const Part& part) const {
+int64_t FlatRuns::Units(const PlanesBlock& block, const Part& part) const {
   const int64_t rows = part.y_end - part.y;
   return DivideUp((rows - 1) * pitch_ + block.x_end - block.x, kFlatUnit);
 }
@@ -42,16 +46,19 @@ int64_t FlatRuns::Units(const FlatBlock& block, const Part& part) const {
 double FlatRuns::Cycles(int64_t units, int taps) const {
   const int64_t runs = DivideUp(units, max_units_);
   const int64_t longer = units % runs;  // runs with one unit more
+  const auto Column = [&](int64_t n) {
+    return FlatColumnCycles(band_rows_, static_cast<double>(n), fmas_a_cycle_);
+  };
   const double columns =
-      static_cast<double>(longer) * ColumnCycles(band_rows_, units / runs + 1) +
-      static_cast<double>(runs - longer) *
-          ColumnCycles(band_rows_, units / runs);
-  return columns * taps * tap_columns_ + kRunCycles * static_cast<double>(runs);
+      static_cast<double>(longer) * Column(units / runs + 1) +
+      static_cast<double>(runs - longer) * Column(units / runs);
+  return columns * taps * tap_columns_ +
+         FlatRunCycles(fmas_a_cycle_) * static_cast<double>(runs);
 }
 
 // The rows of a block by the kernel rows they need: how many parts, and how
 // they are best joined.
-int FlatRuns::FindParts(const FlatBlock& block, Part* part) const {
+int FlatRuns::FindParts(const PlanesBlock& block, Part* part) const {
   int parts = 0;
   for (int y = block.y; y < block.y_end; ++y) {
     int begin, end;
@@ -93,7 +100,7 @@ FlatRuns::Part FlatRuns::Joined(const Part& above, const Part& below) {
   return part;
 }
 
-bool FlatRuns::AddPart(const FlatBlock& block, const Part& part) {
+bool FlatRuns::AddPart(const PlanesBlock& block, const Part& part) {
   const int64_t units = Units(block, part);
   const int64_t runs = DivideUp(units, max_units_);
   const int64_t rows = part.y_end - part.y, width = block.x_end - block.x;
@@ -130,7 +137,7 @@ bool FlatRuns::AddPart(const FlatBlock& block, const Part& part) {
   return true;
 }
 
-bool FlatRuns::Add(const FlatBlock& block) {
+bool FlatRuns::Add(const PlanesBlock& block) {
   Part part[kMostParts];
   // From the last section to the first; they are taken the other way round.
   int last[kMostParts], sections = 0;

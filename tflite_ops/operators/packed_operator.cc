@@ -4,6 +4,9 @@
 #include <cinttypes>
 #include <cstdio>
 
+#include "isa/denormals.h"
+#include "operators/buffer.h"
+
 namespace tfrewprune {
 
 const char* PackedOperator::ReadPayload(const void* data, size_t bytes) {
@@ -12,56 +15,85 @@ const char* PackedOperator::ReadPayload(const void* data, size_t bytes) {
                     : ParsePayload(data, bytes, &bands_);
 }
 
+void PackedOperator::SetWeights(const BandedView& weights) {
+  irregular_ = false;
+  bands_ = weights;
+}
+
+void PackedOperator::SetWeights(const IrregularView& weights) {
+  irregular_ = true;
+  segments_ = weights;
+}
+
 void PackedOperator::Describe(char* text, size_t text_size) const {
+  const char* name = driver_ == nullptr ? "none" : driver_->name;
   if (irregular_) {
     snprintf(text, text_size,
-             "%" PRIu64 " weights kept in %u segments of %u channels",
+             "%" PRIu64
+             " weights kept in %u segments of %u channels, driver %s",
              segments_.weight_count, segments_.segment_count,
-             segments_.chunk_channels);
+             segments_.chunk_channels, name);
   } else {
-    snprintf(text, text_size, "%u bands of %u rows, %" PRIu64 " columns kept",
-             bands_.band_count, bands_.band_rows, bands_.column_count);
+    snprintf(text, text_size,
+             "%u bands of %u rows, %" PRIu64 " columns kept, driver %s",
+             bands_.band_count, bands_.band_rows, bands_.column_count, name);
   }
 }
 
 const char* PackedOperator::PrepareConv2D(const ConvGeometry& geometry,
                                           Activation activation,
-                                          const Kernels* kernels,
-                                          ThreadPool* pool,
-                                          Workspace* workspace, bool sums) {
-  fully_connected_ = false;
-  return irregular_
-             ? irregular_conv2d_.Prepare(segments_, geometry, activation,
-                                         kernels->isa, pool, workspace, sums)
-             : banded_conv2d_.Prepare(bands_, geometry, activation, kernels,
-                                      pool, workspace, sums);
+                                          const Resources& resources,
+                                          bool residual) {
+  problem_.geometry = geometry;
+  problem_.activation = activation;
+  problem_.residual = residual;
+  return Prepare(resources);
 }
 
 const char* PackedOperator::PrepareFullyConnected(int batch,
                                                   Activation activation,
-                                                  const Kernels* kernels,
-                                                  ThreadPool* pool,
-                                                  Workspace* workspace) {
-  fully_connected_ = true;
-  return irregular_
-             ? irregular_fully_connected_.Prepare(segments_, batch, activation,
-                                                  kernels->isa, pool, workspace)
-             : banded_fully_connected_.Prepare(bands_, batch, activation,
-                                               kernels, pool, workspace);
+                                                  const Resources& resources) {
+  if (irregular_ && segments_.taps != 1) {
+    return "payload does not fit a fully connected layer: its taps must be 1";
+  }
+  return PrepareConv2D(RowOfPixels(batch, columns()), activation, resources);
 }
 
-void PackedOperator::Invoke(const float* input, const float* bias,
-                            const float* residual, float* output) {
-  if (irregular_) {
-    if (fully_connected_) {
-      irregular_fully_connected_.Invoke(input, bias, output);
-    } else {
-      irregular_conv2d_.Invoke(input, bias, output, residual);
+const char* PackedOperator::Prepare(const Resources& resources) {
+  problem_.bands = irregular_ ? nullptr : &bands_;
+  problem_.segments = irregular_ ? &segments_ : nullptr;
+  problem_.kernels = resources.kernels;
+  problem_.pool = resources.pool;
+  problem_.workspace =
+      resources.workspace == nullptr ? &own_workspace_ : resources.workspace;
+  if (const char* error = CheckProblem(problem_)) return error;
+  const Driver* chosen = ChooseDriver(problem_, resources.driver);
+  if (chosen != driver_) {
+    DropDriver();
+    if (posix_memalign(&state_, 64, chosen->state_bytes) != 0) {
+      state_ = nullptr;
+      return kOutOfMemory;
     }
-  } else if (fully_connected_) {
-    banded_fully_connected_.Invoke(input, bias, output);
-  } else {
-    banded_conv2d_.Invoke(input, bias, output, residual);
+    chosen->construct(state_);
+    driver_ = chosen;
+  }
+  return driver_->prepare(state_, problem_);
+}
+
+void PackedOperator::DropDriver() {
+  if (driver_ == nullptr) return;
+  driver_->destroy(state_);
+  free(state_);
+  driver_ = nullptr;
+  state_ = nullptr;
+}
+
+void PackedOperator::Invoke(const Tensors& tensors) {
+  const FlushDenormals flush;
+  driver_->invoke(state_, tensors);
+  if (NeedsPostPass(problem_.activation)) {
+    Activate(problem_.activation, tensors.output,
+             problem_.geometry.batch * problem_.pixels() * rows());
   }
 }
 

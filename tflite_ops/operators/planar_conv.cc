@@ -1,58 +1,100 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "operators/planar_conv.h"
 
+#include "operators/cache_sets.h"
+
 namespace tfrewprune {
 namespace {
 
-// A tile runs over bands of about so many bytes of weights before the next tile
-// does: more would have to come from afar again for every tile.
-constexpr uint64_t kBandBytes = 192 << 10;
 // Where more than this many of a tile's pixels fall onto one of the 64 sets of
 // the first-level cache (a dozen ways and the store queue), its stores fight
 // for them; they are collected for this many rows first.
 constexpr int64_t kPixelsPerSet = 14;
 constexpr int64_t kStageRows = 128;
+constexpr double kStagedTileCycles = 216;
+constexpr double kCopiedTransposeCycles = 0.4;
 // Planes of a column are small beside the others, but for vast dilations.
 constexpr int64_t kMostDownFloats = 64 << 10;
-constexpr double kTransposeCycles = 70;  // of 16 x 16 floats
-// Workers take bands of one block where there are as many for each of them, in
-// so many tasks: the last ones should be short.
-constexpr int kBandsPerThread = 4;
-constexpr int kTasksPerThread = 16;
 constexpr int kRegisters = 28;  // accumulators of a full tile
+constexpr double kFmaLatency = 4;
+// What is left over the FMAs of a column.
+constexpr double kColumnOverhead = 1.03;
 
-}  // namespace
-
-bool PlanarConv::Supports(const Kernels& kernels, const BandedView& weights) {
-  if (weights.index_bytes != 2) return false;
-  for (int i = 0; i < kernels.planar_count; ++i) {
-    if (kernels.planar[i].band_rows == static_cast<int>(weights.band_rows)) {
+bool Supports(const Problem& problem) {
+  const ConvGeometry& g = problem.geometry;
+  if (problem.bands == nullptr || problem.bands->index_bytes != 2 ||
+      g.batch == 0 || problem.pixels() == 0 ||
+      Max(g.stride_h, g.stride_w) > kMostPlanesStride) {
+    return false;
+  }
+  for (int i = 0; i < problem.kernels->planar_count; ++i) {
+    if (problem.kernels->planar[i].band_rows ==
+        static_cast<int>(problem.bands->band_rows)) {
       return true;
     }
   }
   return false;
 }
 
-const char* PlanarConv::Prepare(const BandedView& weights,
-                                const ConvGeometry& geometry,
-                                const BandTables& tables,
-                                const Kernels& kernels, ThreadPool* pool,
-                                Workspace* workspace) {
-  weights_ = weights;
-  geometry_ = geometry;
-  tables_ = &tables;
-  pool_ = pool;
-  workspace_ = workspace;
-  threads_ = pool == nullptr ? 1 : pool->threads();
-  transpose_ = kernels.transpose;
-  ConvGeometry& g = geometry_;
-  if (const char* error = JoinPixels(&g)) return error;
+int64_t TilePixels(const BandedView& weights) {
+  return kRegisters * 16 / weights.band_rows;
+}
 
+bool Staged(const BandedView& weights) {
+  return TilePixels(weights) > kPixelsPerSet * CacheSets(weights.rows);
+}
+
+}  // namespace
+
+double PlanarConv::Cycles(const Problem& problem) {
+  if (!Supports(problem)) return kUnsupported;
+  const BandedView& w = *problem.bands;
+  ConvGeometry g = problem.geometry;
+  PlanarLayout layout;
+  const int threads = problem.threads();
+  if (JoinPixels(&g) != nullptr ||
+      layout.Prepare(g, TilePixels(w), problem.kernels->planar[0].unit,
+                     threads) != nullptr ||
+      !problem.Affords(sizeof(float) * double(threads) *
+                           static_cast<double>(layout.floats()) +
+                       TableBytes(problem))) {
+    return kUnsupported;
+  }
+  const int64_t image = int64_t{g.out_h} * g.out_w;
+  const double tiles = double(g.batch) * DivideUp(image, TilePixels(w));
+  const double blocks = double(g.batch) *
+                        DivideUp(g.out_h, layout.block_rows()) *
+                        DivideUp(g.out_w, layout.block_pixels());
+  const BandFmas fmas = FmasOfBands(problem);
+  // Of a tile as full as they are on average.
+  double column = kColumnOverhead * double(g.batch) * image / tiles *
+                  fmas.vectors / fmas.fmas_a_cycle;
+  if (column < kFmaLatency) column = kFmaLatency;
+  const double columns =
+      tiles * column * static_cast<double>(w.column_count) * KernelRowShare(g);
+  const double pixels = double(g.batch) * image / tiles;
+  const double beside =
+      tiles * w.band_count *
+      (Staged(w) ? kStagedTileCycles : StoreCycles(w, pixels));
+  // Pixels that share sets of the first-level cache are copied before.
+  const bool copied = int64_t{g.stride_w} * g.in_c % 512 == 0;
+  const double transposed =
+      (copied ? kCopiedTransposeCycles : kTransposeCycles) * blocks *
+      static_cast<double>(layout.floats());
+  // One block is transposed by every thread.
+  const double sharers = blocks > g.batch ? threads : 1;
+  return kSetUpCycles + (columns + beside) / threads + transposed / sharers;
+}
+
+const char* PlanarConv::Prepare(const Problem& problem) {
+  if (const char* error = Begin(problem)) return error;
+  const Kernels& kernels = *problem.kernels;
+  transpose_ = kernels.transpose;
   down_ = false;
   shapes_ = 0;
   for (int i = 0; i < kernels.planar_count; ++i) {
     const PlanarKernelRow& row = kernels.planar[i];
-    if (row.band_rows != static_cast<int>(weights.band_rows)) continue;
+    if (row.band_rows != static_cast<int>(weights_.band_rows)) continue;
     if (shapes_ == kMostShapes) return "more planar kernels than places";
     unit_ = row.unit;
     kernel_[shapes_] = &row;
@@ -60,66 +102,53 @@ const char* PlanarConv::Prepare(const BandedView& weights,
                          UnitCycles(row.length * row.max_segments), row.part,
                          row.down};
   }
-  const int64_t tile_pixels = kRegisters * 16 / weights.band_rows;
-  if (const char* error = layout_.Prepare(g, tile_pixels, unit_, threads_)) {
+  const int64_t tile_pixels = TilePixels(weights_);
+  if (const char* error =
+          layout_.Prepare(geometry_, tile_pixels, unit_, threads_)) {
     return error;
   }
-  staged_ = tile_pixels > kPixelsPerSet * CacheSets(weights.rows);
-  if (const char* error = PrepareBlocks()) return error;
-  if (const char* error = PrepareColumns()) return error;
-  if (!PrepareThreads()) return kOutOfMemory;
+  staged_ = Staged(weights_);
+  if (const char* error = PrepareTiles()) return error;
+  if (!ChooseSharing(int64_t{layout_.block_rows()} * layout_.block_pixels(),
+                     1) ||
+      !PrepareStarts() ||
+      !TapOffsets(
+          layout_.channel_stride(),
+          [&](int64_t y, int64_t x) {
+            return layout_.TapOffset(y * geometry_.dilation_h,
+                                     x * geometry_.dilation_w);
+          },
+          &tap_offset_) ||
+      (down_ && !TapOffsets(
+                    down_planes_.channel_stride(),
+                    [&](int64_t y, int64_t x) {
+                      return down_planes_.TapOffset(static_cast<int>(y),
+                                                    static_cast<int>(x));
+                    },
+                    &down_tap_offset_))) {
+    return kOutOfMemory;
+  }
+  PrepareLayers();
+  return ReserveScratch(layout_.floats() + (down_ ? down_planes_.floats() : 0),
+                        staged_ ? stage_layer_.output_stride * tile_pixels : 0);
+}
 
+void PlanarConv::PrepareLayers() {
   static_cast<PlanesLayer&>(layer_) =
-      MakePlanesLayer(weights, g, tables, start_.get(), tap_offset_.get(),
-                      layout_.channel_stride());
+      MakePlanesLayer(weights_, geometry_, tables_, start_.get(),
+                      tap_offset_.get(), layout_.channel_stride());
   layer_.down_tap_offset = down_tap_offset_.get();
   layer_.down_channel_stride =
       down_planes_.channel_stride() * ptrdiff_t{sizeof(float)};
-  layer_.down_output_stride = layer_.output_stride * g.out_w;
+  layer_.down_output_stride = layer_.output_stride * geometry_.out_w;
   down_layer_ = layer_;
   down_layer_.tap_offset = layer_.down_tap_offset;
   down_layer_.channel_stride = layer_.down_channel_stride;
   down_layer_.output_stride = layer_.down_output_stride;
-
-  planes_floats_ = layout_.floats() + (down_ ? down_planes_.floats() : 0);
-  const int64_t planes =
-      planes_floats_ * (sharing_ == Sharing::kPlanes ? 1 : threads_);
-  stage_first_ = planes;
-  stage_floats_ = 0;
-  if (!staged_) return workspace->Reserve(planes) ? nullptr : kOutOfMemory;
   stage_layer_ = layer_;
-  stage_bands_ = static_cast<uint32_t>(Max(1, kStageRows / weights.band_rows));
-  const int64_t pitch = int64_t{stage_bands_} * weights.band_rows + 16;
-  stage_layer_.output_stride = static_cast<ptrdiff_t>(pitch);
-  stage_floats_ = pitch * tile_pixels;
-  return workspace->Reserve(planes + stage_floats_ * threads_) ? nullptr
-                                                               : kOutOfMemory;
-}
-
-// Where each tap's channels begin in the planes, and each kernel row's columns
-// in their band.
-const char* PlanarConv::PrepareColumns() {
-  const ConvGeometry& g = geometry_;
-  const int64_t taps = int64_t{g.kernel_h} * g.kernel_w;
-  if (!tap_offset_.Allocate(taps) || !down_tap_offset_.Allocate(taps) ||
-      !StartsOfKernelRows(weights_, static_cast<uint32_t>(g.kernel_w) * g.in_c,
-                          g.kernel_h, &start_)) {
-    return kOutOfMemory;
-  }
-  for (int64_t tap = 0; tap < taps; ++tap) {
-    const int64_t x = tap % g.kernel_w * g.dilation_w;
-    const int64_t y = tap / g.kernel_w * g.dilation_h;
-    tap_offset_[tap] = static_cast<ptrdiff_t>(
-        (layout_.TapOffset(y, x) - tap * g.in_c * layout_.channel_stride()) *
-        int64_t{sizeof(float)});
-    if (!down_) continue;
-    down_tap_offset_[tap] = static_cast<ptrdiff_t>(
-        (down_planes_.TapOffset(static_cast<int>(tap / g.kernel_w),
-                                static_cast<int>(tap % g.kernel_w)) -
-         tap * g.in_c * down_planes_.channel_stride()) *
-        int64_t{sizeof(float)});
-  }
-  return nullptr;
+  stage_bands_ = static_cast<uint32_t>(Max(1, kStageRows / weights_.band_rows));
+  stage_layer_.output_stride =
+      static_cast<ptrdiff_t>(int64_t{stage_bands_} * weights_.band_rows + 16);
 }
 
 void PlanarConv::BeginTiles() {
@@ -128,7 +157,7 @@ void PlanarConv::BeginTiles() {
 
 bool PlanarConv::AddTiles(Block* block) {
   const ConvGeometry& g = geometry_;
-  block->tile = tiling_.tiles();
+  block->item = tiling_.tiles();
   const int64_t across = block->x_end - block->x - (down_ ? 1 : 0);
   if (down_) {
     const Segment segment = {layout_.floats(), across * weights_.rows};
@@ -143,34 +172,17 @@ bool PlanarConv::AddTiles(Block* block) {
     if (!tiling_.Add(row)) return false;
   }
   if (!tiling_.Flush()) return false;
-  block->tile_end = tiling_.tiles();
+  block->item_end = tiling_.tiles();
   return true;
 }
 
-const char* PlanarConv::PrepareBlocks() {
-  const ConvGeometry& g = geometry_;
-  const int block_rows = layout_.block_rows();
-  const int block_pixels = layout_.block_pixels();
+const char* PlanarConv::PrepareTiles() {
   BeginTiles();
-  const int64_t down = DivideUp(g.out_h, block_rows);
-  const int64_t across = DivideUp(g.out_w, block_pixels);
-  if (!block_.Allocate(down * across)) return kOutOfMemory;
-  blocks_ = 0;
-  for (int64_t i = 0; i < down * across; ++i) {
-    Block& block = block_[blocks_++];
-    block.y = static_cast<int>(i / across * block_rows);
-    block.x = static_cast<int>(i % across * block_pixels);
-    block.y_end = static_cast<int>(Min(g.out_h, block.y + block_rows));
-    block.x_end = static_cast<int>(Min(g.out_w, block.x + block_pixels));
-    const int64_t top = int64_t{block.y} * g.stride_h - g.pad_top;
-    const int64_t bottom = int64_t{block.y_end - 1} * g.stride_h - g.pad_top +
-                           int64_t{g.kernel_h - 1} * g.dilation_h + 1;
-    block.in_y = static_cast<int>(Min(Max(top, 0), g.in_h));
-    block.in_y_end = static_cast<int>(Max(block.in_y, Min(bottom, g.in_h)));
-    if (!AddTiles(&block)) return kOutOfMemory;
+  if (!MakeBlocks(layout_.block_rows(), layout_.block_pixels(),
+                  [&](Block* block) { return AddTiles(block); })) {
+    return kOutOfMemory;
   }
-
-  return blocks_ == 1 ? PrepareDown() : nullptr;
+  return blocks_ != 1 || PrepareDown() ? nullptr : kOutOfMemory;
 }
 
 // Cycles that `units` take a column: two FMAs a cycle, but a chain of dependent
@@ -201,60 +213,137 @@ double PlanarConv::TileCycles() const {
 }
 
 // Where rows are one pixel longer than units hold, a run down the last column
-// takes that pixel of all of them, if its transposition is worth it.
-const char* PlanarConv::PrepareDown() {
+// takes that pixel of all of them, if its transposition is worth it. False when
+// memory is out.
+bool PlanarConv::PrepareDown() {
   const ConvGeometry& g = geometry_;
-  if (staged_ || g.out_h == 1 || g.out_w % unit_ != 1) return nullptr;
-  if (const char* error = down_planes_.Prepare(g, g.out_w - 1)) return error;
+  if (staged_ || g.out_h == 1 || g.out_w % unit_ != 1) return true;
+  if (down_planes_.Prepare(g, g.out_w - 1) != nullptr) return false;
   const int64_t floats = down_planes_.floats();
-  if (floats > kMostDownFloats) return nullptr;
+  if (floats > kMostDownFloats) return true;
   const double without = TileCycles();
   down_ = true;
   BeginTiles();
   if (AddTiles(&block_[0]) &&
-      TileCycles() + kTransposeCycles / 256 * floats < without) {
-    return nullptr;
+      TileCycles() + kTransposeCycles * static_cast<double>(floats) < without) {
+    return true;
   }
   down_ = false;
   BeginTiles();
-  return AddTiles(&block_[0]) ? nullptr : kOutOfMemory;
+  return AddTiles(&block_[0]);
 }
 
-// Where it is fair every worker takes whole blocks. A single block is stored by
-// every worker for itself: reading planes that lie in another core's cache
-// takes longer than transposing them again. Else all work on one block after
-// the other, first on its transposition, then on its tiles and bands.
-bool PlanarConv::PrepareThreads() {
-  const ConvGeometry& g = geometry_;
-  const int64_t block_pixels =
-      int64_t{layout_.block_rows()} * layout_.block_pixels();
-  const uint64_t bytes =
-      weights_.column_count * weights_.band_rows * sizeof(float);
-  const int bands = static_cast<int>(weights_.band_count);
-  bands_at_once_ = Max(1, bands);
-  if (bytes > 2 * kBandBytes) {
-    bands_at_once_ = Max(1, static_cast<int64_t>(bands * kBandBytes / bytes));
+// A share of the rows; the last one is also what rows do not hold.
+void PlanarConv::Store(const Block& block, float* planes, int share,
+                       int shares) const {
+  const int64_t rows = layout_.StoredRows(block);
+  layout_.StoreRows(block, input_, transpose_, planes,
+                    static_cast<int>(rows * share / shares),
+                    static_cast<int>(rows * (share + 1) / shares));
+  if (share + 1 < shares) return;
+  layout_.ClearBorders(block, planes);
+  if (down_) down_planes_.Store(input_, transpose_, planes + layout_.floats());
+}
+
+void PlanarConv::RunKernel(const PlanarLayer& layer, const Tile& tile,
+                           uint32_t band, uint32_t band_end,
+                           const float* planes, float* output,
+                           const Segment* segments) const {
+  PlanarExtent extent;
+  extent.tap_begin = static_cast<uint32_t>(tile.tap_begin);
+  extent.tap_end = static_cast<uint32_t>(tile.tap_end);
+  extent.part_begin = static_cast<uint32_t>(tile.part_begin);
+  extent.part_end = static_cast<uint32_t>(tile.part_end);
+  extent.down_last = tile.down_last;
+  if (tile.segments == 0) {
+    extent.last = tile.down_last;
+    kernel_[tile.shape]->kernel[0](down_layer_, band, band_end, extent, planes,
+                                   output, segments);
+    return;
   }
-  const int64_t busiest = DivideUp(blocks_, threads_) * block_pixels * threads_;
-  tile_tasks_ = band_tasks_ = 1;
-  sharing_ = Sharing::kNothing;
-  if (threads_ == 1 || blocks_ == 0 ||
-      0.9 * static_cast<double>(busiest) <= double(g.out_h) * g.out_w) {
-    return true;
+  extent.last = tile.last;
+  kernel_[tile.shape]->kernel[tile.segments - 1](layer, band, band_end, extent,
+                                                 planes, output, segments);
+}
+
+// The end of the bands that follow `band` with one run of output rows.
+uint32_t PlanarConv::RunEnd(uint32_t band, uint32_t band_end) const {
+  const uint32_t height = weights_.band_rows;
+  uint32_t end = band;
+  while (end < band_end && layer_.full_run[end] &&
+         layer_.row[uint64_t{end} * height] ==
+             layer_.row[uint64_t{band} * height] +
+                 static_cast<int32_t>((end - band) * height)) {
+    ++end;
   }
-  const int tiles = block_[0].tile_end - block_[0].tile;
-  if (blocks_ == 1 && bands >= kBandsPerThread * threads_) {
-    sharing_ = Sharing::kBlock;
-    const int tasks = kTasksPerThread * threads_;
-    band_tasks_ = static_cast<int>(Min(bands, tasks));
-    tile_tasks_ = static_cast<int>(Min(tiles, DivideUp(tasks, band_tasks_)));
-    return worker_.Allocate(threads_);
+  return end;
+}
+
+void PlanarConv::RunItem(int item, const float* planes, uint32_t band,
+                         uint32_t band_end, float* stage) const {
+  const Tile& tile = tiling_.tile(item);
+  const Segment* segments = tiling_.segments(tile);
+  if (!staged_) {
+    RunKernel(layer_, tile, band, band_end, planes, output_, segments);
+    return;
   }
-  sharing_ = Sharing::kPlanes;
-  band_tasks_ = static_cast<int>(Max(1, Min(bands, 4 * threads_)));
-  tile_tasks_ =
-      static_cast<int>(Max(1, Min(tiles, DivideUp(4 * threads_, band_tasks_))));
-  return true;
+  while (band < band_end) {
+    uint32_t stop =
+        static_cast<uint32_t>(Min(band_end, int64_t{band} + stage_bands_));
+    stop = RunEnd(band, stop);
+    if (stop == band) {  // scattered rows
+      RunKernel(layer_, tile, band, band + 1, planes, output_, segments);
+      ++band;
+      continue;
+    }
+    const int64_t row = layer_.row[uint64_t{band} * weights_.band_rows];
+    const int64_t pitch = stage_layer_.output_stride;
+    Segment staged[Tiling::kMaxSegments];
+    for (int s = 0; s < tile.segments; ++s) {
+      staged[s] = {segments[s].input, s * tile.length * pitch - row};
+    }
+    RunKernel(stage_layer_, tile, band, stop, planes, stage, staged);
+    const size_t bytes =
+        size_t{stop - band} * weights_.band_rows * sizeof(float);
+    for (int s = 0; s < tile.segments; ++s) {
+      float* to = output_ + segments[s].output + row;
+      const float* from = stage + s * tile.length * pitch;
+      for (int p = 0; p < tile.length; ++p) {
+        memcpy(to, from, bytes);
+        to += layer_.output_stride;
+        from += pitch;
+      }
+    }
+    band = stop;
+  }
+}
+
+void PlanarConv::FillMissingRows(int item) const {
+  const Tile& tile = tiling_.tile(item);
+  const Segment* segments = tiling_.segments(tile);
+  for (int s = 0; s < tile.segments; ++s) {
+    tables_.FillMissingRows(output_ + segments[s].output, tile.length,
+                            layer_.output_stride);
+  }
+  if (tile.down) {
+    tables_.FillMissingRows(output_ + segments[tile.segments].output,
+                            tile.down_pixels, layer_.down_output_stride);
+  }
+}
+
+void PlanarConv::AddResidual(int item) const {
+  const Tile& tile = tiling_.tile(item);
+  const Segment* segments = tiling_.segments(tile);
+  for (int s = 0; s < tile.segments; ++s) {
+    residual_.Complete(segments[s].output, tile.length * layer_.output_stride,
+                       output_);
+  }
+  if (!tile.down) return;
+  const int64_t first = segments[tile.segments].output;
+  for (int p = 0; p < tile.down_pixels; ++p) {
+    residual_.Complete(first + p * layer_.down_output_stride,
+                       layer_.output_stride, output_);
+  }
 }
 
 }  // namespace tfrewprune

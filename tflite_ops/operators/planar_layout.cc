@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "operators/planar_layout.h"
 
+#include "operators/cache_sets.h"
+
 namespace tfrewprune {
 namespace {
 
@@ -20,12 +22,6 @@ int64_t FairShare(int64_t total, int64_t limit, int64_t unit, int threads) {
 }
 
 }  // namespace
-
-int64_t CacheSets(int64_t stride) {
-  int64_t sets = 1;
-  while (sets < 64 && sets * stride % (64 * 16) != 0) sets *= 2;
-  return sets;
-}
 
 // Chooses the block, and where a stored row and its phases lie.
 const char* PlanarLayout::Prepare(const ConvGeometry& geometry,
@@ -60,11 +56,13 @@ const char* PlanarLayout::Prepare(const ConvGeometry& geometry,
   if (g.out_h == 0 || g.out_w == 0 || g.batch == 0) {
     rows = pixels = 1;
   } else {
-    while (rows > 1 && floats(rows, pixels) > budget) --rows;
+    rows =
+        Largest(rows, [&](int64_t n) { return floats(n, pixels) <= budget; });
     rows = DivideUp(g.out_h, DivideUp(g.out_h, rows));  // equal blocks
     if (rows == 1 && floats(1, pixels) > budget && pixels > tile_pixels) {
-      int64_t tiles = DivideUp(pixels, tile_pixels);
-      while (tiles > 1 && floats(1, tiles * tile_pixels) > budget) --tiles;
+      const int64_t tiles = Largest(
+          DivideUp(pixels, tile_pixels),
+          [&](int64_t n) { return floats(1, n * tile_pixels) <= budget; });
       pixels = Min(pixels, tiles * tile_pixels);
     }
     if (threads > 1 && g.out_h == 1) {
@@ -139,13 +137,14 @@ int64_t PlanarLayout::TapOffset(int64_t y, int64_t x) const {
 }
 
 // Transposes stored rows [begin, end) of a block.
-void PlanarLayout::StoreRows(const PlanarBlock& block, const float* input,
+void PlanarLayout::StoreRows(const PlanesBlock& block, const float* input,
                              TransposeKernel transpose, float* planes,
                              int begin, int end) const {
   const ConvGeometry& g = geometry_;
   const bool part_of_row = block_pixels_ < g.out_w;
   const int64_t step = pack_rows_ ? g.stride_h : 1;
-  int64_t in_y = pack_rows_ ? int64_t{block.y} * step - g.pad_top : block.in_y;
+  int64_t in_y =
+      pack_rows_ ? int64_t{block.y} * step - g.pad_top : InputRow(block);
   in_y += begin * step;
   for (; begin < end && in_y < 0; ++begin) in_y += step;
   const int rows = static_cast<int>(
@@ -176,7 +175,7 @@ void PlanarLayout::StoreRows(const PlanarBlock& block, const float* input,
   }
 }
 
-PlanarLayout::Span PlanarLayout::StoredPixels(const PlanarBlock& block,
+PlanarLayout::Span PlanarLayout::StoredPixels(const PlanesBlock& block,
                                               int phase) const {
   const ConvGeometry& g = geometry_;
   Span span;
@@ -192,7 +191,7 @@ PlanarLayout::Span PlanarLayout::StoredPixels(const PlanarBlock& block,
 
 // Zeros left and right of the image where blocks are parts of rows: the borders
 // move from block to block. (Else the transposition writes them.)
-void PlanarLayout::ClearBorders(const PlanarBlock& block, float* planes) const {
+void PlanarLayout::ClearBorders(const PlanesBlock& block, float* planes) const {
   const ConvGeometry& g = geometry_;
   if (block_pixels_ >= g.out_w) return;
   const int rows = StoredRows(block);

@@ -14,17 +14,9 @@
 #include "kernels/planar.h"
 #include "operators/buffer.h"
 #include "operators/integers.h"
+#include "operators/planes_block.h"
 
 namespace tfrewprune {
-
-// Sets of the first-level cache that lines `stride` floats apart fall onto.
-int64_t CacheSets(int64_t stride);
-
-// Output pixels [y, y_end) x [x, x_end), and the input rows under them.
-struct PlanarBlock {
-  int y, y_end, x, x_end;
-  int in_y, in_y_end;
-};
 
 class PlanarLayout {
  public:
@@ -41,20 +33,20 @@ class PlanarLayout {
   // From the planes to what the tap (y, x) of the first pixel reads, channel 0.
   int64_t TapOffset(int64_t y, int64_t x) const;
   // From the planes of a block to those of its output row y.
-  int64_t RowOffset(const PlanarBlock& block, int y) const {
+  int64_t RowOffset(const PlanesBlock& block, int y) const {
     const int64_t top = int64_t{y} * geometry_.stride_h - geometry_.pad_top;
-    return (pack_rows_ ? y - block.y : top - block.in_y) * row_pitch_;
+    return (pack_rows_ ? y - block.y : top - InputRow(block)) * row_pitch_;
   }
-
-  int StoredRows(const PlanarBlock& block) const {
-    return pack_rows_ ? block.y_end - block.y : block.in_y_end - block.in_y;
+  int StoredRows(const PlanesBlock& block) const {
+    return static_cast<int>(pack_rows_ ? block.y_end - block.y
+                                       : InputRowEnd(block) - InputRow(block));
   }
   // Transposes stored rows [begin, end) of a block of the image `input`.
-  void StoreRows(const PlanarBlock& block, const float* input,
+  void StoreRows(const PlanesBlock& block, const float* input,
                  TransposeKernel transpose, float* planes, int begin,
                  int end) const;
   // Call it once a block beside StoreRows.
-  void ClearBorders(const PlanarBlock& block, float* planes) const;
+  void ClearBorders(const PlanesBlock& block, float* planes) const;
 
  private:
   // Input columns whose index has one remainder by the stride.
@@ -70,7 +62,18 @@ class PlanarLayout {
     int64_t first, from, to, count;
   };
 
-  Span StoredPixels(const PlanarBlock& block, int phase) const;
+  // The input rows under a block that lie inside of the image.
+  int64_t InputRow(const PlanesBlock& block) const {
+    const ConvGeometry& g = geometry_;
+    return Min(Max(int64_t{block.y} * g.stride_h - g.pad_top, 0), g.in_h);
+  }
+  int64_t InputRowEnd(const PlanesBlock& block) const {
+    const ConvGeometry& g = geometry_;
+    const int64_t bottom = int64_t{block.y_end - 1} * g.stride_h - g.pad_top +
+                           int64_t{g.kernel_h - 1} * g.dilation_h + 1;
+    return Max(InputRow(block), Min(bottom, g.in_h));
+  }
+  Span StoredPixels(const PlanesBlock& block, int phase) const;
 
   ConvGeometry geometry_ = {};
   int block_rows_ = 0, block_pixels_ = 0;

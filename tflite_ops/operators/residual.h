@@ -6,21 +6,15 @@
 #ifndef TFREWPRUNE_OPERATORS_RESIDUAL_H_
 #define TFREWPRUNE_OPERATORS_RESIDUAL_H_
 
-#include "kernels/band.h"
+#include "kernels/kernels.h"
 
 namespace tfrewprune {
 
 struct Residual {
   AddKernel add = nullptr;
   float minimum = 0, maximum = 0;
-  const float* values = nullptr;  // shaped as the output; nullptr: no sum
-
-  // The same for an image that begins `floats` after the first.
-  Residual Image(int64_t floats) const {
-    Residual image = *this;
-    if (values != nullptr) image.values += floats;
-    return image;
-  }
+  const float* values =
+      nullptr;  // shaped as the output; nullptr: there is none
 
   // Completes floats [begin, begin + count) of the output.
   void Complete(int64_t begin, int64_t count, float* output) const {

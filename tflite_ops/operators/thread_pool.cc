@@ -20,6 +20,8 @@
 #include <cstdlib>
 #include <new>
 
+#include "isa/denormals.h"
+
 // 0 or 1: Linux' futex, or a condition variable as everywhere else.
 #if !defined(TFREWPRUNE_FUTEX)
 #if defined(__linux__)
@@ -161,6 +163,7 @@ struct ThreadPool::State {
   }
 
   void Work(int index) {
+    const FlushDenormals flush;
     for (;;) {
       // First `jobs`, then `stop`: a pool that ends in between changes `jobs`
       // after `stop`, so that Wait below returns at once.

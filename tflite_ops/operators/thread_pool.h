@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Fork-join over a fixed set of threads, made for jobs of a few microseconds.
+// Its own threads count denormals as zero (isa/denormals.h).
 #ifndef TFREWPRUNE_OPERATORS_THREAD_POOL_H_
 #define TFREWPRUNE_OPERATORS_THREAD_POOL_H_
 

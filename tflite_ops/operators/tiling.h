@@ -4,7 +4,7 @@
 #ifndef TFREWPRUNE_OPERATORS_TILING_H_
 #define TFREWPRUNE_OPERATORS_TILING_H_
 
-#include "kernels/band.h"
+#include "kernels/direct.h"
 #include "operators/buffer.h"
 
 namespace tfrewprune {

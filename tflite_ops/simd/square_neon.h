@@ -16,7 +16,12 @@ struct SquareNeon : SquareTail<F32x4Neon> {
   TFREWPRUNE_VEC Reg LoadFour(const float* p) { return Vec::Load(p); }
   template <int kIndex>
   TFREWPRUNE_VEC Reg Splat(Reg four) {
+#if defined(__aarch64__)
     return vdupq_laneq_f32(four, kIndex);
+#else
+    return vdupq_lane_f32(kIndex < 2 ? vget_low_f32(four) : vget_high_f32(four),
+                          kIndex % 2);
+#endif
   }
   TFREWPRUNE_VEC void Transpose(Reg* r) {
     const float32x4x2_t ab = vtrnq_f32(r[0], r[1]);

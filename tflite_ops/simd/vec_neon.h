@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// AArch64 Advanced SIMD: 4 lanes.
+// ARM Advanced SIMD: 4 lanes.
 #ifndef TFREWPRUNE_SIMD_VEC_NEON_H_
 #define TFREWPRUNE_SIMD_VEC_NEON_H_
 

@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Irregular convolution and fully connected layers against dense loops, on
-// every instruction set.
+// Irregular convolutions and fully connected layers against dense loops, by
+// every driver.
 #include <gtest/gtest.h>
 
-#include <cmath>
-#include <string>
-
-#include "operators/irregular_conv2d.h"
-#include "operators/irregular_fully_connected.h"
+#include "every_driver.h"
 #include "random_irregular.h"
 
 namespace tfrewprune {
@@ -20,35 +16,7 @@ struct Case {
   Activation activation = Activation::kNone;
   bool bias = true;
   int threads = 1;
-  bool sums = false;  // a residual is added before the activation
-
-  std::string Describe() const {
-    const ConvGeometry& g = geometry;
-    std::string s;
-    for (int v : {g.batch,
-                  g.in_h,
-                  g.in_w,
-                  g.in_c,
-                  g.out_h,
-                  g.out_w,
-                  g.kernel_h,
-                  g.kernel_w,
-                  g.stride_h,
-                  g.stride_w,
-                  g.dilation_h,
-                  g.dilation_w,
-                  g.pad_top,
-                  g.pad_left,
-                  static_cast<int>(activation),
-                  static_cast<int>(layer.rows),
-                  static_cast<int>(layer.chunk_channels),
-                  threads,
-                  static_cast<int>(sums),
-                  static_cast<int>(layer.seed)}) {
-      s += std::to_string(v) + " ";
-    }
-    return s;
-  }
+  bool residual = false;  // a residual is added before the activation
 };
 
 ConvGeometry Geometry(int batch, int h, int w, int channels, int kernel,
@@ -59,60 +27,37 @@ ConvGeometry Geometry(int batch, int h, int w, int channels, int kernel,
   return g;
 }
 
-void ExpectOutput(const std::vector<float>& expected, Activation activation,
-                  float tolerance, const std::vector<float>& output) {
-  for (size_t i = 0; i < expected.size(); ++i) {
-    float e = expected[i];
-    if (activation == Activation::kSignBit) {
-      if (std::fabs(e) <= tolerance) continue;
-      ASSERT_EQ(output[i], e < 0 ? 1.0f : 0.0f) << "at " << i;
-    } else {
-      Activate(activation, &e, 1);
-      ASSERT_NEAR(output[i], e, tolerance) << "at " << i;
-    }
-  }
-  for (size_t i = expected.size(); i < output.size(); ++i) {
-    ASSERT_TRUE(std::isnan(output[i])) << "written past the end";
-  }
-}
-
 void Check(Case c) {
-  SCOPED_TRACE(c.Describe());
   const ConvGeometry& g = c.geometry;
   c.layer.channels = g.in_c;
   c.layer.taps = g.kernel_h * g.kernel_w;
   RandomIrregular layer(c.layer);
+  SCOPED_TRACE(testing::Message()
+               << c.layer.rows << " rows, chunks of " << c.layer.chunk_channels
+               << ", seed " << c.layer.seed);
+  LayerRun run;
+  run.geometry = g;
+  run.activation = c.activation;
+  run.threads = c.threads;
   // Exactly as long as the image: sanitizers see every read past the end.
-  const std::vector<float> input =
-      layer.Values(size_t(g.batch) * g.in_h * g.in_w * g.in_c);
+  run.input = layer.Values(size_t(g.batch) * g.in_h * g.in_w * g.in_c);
   const std::vector<float> bias = layer.Values(c.layer.rows);
-  const float* bias_data = c.bias ? bias.data() : nullptr;
-  std::vector<float> expected = DenseConv2D(
-      layer.dense, c.layer.rows, g, Activation::kNone, input, bias_data);
-  std::vector<float> residual;
-  if (c.sums) {
-    residual = layer.Values(expected.size());
-    for (size_t i = 0; i < expected.size(); ++i) expected[i] += residual[i];
-  }
-  ThreadPool* pool = ThreadPool::Create(c.threads);
-  for (Isa isa : SupportedIsas()) {
-    SCOPED_TRACE(IsaName(isa));
-    IrregularConv2D conv;
-    Workspace workspace;
-    ASSERT_EQ(conv.Prepare(layer.view, g, c.activation, isa, pool, &workspace,
-                           c.sums),
-              nullptr);
-    std::vector<float> output(expected.size() + 64, NAN);
-    for (int repeat = 0; repeat < 2; ++repeat) {
-      // As another layer may have left it.
-      std::fill_n(workspace.get(), workspace.count(), NAN);
-      conv.Invoke(input.data(), bias_data, output.data(),
-                  c.sums ? residual.data() : nullptr);
-      ExpectOutput(expected, c.activation, Tolerance(layer.view.columns),
-                   output);
+  if (c.bias) run.bias = bias.data();
+  run.expected = DenseConv2D(layer.dense, c.layer.rows, g, Activation::kNone,
+                             run.input, run.bias);
+  if (c.residual) {
+    run.residual = layer.Values(run.expected.size());
+    for (size_t i = 0; i < run.expected.size(); ++i) {
+      run.expected[i] += run.residual[i];
     }
   }
-  ThreadPool::Destroy(pool);
+  CheckEveryDriver(layer.view, run, Tolerance(layer.view.columns));
+}
+
+Resources WithBestKernels() {
+  Resources resources;
+  resources.kernels = SelectKernels(BestIsa());
+  return resources;
 }
 
 TEST(IrregularConv2DTest, FourGoalSizesShrunk) {
@@ -149,7 +94,7 @@ TEST(IrregularConv2DTest, ActivationsAndMissingBias) {
     Check(c);
     c.bias = false;
     Check(c);
-    c.sums = true;
+    c.residual = true;
     Check(c);
     c.threads = 2;
     Check(c);
@@ -196,10 +141,16 @@ TEST(IrregularConv2DTest, ThreadsShareRowsOfOnePanel) {
   }
 }
 
-TEST(IrregularConv2DTest, VastKernelsFallBackToPlainLoops) {
-  Case c{Geometry(1, 5, 5, 16, 3, 1, 200), {}};
-  c.layer.chunk_channels = 16;
-  Check(c);
+// Taps so far apart that what lies between them is not lifted.
+TEST(IrregularConv2DTest, VastDilations) {
+  for (int dilation : {20, 36, 200}) {
+    for (int stride : {1, 2, 5}) {
+      Case c{Geometry(1, 41, 33, 16, 3, stride, dilation), {}};
+      c.layer.chunk_channels = 16;
+      c.threads = stride;
+      Check(c);
+    }
+  }
 }
 
 TEST(IrregularConv2DTest, RandomLayers) {
@@ -231,39 +182,55 @@ TEST(IrregularConv2DTest, RandomLayers) {
     c.layer.idle_rows = between(0, 4);
     c.layer.seed = i;
     c.threads = between(1, 3);
-    c.sums = random() % 3 == 0;
+    c.residual = random() % 3 == 0;
     Check(c);
   }
 }
 
 TEST(IrregularConv2DTest, PrepareAgainForAnotherSize) {
   RandomIrregular layer({});
-  IrregularConv2D conv;
-  for (int size : {12, 5, 30}) {
+  PackedOperator packed;
+  packed.SetWeights(layer.view);
+  for (int size : {12, 1, 5, 30}) {
     const ConvGeometry g = Geometry(1, size, size, 16, 3);
     const std::vector<float> input = layer.Values(size_t(size) * size * 16);
     const std::vector<float> expected =
         DenseConv2D(layer.dense, 24, g, Activation::kNone, input, nullptr);
-    ASSERT_EQ(
-        conv.Prepare(layer.view, g, Activation::kNone, BestIsa(), nullptr),
-        nullptr);
+    ASSERT_EQ(packed.PrepareConv2D(g, Activation::kNone, WithBestKernels()),
+              nullptr);
     std::vector<float> output(expected.size(), NAN);
-    conv.Invoke(input.data(), nullptr, output.data());
+    packed.Invoke({input.data(), nullptr, nullptr, output.data()});
     ExpectOutput(expected, Activation::kNone, Tolerance(144), output);
   }
 }
 
 TEST(IrregularConv2DTest, PayloadOfAnotherConvolutionIsRefused) {
   RandomIrregular layer({});  // 3x3, 16 channels
-  IrregularConv2D conv;
+  PackedOperator packed;
+  packed.SetWeights(layer.view);
   for (const ConvGeometry& g :
        {Geometry(1, 8, 8, 8, 3), Geometry(1, 8, 8, 144, 1)}) {
     const char* error =
-        conv.Prepare(layer.view, g, Activation::kNone, BestIsa(), nullptr);
+        packed.PrepareConv2D(g, Activation::kNone, WithBestKernels());
     ASSERT_NE(error, nullptr);
     EXPECT_NE(std::string(error).find("taps must be kernel height x kernel"),
               std::string::npos);
   }
+}
+
+void CheckFullyConnected(const RandomIrregularOptions& options, int batch,
+                         int threads, bool with_bias) {
+  RandomIrregular layer(options);
+  LayerRun run;
+  run.geometry = RowOfPixels(batch, options.channels);
+  run.activation = Activation::kRelu;
+  run.threads = threads;
+  run.input = layer.Values(size_t(batch) * options.channels);
+  const std::vector<float> bias = layer.Values(options.rows);
+  if (with_bias) run.bias = bias.data();
+  run.expected = DenseConv2D(layer.dense, options.rows, run.geometry,
+                             Activation::kNone, run.input, run.bias);
+  CheckEveryDriver(layer.view, run, Tolerance(options.channels));
 }
 
 TEST(IrregularFullyConnectedTest, BatchesThreadsAndChunks) {
@@ -277,54 +244,29 @@ TEST(IrregularFullyConnectedTest, BatchesThreadsAndChunks) {
         options.chunk_channels = chunk;
         options.keep = 0.4;
         options.idle_rows = 5;
-        RandomIrregular layer(options);
-        const ConvGeometry g = Geometry(batch, 1, 1, 300, 1);
-        const std::vector<float> input = layer.Values(size_t(batch) * 300);
-        const std::vector<float> bias = layer.Values(301);
-        ThreadPool* pool = ThreadPool::Create(threads);
-        for (Isa isa : SupportedIsas()) {
-          SCOPED_TRACE(IsaName(isa));
-          for (const float* b : {bias.data(), (const float*)nullptr}) {
-            const std::vector<float> expected =
-                DenseConv2D(layer.dense, 301, g, Activation::kNone, input, b);
-            IrregularFullyConnected fc;
-            ASSERT_EQ(
-                fc.Prepare(layer.view, batch, Activation::kRelu, isa, pool),
-                nullptr);
-            std::vector<float> output(expected.size() + 8, NAN);
-            fc.Invoke(input.data(), b, output.data());
-            ExpectOutput(expected, Activation::kRelu, Tolerance(300), output);
-          }
-        }
-        ThreadPool::Destroy(pool);
+        CheckFullyConnected(options, batch, threads, batch % 2 == 1);
       }
     }
   }
 }
 
-TEST(IrregularFullyConnectedTest, WideIndicesAndConvolutionWeights) {
+TEST(IrregularFullyConnectedTest, WideIndices) {
   RandomIrregularOptions options;
   options.rows = 3;
   options.channels = 70000;
   options.taps = 1;
   options.chunk_channels = 4096;
   options.keep = 0.05;
-  RandomIrregular layer(options);
-  ASSERT_EQ(layer.view.index_bytes, 4u);
-  const std::vector<float> input = layer.Values(70000);
-  const std::vector<float> expected =
-      DenseConv2D(layer.dense, 3, Geometry(1, 1, 1, 70000, 1),
-                  Activation::kNone, input, nullptr);
-  IrregularFullyConnected fc;
-  ASSERT_EQ(fc.Prepare(layer.view, 1, Activation::kNone, BestIsa(), nullptr),
-            nullptr);
-  std::vector<float> output(3, NAN);
-  fc.Invoke(input.data(), nullptr, output.data());
-  ExpectOutput(expected, Activation::kNone, Tolerance(3500), output);
+  ASSERT_EQ(RandomIrregular(options).view.index_bytes, 4u);
+  CheckFullyConnected(options, 1, 1, true);
+}
 
+TEST(IrregularFullyConnectedTest, ConvolutionWeightsAreRefused) {
   RandomIrregular convolution({});
+  PackedOperator packed;
+  packed.SetWeights(convolution.view);
   EXPECT_NE(
-      fc.Prepare(convolution.view, 1, Activation::kNone, BestIsa(), nullptr),
+      packed.PrepareFullyConnected(1, Activation::kNone, WithBestKernels()),
       nullptr);
 }
 

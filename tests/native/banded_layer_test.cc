@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "operators/conv2d.h"
-
+//
+// Banded convolutions against dense loops, by every driver.
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <string>
 
-#include "kernels/select.h"
+#include "every_driver.h"
 #include "random_layer.h"
 
 namespace tfrewprune {
@@ -18,37 +17,7 @@ struct Case {
   RandomLayerOptions layer;
   bool bias = true;
   int threads = 1;
-  bool sums = false;  // a residual is added before the activation
-
-  std::string Describe() const {
-    const ConvGeometry& g = geometry;
-    std::string s;
-    for (int v : {g.batch,
-                  g.in_h,
-                  g.in_w,
-                  g.in_c,
-                  g.out_h,
-                  g.out_w,
-                  g.kernel_h,
-                  g.kernel_w,
-                  g.stride_h,
-                  g.stride_w,
-                  g.dilation_h,
-                  g.dilation_w,
-                  g.pad_top,
-                  g.pad_left,
-                  static_cast<int>(activation),
-                  static_cast<int>(layer.rows),
-                  static_cast<int>(layer.band_rows),
-                  layer.kept,
-                  static_cast<int>(layer.scattered),
-                  threads,
-                  static_cast<int>(sums),
-                  static_cast<int>(layer.seed)}) {
-      s += std::to_string(v) + " ";
-    }
-    return s;
-  }
+  bool residual = false;  // a residual is added before the activation
 };
 
 ConvGeometry Geometry(int batch, int size, int channels, int kernel,
@@ -60,56 +29,39 @@ ConvGeometry Geometry(int batch, int size, int channels, int kernel,
 }
 
 void Check(Case c) {
-  SCOPED_TRACE(c.Describe());
   const ConvGeometry& g = c.geometry;
   c.layer.columns = g.kernel_h * g.kernel_w * g.in_c;
   RandomLayer layer(c.layer);
-  const std::vector<float> input =
-      layer.Values(size_t(g.batch) * g.in_h * g.in_w * g.in_c);
+  SCOPED_TRACE(testing::Message()
+               << c.layer.rows << " rows, bands of " << c.layer.band_rows
+               << ", kept " << c.layer.kept << ", scattered "
+               << c.layer.scattered << ", seed " << c.layer.seed);
+  LayerRun run;
+  run.geometry = g;
+  run.activation = c.activation;
+  run.threads = c.threads;
+  run.input = layer.Values(size_t(g.batch) * g.in_h * g.in_w * g.in_c);
   const std::vector<float> bias = layer.Values(c.layer.rows);
-  const float* bias_data = c.bias ? bias.data() : nullptr;
-  std::vector<float> expected = DenseConv2D(
-      layer.dense, c.layer.rows, g, Activation::kNone, input, bias_data);
-  std::vector<float> residual;
-  if (c.sums) {
-    residual = layer.Values(expected.size());
-    for (size_t i = 0; i < expected.size(); ++i) expected[i] += residual[i];
-  }
-  ThreadPool* pool = ThreadPool::Create(c.threads);
-  for (Isa isa : SupportedIsas()) {
-    SCOPED_TRACE(IsaName(isa));
-    Conv2D conv;
-    Workspace workspace;
-    ASSERT_EQ(conv.Prepare(layer.view, g, c.activation, SelectKernels(isa),
-                           pool, &workspace, c.sums),
-              nullptr);
-    // NaN where nothing was written, and a guard behind the end.
-    std::vector<float> output(expected.size() + 64, NAN);
-    for (int repeat = 0; repeat < 2; ++repeat) {
-      // As another layer may have left it.
-      std::fill_n(workspace.get(), workspace.count(), NAN);
-      conv.Invoke(input.data(), bias_data, output.data(),
-                  c.sums ? residual.data() : nullptr);
-      for (size_t i = 0; i < expected.size(); ++i) {
-        const float tolerance = Tolerance(c.layer.columns);
-        if (c.activation == Activation::kSignBit) {
-          if (std::fabs(expected[i]) <= tolerance) continue;
-          ASSERT_EQ(output[i], expected[i] < 0 ? 1.0f : 0.0f) << "at " << i;
-        } else {
-          float e = expected[i];
-          Activate(c.activation, &e, 1);
-          ASSERT_NEAR(output[i], e, tolerance) << "at " << i;
-        }
-      }
-    }
-    for (size_t i = expected.size(); i < output.size(); ++i) {
-      ASSERT_TRUE(std::isnan(output[i])) << "written past the end";
+  if (c.bias) run.bias = bias.data();
+  run.expected = DenseConv2D(layer.dense, c.layer.rows, g, Activation::kNone,
+                             run.input, run.bias);
+  if (c.residual) {
+    run.residual = layer.Values(run.expected.size());
+    for (size_t i = 0; i < run.expected.size(); ++i) {
+      run.expected[i] += run.residual[i];
     }
   }
-  ThreadPool::Destroy(pool);
+  CheckEveryDriver(layer.view, run, Tolerance(c.layer.columns));
 }
 
-TEST(Conv2DTest, EveryWidthOfMapAndBandHeight) {
+Resources With(const Kernels* kernels, Workspace* workspace = nullptr) {
+  Resources resources;
+  resources.kernels = kernels;
+  resources.workspace = workspace;
+  return resources;
+}
+
+TEST(BandedLayerTest, EveryWidthOfMapAndBandHeight) {
   for (uint32_t band_rows : {4u, 8u, 16u, 32u}) {
     for (int size : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14, 16, 28, 31}) {
       Case c;
@@ -123,7 +75,7 @@ TEST(Conv2DTest, EveryWidthOfMapAndBandHeight) {
 }
 
 // Enough weights that a run down the last column is worth its transposition.
-TEST(Conv2DTest, OddWidthsOfManyWeights) {
+TEST(BandedLayerTest, OddWidthsOfManyWeights) {
   int seed = 0;
   for (uint32_t band_rows : {8u, 16u, 32u}) {
     for (int size : {5, 7, 9, 17}) {
@@ -147,7 +99,7 @@ TEST(Conv2DTest, OddWidthsOfManyWeights) {
   }
 }
 
-TEST(Conv2DTest, LongPointwiseRows) {
+TEST(BandedLayerTest, LongPointwiseRows) {
   for (int size : {9, 10, 15}) {
     Case c;
     c.geometry = Geometry(3, size, 5, 1);
@@ -157,7 +109,7 @@ TEST(Conv2DTest, LongPointwiseRows) {
 }
 
 // Output pixels multiples of 512 bytes and more apart, as in most networks.
-TEST(Conv2DTest, ManyOutputRows) {
+TEST(BandedLayerTest, ManyOutputRows) {
   for (uint32_t band_rows : {4u, 8u, 16u, 32u}) {
     for (uint32_t rows : {128u, 256u, 512u, 1024u}) {
       Case c;
@@ -172,7 +124,7 @@ TEST(Conv2DTest, ManyOutputRows) {
 }
 
 // Rows whose planes do not fit a cache are worked on in parts.
-TEST(Conv2DTest, RowsLongerThanABlock) {
+TEST(BandedLayerTest, RowsLongerThanABlock) {
   for (uint32_t band_rows : {4u, 8u, 16u}) {
     for (int stride : {1, 2}) {
       for (int dilation : {1, 5}) {
@@ -194,7 +146,7 @@ TEST(Conv2DTest, RowsLongerThanABlock) {
   }
 }
 
-TEST(Conv2DTest, RowsThatAppearNowhereOutputActivatedBias) {
+TEST(BandedLayerTest, RowsThatAppearNowhereOutputActivatedBias) {
   Case c;
   c.geometry = Geometry(2, 5, 4, 3);
   c.layer.rows = 37;
@@ -209,7 +161,25 @@ TEST(Conv2DTest, RowsThatAppearNowhereOutputActivatedBias) {
   }
 }
 
-TEST(Conv2DTest, AddsAResidualBeforeTheActivation) {
+// A layer that was pruned away is a payload without bands.
+TEST(BandedLayerTest, NoBandsAtAllOutputTheBias) {
+  RandomLayer layer({});
+  layer.view.band_count = 0;
+  layer.view.column_count = 0;
+  for (int size : {1, 4, 20}) {
+    LayerRun run;
+    run.geometry = Geometry(2, size, 4, 3);
+    run.input = layer.Values(size_t(2) * size * size * 4);
+    const std::vector<float> bias = layer.Values(layer.view.rows);
+    run.bias = bias.data();
+    for (int i = 0; i < 2 * size * size; ++i) {
+      run.expected.insert(run.expected.end(), bias.begin(), bias.end());
+    }
+    EXPECT_GT(CheckEveryDriver(layer.view, run, 0), 3);
+  }
+}
+
+TEST(BandedLayerTest, AddsAResidualBeforeTheActivation) {
   for (int a = 0; a <= 5; ++a) {
     for (uint32_t rows : {19u, 64u, 512u}) {
       for (int threads : {1, 2, 3}) {
@@ -219,7 +189,7 @@ TEST(Conv2DTest, AddsAResidualBeforeTheActivation) {
         c.layer.rows = rows;
         c.layer.scattered = rows == 19;
         c.threads = threads;
-        c.sums = true;
+        c.residual = true;
         Check(c);
       }
     }
@@ -227,7 +197,7 @@ TEST(Conv2DTest, AddsAResidualBeforeTheActivation) {
 }
 
 // Enough weights that a tile gets its bands a few at a time.
-TEST(Conv2DTest, AddsAResidualOnceToManyBands) {
+TEST(BandedLayerTest, AddsAResidualOnceToManyBands) {
   for (uint32_t band_rows : {4u, 8u, 16u}) {
     for (int threads : {1, 3}) {
       Case c{Geometry(1, 7, 512, 1), Activation::kRelu, {}};
@@ -235,13 +205,13 @@ TEST(Conv2DTest, AddsAResidualOnceToManyBands) {
       c.layer.kept = 512;
       c.layer.band_rows = band_rows;
       c.threads = threads;
-      c.sums = true;
+      c.residual = true;
       Check(c);
     }
   }
 }
 
-TEST(Conv2DTest, TablesAreSmallBesideThePayload) {
+TEST(BandedLayerTest, TablesAreSmallBesideThePayload) {
   RandomLayerOptions options;
   options.rows = 512;
   options.columns = 9 * 256;
@@ -249,13 +219,13 @@ TEST(Conv2DTest, TablesAreSmallBesideThePayload) {
   const RandomLayer layer(options);
   const uint64_t payload = layer.view.column_count * (16 * sizeof(float) + 2);
   for (Isa isa : SupportedIsas()) {
-    Conv2D conv;
+    PackedOperator packed;
+    packed.SetWeights(layer.view);
     Workspace workspace;
     const uint64_t before = held_bytes;
-    ASSERT_EQ(
-        conv.Prepare(layer.view, Geometry(1, 14, 256, 3), Activation::kRelu,
-                     SelectKernels(isa), nullptr, &workspace),
-        nullptr);
+    ASSERT_EQ(packed.PrepareConv2D(Geometry(1, 14, 256, 3), Activation::kRelu,
+                                   With(SelectKernels(isa), &workspace)),
+              nullptr);
     const uint64_t tables =
         held_bytes - before - workspace.count() * sizeof(float);
     EXPECT_LT(tables, 0.03 * static_cast<double>(payload)) << IsaName(isa);
@@ -264,7 +234,7 @@ TEST(Conv2DTest, TablesAreSmallBesideThePayload) {
 
 // Maps large enough to be read in place, their sides copied: every kernel,
 // stride and dilation, wide and narrow.
-TEST(Conv2DTest, BordersOfMapsReadInPlace) {
+TEST(BandedLayerTest, BordersOfMapsReadInPlace) {
   struct {
     int height, width;
   } sizes[] = {{12, 40}, {40, 12}, {17, 33}, {150, 2}, {3, 90}};
@@ -299,7 +269,7 @@ TEST(Conv2DTest, BordersOfMapsReadInPlace) {
           c.layer.scattered = seed % 4 == 1;
           c.layer.seed = ++seed;
           c.threads = 1 + seed % 3;
-          c.sums = seed % 2 == 0;
+          c.residual = seed % 2 == 0;
           Check(c);
         }
       }
@@ -308,7 +278,7 @@ TEST(Conv2DTest, BordersOfMapsReadInPlace) {
 }
 
 // Pixels at powers of two of bytes, whose tiles are smaller.
-TEST(Conv2DTest, PixelsThatShareCacheSets) {
+TEST(BandedLayerTest, PixelsThatShareCacheSets) {
   for (int channels : {512, 1024, 2048}) {
     for (uint32_t band_rows : {16u, 32u}) {
       Case c{Geometry(1, 11, channels, 1), Activation::kRelu, {}};
@@ -320,7 +290,7 @@ TEST(Conv2DTest, PixelsThatShareCacheSets) {
   }
 }
 
-TEST(Conv2DTest, ColumnsOfThirtyTwoBitsAtBorders) {
+TEST(BandedLayerTest, ColumnsOfThirtyTwoBitsAtBorders) {
   for (uint32_t band_rows : {4u, 8u, 16u, 32u}) {
     for (int size : {7, 12}) {
       Case c{Geometry(2, size, 7400, 3, 2), Activation::kNone, {}};
@@ -333,7 +303,7 @@ TEST(Conv2DTest, ColumnsOfThirtyTwoBitsAtBorders) {
   }
 }
 
-TEST(Conv2DTest, MoreColumnsThanSixteenBitsCount) {
+TEST(BandedLayerTest, MoreColumnsThanSixteenBitsCount) {
   for (int channels : {65535, 65536, 65537}) {
     Case c{Geometry(1, 2, channels, 1), Activation::kRelu, {}};
     c.layer.rows = 16;
@@ -342,7 +312,7 @@ TEST(Conv2DTest, MoreColumnsThanSixteenBitsCount) {
   }
 }
 
-TEST(Conv2DTest, RandomConvolutions) {
+TEST(BandedLayerTest, RandomConvolutions) {
   std::mt19937 random(20);
   auto pick = [&](int low, int high) {
     return low + static_cast<int>(random() % (high - low + 1));
@@ -362,68 +332,74 @@ TEST(Conv2DTest, RandomConvolutions) {
     c.layer.seed = random();
     c.bias = random() % 3 != 0;
     c.threads = pick(1, 3);
-    c.sums = random() % 3 == 0;
+    c.residual = random() % 3 == 0;
     Check(c);
   }
 }
 
-TEST(Conv2DTest, PrepareAgainAfterResize) {
+TEST(BandedLayerTest, PrepareAgainAfterResize) {
   RandomLayerOptions options;
   options.columns = 4 * 9;
   RandomLayer layer(options);
-  Conv2D conv;
-  for (int size : {9, 4, 12}) {
+  PackedOperator packed;
+  packed.SetWeights(layer.view);
+  for (int size : {9, 1, 12, 2}) {
     const ConvGeometry g = Geometry(1, size, 4, 3);
     const std::vector<float> input = layer.Values(size_t(size) * size * 4);
-    ASSERT_EQ(conv.Prepare(layer.view, g, Activation::kRelu,
-                           SelectKernels(BestIsa()), nullptr),
+    ASSERT_EQ(packed.PrepareConv2D(g, Activation::kRelu,
+                                   With(SelectKernels(BestIsa()))),
               nullptr);
     const std::vector<float> expected = DenseConv2D(
         layer.dense, options.rows, g, Activation::kRelu, input, nullptr);
     std::vector<float> output(expected.size());
-    conv.Invoke(input.data(), nullptr, output.data());
+    packed.Invoke({input.data(), nullptr, nullptr, output.data()});
     for (size_t i = 0; i < expected.size(); ++i) {
       ASSERT_NEAR(output[i], expected[i], Tolerance(options.columns));
     }
   }
 }
 
-TEST(Conv2DTest, NanAndInfinityArePassedOn) {
+TEST(BandedLayerTest, NanAndInfinityArePassedOn) {
   RandomLayerOptions options;
   options.columns = 9;
   options.kept = 9;
   RandomLayer layer(options);
   const ConvGeometry g = Geometry(1, 5, 1, 3);
   for (Isa isa : SupportedIsas()) {
-    SCOPED_TRACE(IsaName(isa));
-    std::vector<float> input(25, 0.0f);
-    input[12] = NAN;
-    Conv2D conv;
-    ASSERT_EQ(conv.Prepare(layer.view, g, Activation::kRelu6,
-                           SelectKernels(isa), nullptr),
-              nullptr);
-    std::vector<float> output(25 * options.rows);
-    conv.Invoke(input.data(), nullptr, output.data());
-    EXPECT_TRUE(std::isnan(output[12 * options.rows]));
-    EXPECT_EQ(output[0], 0.0f);
+    for (const Driver* driver : AllDrivers()) {
+      SCOPED_TRACE(std::string(IsaName(isa)) + ", driver " + driver->name);
+      std::vector<float> input(25, 0.0f);
+      input[12] = NAN;
+      PackedOperator packed;
+      packed.SetWeights(layer.view);
+      Resources resources = With(SelectKernels(isa));
+      resources.driver = driver;
+      ASSERT_EQ(packed.PrepareConv2D(g, Activation::kRelu6, resources),
+                nullptr);
+      std::vector<float> output(25 * options.rows);
+      packed.Invoke({input.data(), nullptr, nullptr, output.data()});
+      EXPECT_TRUE(std::isnan(output[12 * options.rows]));
+      EXPECT_EQ(output[0], 0.0f);
+    }
   }
 }
 
-TEST(Conv2DTest, RefusesWhatDoesNotFit) {
+TEST(BandedLayerTest, RefusesWhatDoesNotFit) {
   RandomLayer layer({});
-  const Kernels* kernels = SelectKernels(BestIsa());
-  Conv2D conv;
-  const char* error = conv.Prepare(layer.view, Geometry(1, 5, 5, 3),
-                                   Activation::kNone, kernels, nullptr);
+  PackedOperator packed;
+  packed.SetWeights(layer.view);
+  const Resources resources = With(SelectKernels(BestIsa()));
+  const char* error =
+      packed.PrepareConv2D(Geometry(1, 5, 5, 3), Activation::kNone, resources);
   ASSERT_NE(error, nullptr);
   EXPECT_NE(std::strstr(error, "columns"), nullptr);
   ConvGeometry g = Geometry(1, 5, 4, 3);
   g.stride_h = 0;
-  error = conv.Prepare(layer.view, g, Activation::kNone, kernels, nullptr);
+  error = packed.PrepareConv2D(g, Activation::kNone, resources);
   ASSERT_NE(error, nullptr);
   EXPECT_NE(std::strstr(error, "geometry"), nullptr);
   g = Geometry(1, 30000, 4, 3);
-  error = conv.Prepare(layer.view, g, Activation::kNone, kernels, nullptr);
+  error = packed.PrepareConv2D(g, Activation::kNone, resources);
   ASSERT_NE(error, nullptr);
   EXPECT_NE(std::strstr(error, "too large"), nullptr);
 }

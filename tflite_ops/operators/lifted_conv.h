@@ -1,31 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Convolution with irregular weights (payload layout 1, kernels/irregular.h).
-#ifndef TFREWPRUNE_OPERATORS_IRREGULAR_CONV2D_H_
-#define TFREWPRUNE_OPERATORS_IRREGULAR_CONV2D_H_
+// Convolution by the irregular kernels (kernels/irregular.h), which work on
+// lifted images.
+#ifndef TFREWPRUNE_OPERATORS_LIFTED_CONV_H_
+#define TFREWPRUNE_OPERATORS_LIFTED_CONV_H_
 
-#include "format/irregular.h"
-#include "kernels/convolution.h"
 #include "kernels/irregular.h"
 #include "operators/buffer.h"
-#include "operators/irregular_plan.h"
-#include "operators/residual.h"
-#include "operators/thread_pool.h"
-#include "operators/workspace.h"
+#include "operators/driver.h"
+#include "operators/lifted_plan.h"
 
 namespace tfrewprune {
 
-class IrregularConv2D {
+class LiftedConv {
  public:
-  // As Conv2D::Prepare, for weights of layout 1.
-  const char* Prepare(const IrregularView& weights,
-                      const ConvGeometry& geometry, Activation activation,
-                      Isa isa, ThreadPool* pool, Workspace* workspace = nullptr,
-                      bool sums = false);
-
-  // As Conv2D::Invoke.
-  void Invoke(const float* input, const float* bias, float* output,
-              const float* residual = nullptr);
+  static double Cycles(const Problem& problem);
+  const char* Prepare(const Problem& problem);
+  void Invoke(const Tensors& tensors);
 
  private:
   // What one worker keeps to itself.
@@ -54,14 +45,13 @@ class IrregularConv2D {
   void EachBlock(int panel, Function function) const;
 
   IrregularView weights_ = {};
-  ConvGeometry geometry_ = {};
-  Activation activation_ = Activation::kNone;
+  ConvGeometry geometry_ = {};  // pointwise: all images below each other
   float minimum_ = 0, maximum_ = 0;
   ThreadPool* pool_ = nullptr;
-  Workspace own_workspace_;
-  Workspace* workspace_ = nullptr;             // every worker's scratch
-  const IrregularKernels* kernels_ = nullptr;  // nullptr: the reference loops
-  IrregularPlan plan_ = {};
+  int threads_ = 1;
+  Workspace* workspace_ = nullptr;  // every worker's scratch
+  const IrregularKernels* kernels_ = nullptr;
+  LiftedPlan plan_ = {};
 
   Buffer<uint16_t> offset_;           // one for each weight
   Buffer<IrregularSegment> segment_;  // in payload order
@@ -85,4 +75,4 @@ class IrregularConv2D {
 
 }  // namespace tfrewprune
 
-#endif  // TFREWPRUNE_OPERATORS_IRREGULAR_CONV2D_H_
+#endif  // TFREWPRUNE_OPERATORS_LIFTED_CONV_H_

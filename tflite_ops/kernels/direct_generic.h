@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The loop nests of kernels/band.h, once for every instruction set.
-#ifndef TFREWPRUNE_KERNELS_BAND_GENERIC_H_
-#define TFREWPRUNE_KERNELS_BAND_GENERIC_H_
+// The loop nests of kernels/direct.h, once for every instruction set.
+#ifndef TFREWPRUNE_KERNELS_DIRECT_GENERIC_H_
+#define TFREWPRUNE_KERNELS_DIRECT_GENERIC_H_
 
 #include <cstring>
 
-#include "kernels/band.h"
+#include "kernels/kernels.h"
 #include "simd/vec.h"
 
 namespace tfrewprune {
@@ -35,9 +35,9 @@ TFREWPRUNE_INLINE inline T Opaque(T value) {
 
 // kVecs registers hold the lanes worked on at once; kPasses times that is R.
 template <class V, int kVecs, int kPasses, int kLength, int kSegments>
-void BandTile(const BandLayer& layer, uint32_t band_begin, uint32_t band_end,
-              uint32_t tap_begin, uint32_t tap_end, const float* input,
-              float* output, const Segment* segment) {
+void DirectTile(const DirectLayer& layer, uint32_t band_begin,
+                uint32_t band_end, uint32_t tap_begin, uint32_t tap_end,
+                const float* input, float* output, const Segment* segment) {
   constexpr int kWidth = kVecs * V::kLanes;
   constexpr int kRows = kWidth * kPasses;
   using Reg = typename V::Reg;
@@ -125,14 +125,14 @@ void BandTile(const BandLayer& layer, uint32_t band_begin, uint32_t band_end,
   }
 }
 
-// The table of BandTile<..., 1 .. kMaxSegments>.
+// The table of DirectTile<..., 1 .. kMaxSegments>.
 template <class V, int kVecs, int kPasses, int kLength, class Sequence>
-struct BandTiles;
+struct DirectTiles;
 template <class V, int kVecs, int kPasses, int kLength, int... kIndex>
-struct BandTiles<V, kVecs, kPasses, kLength,
-                 std::integer_sequence<int, kIndex...>> {
-  static constexpr BandKernel kTable[] = {
-      BandTile<V, kVecs, kPasses, kLength, kIndex + 1>...};
+struct DirectTiles<V, kVecs, kPasses, kLength,
+                   std::integer_sequence<int, kIndex...>> {
+  static constexpr DirectKernel kTable[] = {
+      DirectTile<V, kVecs, kPasses, kLength, kIndex + 1>...};
 };
 
 // The contract of AddKernel.
@@ -217,4 +217,4 @@ void Gemv(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
 
 }  // namespace tfrewprune
 
-#endif  // TFREWPRUNE_KERNELS_BAND_GENERIC_H_
+#endif  // TFREWPRUNE_KERNELS_DIRECT_GENERIC_H_

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "operators/irregular_plan.h"
+#include "operators/lifted_plan.h"
 
 namespace tfrewprune {
 namespace {
@@ -19,21 +19,31 @@ constexpr double kMissFactor = 1.08;    // inputs beyond the first cache
 constexpr double kLift = 5.0;           // a lifted vector
 constexpr double kLower = 5.0;          // a vector of outputs
 
-int DivideUp(int a, int b) { return (a + b - 1) / b; }
+int PartSize(int total, int parts) {
+  return static_cast<int>(DivideUp(total, parts));
+}
 
-// Input pixels under `pixels` outputs.
-int Reach(int pixels, int stride, int kernel, int dilation) {
+// Places of `pixels` outputs and all their taps.
+int64_t Reach(int64_t pixels, int64_t stride, int64_t kernel,
+              int64_t dilation) {
   return (pixels - 1) * stride + (kernel - 1) * dilation + 1;
 }
 
-void SetPanels(IrregularAxis* axis, int panels, int stride, int kernel,
+// Dilated and strided kernels may leave most of the image unread: then the taps
+// of a panel are lifted next to each other, tap by tap.
+void SetPanels(LiftedAxis* axis, int panels, int stride, int kernel,
                int dilation) {
   axis->panels = panels;
-  axis->panel = DivideUp(axis->tile, panels);
-  axis->reach = Reach(axis->panel, stride, kernel, dilation);
+  axis->panel = PartSize(axis->tile, panels);
+  axis->stride = stride;
+  axis->dilation = dilation;
+  if (int64_t{axis->panel} * kernel <
+      Reach(axis->panel, stride, kernel, dilation)) {
+    axis->stride = 1;
+    axis->dilation = axis->panel;
+  }
+  axis->reach = Reach(axis->panel, axis->stride, kernel, axis->dilation);
 }
-
-int64_t Least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 class Planner {
  public:
@@ -41,29 +51,29 @@ class Planner {
           const IrregularKernels& kernels)
       : w_(weights), g_(geometry), k_(kernels) {}
 
-  bool Run(IrregularPlan* best) {
+  bool Run(LiftedPlan* best, double* cycles) {
     for (int rows = 1; rows <= k_.lanes; rows *= 2) {
-      IrregularPlan plan = {};
-      plan.stride_w = g_.stride_w;
+      LiftedPlan plan = {};
       plan.y.lanes = rows;
       plan.x.lanes = k_.lanes / rows;
-      plan.y.tile = DivideUp(g_.out_h, plan.y.lanes);
-      plan.x.tile = DivideUp(g_.out_w, plan.x.lanes);
+      plan.y.tile = PartSize(g_.out_h, plan.y.lanes);
+      plan.x.tile = PartSize(g_.out_w, plan.x.lanes);
       if (CutPanels(&plan)) ChooseBlock(plan, best);
     }
+    *cycles = best_cost_;
     return best_cost_ >= 0;
   }
 
  private:
   // Halves the panels until they fit the second cache and 16-bit offsets.
-  bool CutPanels(IrregularPlan* plan) const {
+  bool CutPanels(LiftedPlan* plan) const {
     int panels_y = 1, panels_x = 1;
     for (;;) {
       SetPanels(&plan->y, panels_y, g_.stride_h, g_.kernel_h, g_.dilation_h);
       SetPanels(&plan->x, panels_x, g_.stride_w, g_.kernel_w, g_.dilation_w);
-      plan->phase = DivideUp(plan->x.reach, g_.stride_w);
-      plan->row_stride = plan->phase * g_.stride_w;
-      plan->channel_stride = int64_t{plan->y.reach} * plan->row_stride | 1;
+      plan->phase = (plan->x.reach - 1) / plan->x.stride + 1;
+      plan->row_stride = plan->phase * plan->x.stride;
+      plan->channel_stride = plan->y.reach * plan->row_stride | 1;
       const int64_t lifted = plan->channel_stride * w_.chunk_channels;
       const bool fits = lifted <= kMostOffset;
       if (fits && (lifted + plan->panel_vectors() * w_.rows) * k_.lanes *
@@ -72,16 +82,16 @@ class Planner {
         return true;
       }
       if (plan->y.panel > 1) {
-        panels_y = DivideUp(plan->y.tile, DivideUp(plan->y.panel, 2));
+        panels_y = PartSize(plan->y.tile, PartSize(plan->y.panel, 2));
       } else if (plan->x.panel > 1) {
-        panels_x = DivideUp(plan->x.tile, DivideUp(plan->x.panel, 2));
+        panels_x = PartSize(plan->x.tile, PartSize(plan->x.panel, 2));
       } else {
         return fits;
       }
     }
   }
 
-  void ChooseBlock(IrregularPlan plan, IrregularPlan* best) {
+  void ChooseBlock(LiftedPlan plan, LiftedPlan* best) {
     for (int h = 1; h <= kIrregularHeight && h <= plan.y.panel; ++h) {
       for (int w = 1; w <= kIrregularWidth && w <= plan.x.panel; ++w) {
         if (k_.block[h - 1][w - 1] == nullptr) break;
@@ -96,17 +106,17 @@ class Planner {
     }
   }
 
-  double Cost(const IrregularPlan& p) const {
+  double Cost(const LiftedPlan& p) const {
     const double blocks =
         double(DivideUp(p.y.panel, p.y.block)) * DivideUp(p.x.panel, p.x.block);
     const double vectors = double(p.panel_vectors());
     // Inputs under a block: dilated kernels leave out rows and columns.
     const int64_t in_h =
-        Least(Reach(p.y.block, g_.stride_h, g_.kernel_h, g_.dilation_h),
-              int64_t{p.y.block} * g_.kernel_h);
+        Min(Reach(p.y.block, g_.stride_h, g_.kernel_h, g_.dilation_h),
+            int64_t{p.y.block} * g_.kernel_h);
     const int64_t in_w =
-        Least(Reach(p.x.block, g_.stride_w, g_.kernel_w, g_.dilation_w),
-              int64_t{p.x.block} * g_.kernel_w);
+        Min(Reach(p.x.block, g_.stride_w, g_.kernel_w, g_.dilation_w),
+            int64_t{p.x.block} * g_.kernel_w);
     const bool misses =
         in_h * in_w * w_.chunk_channels * k_.lanes * int64_t{sizeof(float)} >
         k_.first_cache;
@@ -117,9 +127,7 @@ class Planner {
     const double compute =
         double(w_.weight_count) * weight * blocks +
         w_.segment_count * (kVectorSegment * vectors + kBlockSegment * blocks);
-    const double positions =
-        double(Least(p.y.reach, int64_t{p.y.panel} * g_.kernel_h)) *
-        double(Least(p.x.reach, int64_t{p.x.panel} * g_.kernel_w));
+    const double positions = static_cast<double>(p.positions(g_));
     return double(p.y.panels) * p.x.panels *
            (compute + kLift * positions * g_.in_c + kLower * vectors * w_.rows);
   }
@@ -132,16 +140,23 @@ class Planner {
 
 }  // namespace
 
-bool PlanIrregular(const IrregularView& weights, const ConvGeometry& geometry,
-                   const IrregularKernels& kernels, IrregularPlan* plan) {
-  // Far beyond 16-bit offsets, and 32-bit products would overflow.
-  const ConvGeometry& g = geometry;
-  if (int64_t{g.kernel_h} * g.dilation_h > kMostOffset ||
-      int64_t{g.kernel_w} * g.dilation_w > kMostOffset ||
-      g.stride_h > kMostOffset || g.stride_w > kMostOffset) {
-    return false;
+void LiftedAxis::FindInputs(int conv_stride, int kernel, int conv_dilation,
+                            int32_t* input) const {
+  for (int64_t i = 0; i < reach; ++i) input[i] = -1;
+  for (int64_t p = 0; p < panel; ++p) {
+    for (int64_t t = 0; t < kernel; ++t) {
+      input[p * stride + t * dilation] =
+          static_cast<int32_t>(p * conv_stride + t * conv_dilation);
+    }
   }
-  return Planner(weights, geometry, kernels).Run(plan);
+}
+
+bool PlanLifted(const IrregularView& weights, const ConvGeometry& geometry,
+                const IrregularKernels& kernels, LiftedPlan* plan,
+                double* cycles) {
+  // Far beyond 16-bit offsets.
+  if (weights.taps > kMostOffset) return false;
+  return Planner(weights, geometry, kernels).Run(plan, cycles);
 }
 
 }  // namespace tfrewprune

@@ -1,58 +1,66 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "operators/irregular_conv2d.h"
+#include "operators/lifted_conv.h"
 
-#include "kernels/irregular_reference.h"
-#include "kernels/reference.h"
-#include "kernels/select.h"
+#include "operators/integers.h"
 
 namespace tfrewprune {
 namespace {
 
-const char* CheckGeometry(const IrregularView& weights, const ConvGeometry& g) {
-  if (const char* error = CheckPositive(g)) return error;
-  if (uint64_t(g.kernel_h) * g.kernel_w != weights.taps ||
-      uint64_t(g.in_c) * weights.taps != weights.columns) {
-    return "payload does not fit the convolution: its taps must be kernel "
-           "height x kernel width, its columns taps x input channels";
-  }
-  return CheckImages(g, weights.rows);
+// Pixels of a pointwise convolution do not know of each other, so that those of
+// all images are one image.
+void JoinImages(ConvGeometry* g) {
+  if (!IsPointwise(*g) || int64_t{g->batch} * g->in_h > INT32_MAX) return;
+  g->in_h = g->out_h = g->batch * g->in_h;
+  g->batch = 1;
 }
 
-// Marks the input pixels that some tap of some output pixel reads.
-void MarkRead(int pixels, int stride, int kernel, int dilation, uint8_t* read) {
-  for (int p = 0; p < pixels; ++p) {
-    for (int t = 0; t < kernel; ++t) read[p * stride + t * dilation] = 1;
-  }
+bool Plan(const Problem& problem, ConvGeometry* geometry, LiftedPlan* plan,
+          double* cycles) {
+  *geometry = problem.geometry;
+  JoinImages(geometry);
+  const IrregularKernels* kernels =
+      SelectIrregularKernels(problem.kernels->isa);
+  return problem.segments != nullptr && kernels != nullptr &&
+         geometry->batch > 0 && geometry->out_h > 0 && geometry->out_w > 0 &&
+         PlanLifted(*problem.segments, *geometry, *kernels, plan, cycles);
 }
 
 }  // namespace
 
-const char* IrregularConv2D::Prepare(const IrregularView& weights,
-                                     const ConvGeometry& geometry,
-                                     Activation activation, Isa isa,
-                                     ThreadPool* pool, Workspace* workspace,
-                                     bool sums) {
-  weights_ = weights;
-  geometry_ = geometry;
-  activation_ = activation;
-  pool_ = pool;
-  workspace_ = workspace == nullptr ? &own_workspace_ : workspace;
-  const ConvGeometry& g = geometry_;
-  if (const char* error = CheckGeometry(weights, g)) return error;
-  const Kernels* adds = SelectKernels(isa);
-  residual_.add = adds == nullptr ? ReferenceAdd : adds->add;
-  ActivationRange(activation, &residual_.minimum, &residual_.maximum);
-  kernels_ = SelectIrregularKernels(isa);
-  if (kernels_ == nullptr || g.batch == 0 || g.out_h == 0 || g.out_w == 0 ||
-      !PlanIrregular(weights_, g, *kernels_, &plan_)) {
-    kernels_ = nullptr;
-    return nullptr;
+double LiftedConv::Cycles(const Problem& problem) {
+  ConvGeometry geometry;
+  LiftedPlan plan;
+  double cycles;
+  if (!Plan(problem, &geometry, &plan, &cycles)) return kUnsupported;
+  const IrregularView& w = *problem.segments;
+  const double lanes = SelectIrregularKernels(problem.kernels->isa)->lanes;
+  const double vectors = static_cast<double>(plan.panel_vectors());
+  const double scratch =
+      problem.threads() *
+      (static_cast<double>(w.chunk_channels * plan.channel_stride) +
+       w.rows * vectors);
+  const double tables =
+      double(plan.y.panels) * plan.x.panels *
+      (static_cast<double>(plan.positions(geometry)) + vectors);
+  if (!problem.Affords(4 * lanes * (scratch + tables))) return kUnsupported;
+  return cycles * geometry.batch / problem.threads();
+}
+
+const char* LiftedConv::Prepare(const Problem& problem) {
+  weights_ = *problem.segments;
+  pool_ = problem.pool;
+  threads_ = problem.threads();
+  workspace_ = problem.workspace;
+  residual_ = problem.MakeResidual();
+  kernels_ = SelectIrregularKernels(problem.kernels->isa);
+  ActivationRange(problem.kernel_activation(), &minimum_, &maximum_);
+  double cycles;
+  if (!Plan(problem, &geometry_, &plan_, &cycles)) {
+    return "kernel too large to be lifted";
   }
-  ActivationRange(sums ? Activation::kNone : activation, &minimum_, &maximum_);
-  if (!bias_.Allocate(weights.rows)) return kOutOfMemory;
-  const int threads = pool == nullptr ? 1 : pool->threads();
+  if (!bias_.Allocate(weights_.rows)) return kOutOfMemory;
   if (const char* error = PrepareWeights()) return error;
-  if (const char* error = PrepareParts(threads)) return error;
+  if (const char* error = PrepareParts(threads_)) return error;
   if (const char* error = PreparePositions()) return error;
   if (const char* error = PrepareLanes()) return error;
 
@@ -63,14 +71,14 @@ const char* IrregularConv2D::Prepare(const IrregularView& weights,
     if (rows > most_rows) most_rows = rows;
   }
   lifted_floats_ =
-      uint64_t{weights.chunk_channels} * plan_.channel_stride * lanes;
+      uint64_t{weights_.chunk_channels} * plan_.channel_stride * lanes;
   accumulator_floats_ = uint64_t{most_rows} * plan_.panel_vectors() * lanes;
   const uint64_t worker_floats = lifted_floats_ + accumulator_floats_;
-  return workspace_->Reserve(worker_floats * threads) ? nullptr : kOutOfMemory;
+  return workspace_->Reserve(worker_floats * threads_) ? nullptr : kOutOfMemory;
 }
 
 // Columns become offsets into the lifted inputs of their chunk.
-const char* IrregularConv2D::PrepareWeights() {
+const char* LiftedConv::PrepareWeights() {
   const IrregularView& w = weights_;
   const ConvGeometry& g = geometry_;
   if (!offset_.Allocate(w.weight_count + kIrregularAhead) ||
@@ -91,8 +99,8 @@ const char* IrregularConv2D::PrepareWeights() {
       const uint32_t column = w.Column(i);
       const uint32_t channel = column / w.taps - channel0;
       const int tap = static_cast<int>(column % w.taps);
-      const int y = tap / g.kernel_w * g.dilation_h;
-      const int x = tap % g.kernel_w * g.dilation_w;
+      const int y = tap / g.kernel_w * plan_.y.dilation;
+      const int x = tap % g.kernel_w * plan_.x.dilation;
       offset_[i] =
           static_cast<uint16_t>(channel * plan_.channel_stride +
                                 y * plan_.row_stride + plan_.Column(x));
@@ -103,7 +111,7 @@ const char* IrregularConv2D::PrepareWeights() {
 
 // A panel's rows are split among workers only when there are too few panels:
 // every worker then lifts the inputs for itself.
-const char* IrregularConv2D::PrepareParts(int threads) {
+const char* LiftedConv::PrepareParts(int threads) {
   const IrregularView& w = weights_;
   const int64_t items = int64_t{geometry_.batch} * panels();
   const uint32_t units = (w.rows - 1) / kernels_->lanes + 1;
@@ -150,24 +158,26 @@ const char* IrregularConv2D::PrepareParts(int threads) {
   return nullptr;
 }
 
-// Strided and dilated kernels leave some input pixels unread: not lifted.
-const char* IrregularConv2D::PreparePositions() {
+// Which input pixels are lifted, and to where.
+const char* LiftedConv::PreparePositions() {
   const ConvGeometry& g = geometry_;
-  const IrregularAxis& y = plan_.y;
-  const IrregularAxis& x = plan_.x;
-  Buffer<uint8_t> read_y, read_x;
-  if (!read_y.Allocate(y.reach) || !read_x.Allocate(x.reach) ||
+  const LiftedAxis& y = plan_.y;
+  const LiftedAxis& x = plan_.x;
+  // The input pixel of each place, from the panel's corner; -1: no tap reads
+  // it.
+  Buffer<int32_t> from_y, from_x;
+  if (!from_y.Allocate(y.reach) || !from_x.Allocate(x.reach) ||
       !position_.Allocate(uint64_t(y.reach) * x.reach)) {
     return kOutOfMemory;
   }
-  MarkRead(y.panel, g.stride_h, g.kernel_h, g.dilation_h, read_y.get());
-  MarkRead(x.panel, g.stride_w, g.kernel_w, g.dilation_w, read_x.get());
+  y.FindInputs(g.stride_h, g.kernel_h, g.dilation_h, from_y.get());
+  x.FindInputs(g.stride_w, g.kernel_w, g.dilation_w, from_x.get());
   const uint64_t panel_count = panels();
   const int lanes = kernels_->lanes;
   positions_ = 0;
   for (int i = 0; i < y.reach; ++i) {
     for (int j = 0; j < x.reach; ++j) {
-      if (!read_y[i] || !read_x[j]) continue;
+      if (from_y[i] < 0 || from_x[j] < 0) continue;
       position_[positions_++] = i * plan_.row_stride + plan_.Column(j);
     }
   }
@@ -180,14 +190,14 @@ const char* IrregularConv2D::PreparePositions() {
     const int panel_x = x.PanelBegin(static_cast<int>(panel % x.panels));
     for (int i = 0; i < y.reach; ++i) {
       for (int j = 0; j < x.reach; ++j) {
-        if (!read_y[i] || !read_x[j]) continue;
+        if (from_y[i] < 0 || from_x[j] < 0) continue;
         for (int l = 0; l < lanes; ++l) {
           const int64_t in_y =
               (int64_t{l / x.lanes} * y.tile + panel_y) * g.stride_h -
-              g.pad_top + i;
+              g.pad_top + from_y[i];
           const int64_t in_x =
               (int64_t{l % x.lanes} * x.tile + panel_x) * g.stride_w -
-              g.pad_left + j;
+              g.pad_left + from_x[j];
           const bool inside =
               in_y >= 0 && in_y < g.in_h && in_x >= 0 && in_x < g.in_w;
           *to++ = inside ? static_cast<int32_t>((in_y * g.in_w + in_x) * g.in_c)
@@ -199,10 +209,10 @@ const char* IrregularConv2D::PreparePositions() {
   return nullptr;
 }
 
-const char* IrregularConv2D::PrepareLanes() {
+const char* LiftedConv::PrepareLanes() {
   const ConvGeometry& g = geometry_;
-  const IrregularAxis& y = plan_.y;
-  const IrregularAxis& x = plan_.x;
+  const LiftedAxis& y = plan_.y;
+  const LiftedAxis& x = plan_.x;
   const int lanes = kernels_->lanes;
   if (!lane_output_.Allocate(uint64_t(y.tile) * x.tile * lanes) ||
       !panel_output_.Allocate(panels())) {
@@ -232,7 +242,7 @@ const char* IrregularConv2D::PrepareLanes() {
 }
 
 template <class Function>
-void IrregularConv2D::EachBlock(int panel, Function function) const {
+void LiftedConv::EachBlock(int panel, Function function) const {
   const int height = plan_.y.PanelSize(panel / plan_.x.panels);
   const int width = plan_.x.PanelSize(panel % plan_.x.panels);
   const int rows = (height + plan_.y.block - 1) / plan_.y.block;
@@ -250,12 +260,12 @@ void IrregularConv2D::EachBlock(int panel, Function function) const {
   }
 }
 
-void IrregularConv2D::RunBlocks(int panel, uint32_t segment,
-                                uint32_t segment_end, uint32_t row,
-                                uint32_t rows, const Scratch& scratch) const {
+void LiftedConv::RunBlocks(int panel, uint32_t segment, uint32_t segment_end,
+                           uint32_t row, uint32_t rows,
+                           const Scratch& scratch) const {
   const int lanes = kernels_->lanes;
   IrregularRun run;
-  run.row_step = ptrdiff_t{plan_.row_stride} * geometry_.stride_h * lanes;
+  run.row_step = ptrdiff_t{plan_.row_stride} * plan_.y.stride * lanes;
   run.offset = offset_.get() + weights_.segment_start[segment];
   run.value = weights_.value + weights_.segment_start[segment];
   run.segment = segment_.get() + segment;
@@ -268,8 +278,8 @@ void IrregularConv2D::RunBlocks(int panel, uint32_t segment,
   });
 }
 
-void IrregularConv2D::ClearIdleRows(int panel, uint32_t row, uint32_t rows,
-                                    const Scratch& scratch) const {
+void LiftedConv::ClearIdleRows(int panel, uint32_t row, uint32_t rows,
+                               const Scratch& scratch) const {
   const int lanes = kernels_->lanes;
   for (uint32_t r = 0; r < rows; ++r) {
     if (!idle_row_[row + r]) continue;
@@ -281,8 +291,8 @@ void IrregularConv2D::ClearIdleRows(int panel, uint32_t row, uint32_t rows,
   }
 }
 
-void IrregularConv2D::Lower(int panel, uint32_t row, uint32_t rows,
-                            const Scratch& scratch, float* image) const {
+void LiftedConv::Lower(int panel, uint32_t row, uint32_t rows,
+                       const Scratch& scratch, float* image) const {
   const int lanes = kernels_->lanes;
   IrregularLower lower;
   lower.rows = static_cast<int>(rows);
@@ -298,7 +308,7 @@ void IrregularConv2D::Lower(int panel, uint32_t row, uint32_t rows,
   });
 }
 
-void IrregularConv2D::RunTask(int task, int worker) {
+void LiftedConv::RunTask(int task, int worker) {
   const ConvGeometry& g = geometry_;
   const int part = task % parts_;
   const int panel = task / parts_ % panels();
@@ -331,57 +341,43 @@ void IrregularConv2D::RunTask(int task, int worker) {
         output_ + n * g.out_h * g.out_w * weights_.rows);
 }
 
-void IrregularConv2D::Invoke(const float* input, const float* bias,
-                             float* output, const float* residual) {
-  const int64_t pixels =
-      int64_t{geometry_.batch} * geometry_.out_h * geometry_.out_w;
-  residual_.values = residual;
-  if (kernels_ == nullptr) {
-    ReferenceIrregularConv2D(weights_, geometry_, Activation::kNone, input,
-                             bias, output);
-    residual_.Complete(0, pixels * weights_.rows, output);
-    Activate(activation_, output, pixels * weights_.rows);
-    return;
-  }
-  if (bias == nullptr) {
+void LiftedConv::Invoke(const Tensors& tensors) {
+  if (tensors.bias == nullptr) {
     memset(bias_.get(), 0, weights_.rows * sizeof(float));
   } else {
-    memcpy(bias_.get(), bias, weights_.rows * sizeof(float));
+    memcpy(bias_.get(), tensors.bias, weights_.rows * sizeof(float));
   }
-  input_ = input;
-  output_ = output;
+  input_ = tensors.input;
+  output_ = tensors.output;
+  residual_.values = tensors.residual;
   const int tasks = geometry_.batch * panels() * parts_;
-  if (pool_ != nullptr && pool_->threads() > 1 && tasks > 1) {
+  if (threads_ > 1 && tasks > 1) {
     pool_->Run(
         tasks,
         [](void* self, int task, int worker) {
-          static_cast<IrregularConv2D*>(self)->RunTask(task, worker);
+          static_cast<LiftedConv*>(self)->RunTask(task, worker);
         },
         this);
   } else {
     for (int task = 0; task < tasks; ++task) RunTask(task, 0);
   }
-  AddResidual(pixels);
-  if (NeedsPostPass(activation_)) {
-    Activate(activation_, output, pixels * weights_.rows);
-  }
+  AddResidual(int64_t{geometry_.batch} * geometry_.out_h * geometry_.out_w);
 }
 
 // Tasks hold a few rows of many pixels: the sum waits for all of them.
-void IrregularConv2D::AddResidual(int64_t pixels) {
+void LiftedConv::AddResidual(int64_t pixels) {
   if (residual_.values == nullptr) return;
-  const int threads = pool_ == nullptr ? 1 : pool_->threads();
-  if (threads == 1) {
+  if (threads_ == 1) {
     residual_.Complete(0, pixels * weights_.rows, output_);
     return;
   }
   pool_->Run(
-      threads,
+      threads_,
       [](void* context, int task, int) {
-        const auto* self = static_cast<IrregularConv2D*>(context);
+        const auto* self = static_cast<LiftedConv*>(context);
         const ConvGeometry& g = self->geometry_;
         const int64_t all = int64_t{g.batch} * g.out_h * g.out_w;
-        const int64_t threads = self->pool_->threads();
+        const int64_t threads = self->threads_;
         const int64_t begin = all * task / threads * self->weights_.rows;
         const int64_t end = all * (task + 1) / threads * self->weights_.rows;
         self->residual_.Complete(begin, end - begin, self->output_);

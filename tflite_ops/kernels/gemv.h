@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Contract of the gemv kernels (SIMD over output rows, one pixel).
+#ifndef TFREWPRUNE_KERNELS_GEMV_H_
+#define TFREWPRUNE_KERNELS_GEMV_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tfrewprune {
+
+// One pixel, one vector of inputs:
+//   y[row(b, r)] = clamp(bias[b * R + r] + sum_n x[column[n]] * value[n*R + r])
+// `column` has uint16_t entries for index_bytes 2, else uint32_t.
+struct GemvLayer {
+  const float* value;
+  const uint32_t* band_start;
+  const void* column;
+  const float* bias;
+  const int32_t* row;
+  const uint8_t* full_run;
+  float minimum, maximum;
+};
+using GemvKernel = void (*)(const GemvLayer& layer, uint32_t band_begin,
+                            uint32_t band_end, const float* x, float* y);
+
+struct GemvKernelRow {
+  int band_rows;
+  int index_bytes;
+  GemvKernel kernel;
+};
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_KERNELS_GEMV_H_

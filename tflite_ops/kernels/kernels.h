@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What one instruction set offers for banded weights.
+#ifndef TFREWPRUNE_KERNELS_KERNELS_H_
+#define TFREWPRUNE_KERNELS_KERNELS_H_
+
+#include "isa/isa.h"
+#include "kernels/direct.h"
+#include "kernels/flat.h"
+#include "kernels/gemv.h"
+#include "kernels/planar.h"
+
+namespace tfrewprune {
+
+// y[i] = clamp(y[i] + residual[i]) for i < count.
+using AddKernel = void (*)(const float* residual, int64_t count, float minimum,
+                           float maximum, float* y);
+
+// Everything one instruction set offers; `isa` kReference has no kernels.
+struct Kernels {
+  Isa isa;
+  int lanes;  // of the widest vector, for the cost estimate of tiles
+  const DirectKernelRow* direct;
+  int direct_count;
+  const GemvKernelRow* gemv;
+  int gemv_count;
+  const PlanarKernelRow* planar;  // kernels/planar.h
+  int planar_count;               // 0: this instruction set has none
+  TransposeKernel transpose;
+  const FlatKernelRow* flat;  // kernels/flat.h
+  int flat_count;
+  AddKernel add;
+};
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_KERNELS_KERNELS_H_

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "operators/gemv.h"
+
+#include "operators/integers.h"
+
+namespace tfrewprune {
+namespace {
+
+// A task below this many bytes of weights is not worth a hand-off.
+constexpr uint64_t kTaskBytes = 64 << 10;
+// Weights come from the second-level cache at so many bytes a cycle.
+constexpr double kBytesPerCycle = 36;
+constexpr double kBandCycles = 60;  // sums of the chains, the store
+
+int Tasks(const Problem& problem) {
+  const BandedView& w = *problem.bands;
+  const uint64_t bytes = w.column_count * w.band_rows * sizeof(float);
+  const int threads = problem.threads();
+  return threads == 1
+             ? 1
+             : static_cast<int>(Max(1, Min(2 * threads, bytes / kTaskBytes)));
+}
+
+}  // namespace
+
+double Gemv::Cycles(const Problem& problem) {
+  const ConvGeometry& g = problem.geometry;
+  if (problem.bands == nullptr || !IsPointwise(g)) return kUnsupported;
+  const BandedView& w = *problem.bands;
+  if (SelectGemv(*problem.kernels, w.band_rows, w.index_bytes) == nullptr) {
+    return kUnsupported;
+  }
+  const double columns = static_cast<double>(w.column_count);
+  const double read = columns * w.band_rows * sizeof(float) / kBytesPerCycle;
+  const BandFmas band = FmasOfBands(problem);
+  const double fmas = columns * (band.vectors / band.fmas_a_cycle + 0.5);
+  const double pixel = (read < fmas ? fmas : read) + kBandCycles * w.band_count;
+  const double sharers =
+      static_cast<double>(Min(Tasks(problem), problem.threads()));
+  return pixel * g.batch * static_cast<double>(problem.pixels()) / sharers;
+}
+
+const char* Gemv::Prepare(const Problem& problem) {
+  if (const char* error = Begin(problem)) return error;
+  kernel_ =
+      SelectGemv(*problem.kernels, weights_.band_rows, weights_.index_bytes);
+  layer_.value = weights_.value;
+  layer_.band_start = weights_.band_start;
+  layer_.column = weights_.column;
+  layer_.row = tables_.row();
+  layer_.full_run = tables_.full_run();
+  layer_.minimum = tables_.minimum();
+  layer_.maximum = tables_.maximum();
+
+  // Tasks of about equally many columns, whatever the bands look like.
+  tasks_ = Tasks(problem);
+  if (!task_band_.Allocate(tasks_ + 1)) return kOutOfMemory;
+  uint32_t band = 0;
+  for (int t = 0; t < tasks_; ++t) {
+    const uint64_t start = weights_.column_count * t / tasks_;
+    while (band < weights_.band_count && weights_.band_start[band] < start) {
+      ++band;
+    }
+    task_band_[t] = t == 0 ? 0 : band;
+  }
+  task_band_[tasks_] = weights_.band_count;
+  return nullptr;
+}
+
+void Gemv::RunTask(int task) {
+  kernel_(layer_, task_band_[task], task_band_[task + 1], input_, output_);
+}
+
+void Gemv::Invoke(const Tensors& tensors) {
+  BeginInvoke(tensors, false);
+  layer_.bias = tables_.PackedBias(tensors.bias);
+  BeginImage(0);
+  for (int n = 0; n < geometry_.out_w; ++n) {
+    Run(
+        tasks_,
+        [](void* self, int task, int) {
+          static_cast<Gemv*>(self)->RunTask(task);
+        },
+        this);
+    tables_.FillMissingRows(output_, 1, 0);
+    input_ += weights_.columns;
+    output_ += weights_.rows;
+  }
+  residual_.Complete(0, int64_t{geometry_.out_w} * weights_.rows,
+                     tensors.output);
+}
+
+}  // namespace tfrewprune

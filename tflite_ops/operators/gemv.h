@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Pointwise layers of few pixels, fully connected ones above all:
+// y[n, :] = activation(W x[n, :] + bias), one pixel after the other. (In a tile
+// of few pixels FMA chains are too few to hide their latency.)
+#ifndef TFREWPRUNE_OPERATORS_GEMV_H_
+#define TFREWPRUNE_OPERATORS_GEMV_H_
+
+#include "operators/banded_driver.h"
+
+namespace tfrewprune {
+
+class Gemv : public BandedDriver {
+ public:
+  static double Cycles(const Problem& problem);
+  const char* Prepare(const Problem& problem);
+  void Invoke(const Tensors& tensors);
+
+ private:
+  void RunTask(int task);
+
+  GemvKernel kernel_ = nullptr;
+  GemvLayer layer_ = {};
+  Buffer<uint32_t> task_band_;  // first band of each task, and the end
+  int tasks_ = 1;
+};
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_OPERATORS_GEMV_H_
