@@ -24,10 +24,11 @@ from tiny_models import Graph
 import tfrewprune as trp
 from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.flatbuffer import read_model, write_model
+from tfrewprune.converter.options import CONV_2D, FULLY_CONNECTED
 from tfrewprune.payload import read_header
 
-CONV = "TfrewpruneConv2D"
-DENSE = "TfrewpruneFullyConnected"
+CONV = CONV_2D
+DENSE = FULLY_CONNECTED
 GENERATOR = np.random.default_rng(5)
 
 

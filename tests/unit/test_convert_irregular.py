@@ -8,6 +8,7 @@ from dense_models import conv_model, fully_connected_model, operators, run
 import tfrewprune as trp
 from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.flatbuffer import read_model
+from tfrewprune.converter.options import CONV_2D
 from tfrewprune.payload.format import LAYOUT_IRREGULAR, payload_layout
 
 GENERATOR = np.random.default_rng(11)
@@ -63,7 +64,7 @@ def test_convolution_computes_as_before(case, activation, threads):
     bias = GENERATOR.standard_normal(len(weights)).astype(np.float32)
     dense = conv_model(weights, shape, bias, activation=activation, **options)
     packed = trp.convert(dense)  # by default it compares both models itself
-    assert operators(packed) == ["TfrewpruneConv2D"]
+    assert operators(packed) == [CONV_2D]
     assert layouts(packed) == [LAYOUT_IRREGULAR]
     x = GENERATOR.standard_normal(shape).astype(np.float32)
     (expected,) = run(dense, x)

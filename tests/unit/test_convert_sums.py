@@ -11,12 +11,13 @@ import tfrewprune as trp
 from tfrewprune.benchmark.profile import time_layers
 from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.flatbuffer import read_model, write_model
+from tfrewprune.converter.options import CONV_2D
 from tfrewprune.converter.plan import Settings, make_plan
 from tfrewprune.converter.verify import verify
 from tfrewprune.payload import decode, encode
 
 SHAPE = (1, 6, 6, 16)
-CONV, ADD = "TfrewpruneConv2D", "ADD"
+CONV, ADD = CONV_2D, "ADD"
 
 
 def weights(seed=0, size=3):

@@ -244,7 +244,7 @@ def two_layers(rng):
     z = graph.tensor("z", (1, 6, 6, 24))
     options = tiny.conv2d_options((1, 1, 16))
     graph.operators.append(
-        tiny.Operator("TfrewpruneConv2D", [graph.outputs[0], weights], [z], options)
+        tiny.Operator(tiny.CONV_2D, [graph.outputs[0], weights], [z], options)
     )
     graph.outputs = [z]
 

@@ -13,6 +13,7 @@ from tiny_models import Graph
 import tfrewprune as trp
 from tfrewprune.converter.densify import SparseForm, read_weights, write_weights
 from tfrewprune.converter.flatbuffer import Model, read_model, write_model
+from tfrewprune.converter.options import CONV_2D
 
 DENSE, CSR = schema.DimensionType.DENSE, schema.DimensionType.SPARSE_CSR
 
@@ -160,7 +161,7 @@ def densified_conv(dtype=np.float32) -> tuple[bytes, np.ndarray]:
 def test_densified_weights_are_packed_and_their_decoders_removed(dtype):
     dense, weights = densified_conv(dtype)
     packed = trp.convert(dense, minimum_gain=0)
-    assert operators(packed) == ["TfrewpruneConv2D"]
+    assert operators(packed) == [CONV_2D]
     x = np.random.default_rng(0).standard_normal((1, 5, 5, 8)).astype(np.float32)
     expected = run(dense, x)[0]  # LiteRT's own DENSIFY
     np.testing.assert_allclose(run(packed, x, packed=True)[0], expected, atol=1e-5)
@@ -197,7 +198,7 @@ def test_decoders_that_something_else_reads_stay():
     z = plain(graph, "NEG", [chain], weights.shape, "negated")
     dense = finish(graph, [x], [y, z])
     packed = trp.convert(dense, minimum_gain=0)
-    assert operators(packed) == ["DEQUANTIZE", "TfrewpruneConv2D", "NEG"]
+    assert operators(packed) == ["DEQUANTIZE", CONV_2D, "NEG"]
     x = np.random.default_rng(0).standard_normal((1, 5, 5, 8)).astype(np.float32)
     for before, after in zip(run(dense, x), run(packed, x, packed=True), strict=True):
         np.testing.assert_allclose(after, before, atol=1e-5)
@@ -224,7 +225,7 @@ def test_two_layers_behind_one_decoder_are_both_packed():
     y = conv(graph, x, chain, np.ones(8), name="a")
     y = conv(graph, y, chain, np.ones(8), name="b")
     packed = trp.convert(finish(graph, [x], [y]), minimum_gain=0)
-    assert operators(packed) == ["TfrewpruneConv2D"] * 2
+    assert operators(packed) == [CONV_2D] * 2
     assert packed.count(b"TFRP") == 1
 
 

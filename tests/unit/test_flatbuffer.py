@@ -27,6 +27,7 @@ from tiny_models import Graph
 import tfrewprune as trp
 from tfrewprune.converter import bounds, flatbuffer
 from tfrewprune.converter.flatbuffer import read_model, write_model
+from tfrewprune.converter.options import CONV_2D
 
 
 def two_layers() -> bytes:
@@ -78,7 +79,7 @@ def test_buffers_outside_the_flatbuffer_are_read_written_and_run(monkeypatch):
     np.testing.assert_array_equal(run(outside, x)[0], expected)
     monkeypatch.undo()
     packed = trp.convert(outside, minimum_gain=0)
-    assert operators(packed) == ["TfrewpruneConv2D"] * 2
+    assert operators(packed) == [CONV_2D] * 2
     raw = schema.ModelT.InitFromPackedBuf(packed, 0)
     for operator in raw.subgraphs[0].operators:
         payload = raw.buffers[raw.subgraphs[0].tensors[operator.inputs[1]].buffer]
@@ -143,7 +144,7 @@ def test_associated_files_stay_behind_the_model():
         with zipfile.ZipFile(io.BytesIO(result)) as archive:
             assert archive.read("labels.txt") == b"cat\ndog\n"
         x = np.zeros((1, 6, 6, 4), np.float32)
-        packed = "TfrewpruneConv2D" in operators(result)
+        packed = CONV_2D in operators(result)
         assert run(result, x, packed=packed)[0].shape == (1, 6, 6, 8)
 
 
@@ -289,7 +290,7 @@ def test_absent_vectors_mean_empty_ones(name):
     setattr(model.subgraphs[0], name, None)
     content = write_model(model)
     packed = trp.convert(content, minimum_gain=0, verify=False)
-    assert operators(packed) == ["TfrewpruneConv2D"] * 2
+    assert operators(packed) == [CONV_2D] * 2
     assert len(getattr(read_model(packed).subgraphs[0], name)) == 0
 
 
@@ -305,5 +306,5 @@ def test_a_model_above_256_mib_is_converted():
     )
     assert len(dense) > 256 << 20
     packed = trp.convert(dense)
-    assert operators(packed) == ["TfrewpruneConv2D"]
+    assert operators(packed) == [CONV_2D]
     assert len(packed) < 0.11 * len(dense)

@@ -142,9 +142,10 @@ def test_damaged_payload_is_refused(models):
         trp.Interpreter(model_content=bytes(damaged)).allocate_tensors()
 
 
-def test_without_the_delegate_litert_names_the_operator(models):
+def test_without_the_delegate_litert_says_what_runs_the_model(models):
     interpreter = LiteRtInterpreter(model_content=models[1])
-    with pytest.raises(RuntimeError, match="TfrewpruneConv2D"):
+    message = r"TfrewpruneConv2D \(run it in tfrewprune.Interpreter\)"
+    with pytest.raises(RuntimeError, match=message):
         interpreter.allocate_tensors()
 
 

@@ -20,6 +20,7 @@ from tiny_models import Graph, conv2d_model
 
 import tfrewprune as trp
 from tfrewprune.converter.flatbuffer import read_model, write_model
+from tfrewprune.converter.options import CONV_2D, FULLY_CONNECTED
 
 
 def model_of_all_kinds() -> bytes:
@@ -82,8 +83,8 @@ def without_negative_zeros(content, dtype="f4"):
 
 
 def test_everything_is_as_before_conversion():
-    dense = "TfrewpruneFullyConnected"
-    assert operators(PACKED) == ["TfrewpruneConv2D"] * 3 + [dense] * 2
+    dense = FULLY_CONNECTED
+    assert operators(PACKED) == [CONV_2D] * 3 + [dense] * 2
     assert describe(trp.unpack(PACKED)) == describe(without_negative_zeros(DENSE))
 
 

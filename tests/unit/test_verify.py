@@ -11,6 +11,7 @@ import tfrewprune as trp
 from tfrewprune.converter.cases import random_cases
 from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.converter.isolation import run_models
+from tfrewprune.converter.options import FULLY_CONNECTED
 from tfrewprune.converter.plan import Settings, make_plan
 from tfrewprune.converter.verify import largest_difference, verify
 from tfrewprune.payload import decode, encode
@@ -102,7 +103,7 @@ def test_integer_inputs_and_outputs_are_compared():
     y = fully_connected(graph, x, block_sparse((16, 8)))
     z = plain(graph, "CAST", [y], (1, 16), "z", dtype=schema.TensorType.INT32)
     packed = trp.convert(finish(graph, [ids], [y, z]), minimum_gain=0)
-    assert operators(packed) == ["CAST", "TfrewpruneFullyConnected", "CAST"]
+    assert operators(packed) == ["CAST", FULLY_CONNECTED, "CAST"]
 
 
 def array(*values):

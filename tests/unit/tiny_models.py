@@ -17,6 +17,8 @@ from ai_edge_litert import schema_py_generated as schema
 from tfrewprune.payload import pack_matrix
 
 ACTIVATIONS = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6", "TANH", "SIGN_BIT")
+CONV_2D = "TfrewpruneConv2D (run it in tfrewprune.Interpreter)"
+FULLY_CONNECTED = "TfrewpruneFullyConnected (run it in tfrewprune.Interpreter)"
 OPTIONS_MAGIC = 0x4F504654
 FILE_IDENTIFIER = b"TFL3"
 
@@ -258,7 +260,7 @@ def conv2d_model(
     x = graph.tensor("x", input_shape, signature=signature)
     inputs = [x, graph.payload("weights", payload), _bias(graph, bias, weights)]
     y = graph.tensor("y", (1, 1, 1, 1), signature=signature and (-1,) * 4)
-    graph.operators = [Operator("TfrewpruneConv2D", inputs, [y], custom_options)]
+    graph.operators = [Operator(CONV_2D, inputs, [y], custom_options)]
     graph.inputs, graph.outputs = [x], [y]
     if isinstance(bias, str):
         graph.inputs.append(inputs[2])
@@ -284,7 +286,7 @@ def fully_connected_model(
     x = graph.tensor("x", input_shape, signature=signature)
     inputs = [x, graph.payload("weights", payload), _bias(graph, bias, weights)]
     y = graph.tensor("y", (1, 1))
-    name = "TfrewpruneFullyConnected"
+    name = FULLY_CONNECTED
     graph.operators = [Operator(name, inputs, [y], custom_options)]
     graph.inputs, graph.outputs = [x], [y]
     if isinstance(bias, str):

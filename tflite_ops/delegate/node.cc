@@ -56,7 +56,8 @@ class PackedNode {
                                                     ...) const;
 
   const char* name() const {
-    return options_.kind == OpKind::kConv2D ? kConv2DName : kFullyConnectedName;
+    return options_.kind == OpKind::kConv2D ? "TfrewpruneConv2D"
+                                            : "TfrewpruneFullyConnected";
   }
   Tensor* tensor(Context* context, int index) const {
     return index == tflite::kOptionalTensor ? nullptr

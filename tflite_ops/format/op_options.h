@@ -9,8 +9,13 @@
 
 namespace tfrewprune {
 
-inline constexpr char kConv2DName[] = "TfrewpruneConv2D";
-inline constexpr char kFullyConnectedName[] = "TfrewpruneFullyConnected";
+// The names of the operators in a file. LiteRT without the delegate prints the
+// name, and nothing else of ours, when it refuses a model: it says where to go.
+#define TFREWPRUNE_RUN_IT " (run it in tfrewprune.Interpreter)"
+inline constexpr char kConv2DName[] = "TfrewpruneConv2D" TFREWPRUNE_RUN_IT;
+inline constexpr char kFullyConnectedName[] =
+    "TfrewpruneFullyConnected" TFREWPRUNE_RUN_IT;
+#undef TFREWPRUNE_RUN_IT
 
 enum class OpKind : int32_t { kConv2D = 0, kFullyConnected = 1 };
 

@@ -51,6 +51,11 @@ class Step:
         return asdict(self)
 
 
+def _short(name: str) -> str:
+    """Operator name without what all of ours share."""
+    return name.split(" (")[0].removeprefix("Tfrewprune")
+
+
 def trace_model(
     model: bytes, *, threads: int = 1, isa: str | None = None, runs: int = 50
 ) -> list[Step]:
@@ -145,7 +150,9 @@ def step_table(steps: Iterable[Step], title: str = "") -> Table:
         flops = sum(step.flops for step in alike)
         table.add_row(
             "tfrewprune" if packed else "LiteRT",
-            ", ".join(name.removeprefix("Tfrewprune") for name in operators),
+            ", ".join(
+                name.removeprefix("Tfrewprune").split(" (")[0] for name in operators
+            ),
             "x".join(map(str, weights)),
             "x".join(map(str, shape)),
             str(len(alike)),

@@ -8,8 +8,10 @@ from dataclasses import astuple, dataclass
 
 from tfrewprune.converter.errors import ConversionError
 
-CONV_2D = "TfrewpruneConv2D"
-FULLY_CONNECTED = "TfrewpruneFullyConnected"
+# LiteRT without our delegate prints the name, and nothing else of ours, when it refuses
+# a model: it says where to go.
+CONV_2D = "TfrewpruneConv2D (run it in tfrewprune.Interpreter)"
+FULLY_CONNECTED = "TfrewpruneFullyConnected (run it in tfrewprune.Interpreter)"
 OPERATORS = (CONV_2D, FULLY_CONNECTED)
 BUILTIN_NAMES = {CONV_2D: "CONV_2D", FULLY_CONNECTED: "FULLY_CONNECTED"}
 """The operators that packed ones were."""
