@@ -132,20 +132,40 @@ def test_large_custom_options_are_brought_inside():
     assert bytes(other.customOptions) == b"large"
 
 
-def test_associated_files_stay_behind_the_model():
+def with_archive(comment: bytes = b"", how: int = zipfile.ZIP_STORED) -> bytes:
+    """A dense model with two associated files, one of them a million equal bytes."""
     content = io.BytesIO()
     content.write(DENSE)
-    with zipfile.ZipFile(content, "a") as archive:
+    with zipfile.ZipFile(content, "a", how) as archive:
         archive.writestr("labels.txt", "cat\ndog\n")
-    for result in (
-        trp.convert(content.getvalue(), minimum_gain=0),
-        trp.unpack(trp.convert(content.getvalue(), minimum_gain=0)),
-    ):
+        archive.writestr("padding.txt", "a" * 1_000_000)
+        archive.comment = comment
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("comment", [b"", b"made by a tool", b"long" * 1000])
+def test_associated_files_stay_behind_the_model(comment, how):
+    content = with_archive(comment, how)
+    packed = trp.convert(content, minimum_gain=0)
+    for result in (packed, trp.unpack(packed)):
         with zipfile.ZipFile(io.BytesIO(result)) as archive:
+            assert archive.testzip() is None
             assert archive.read("labels.txt") == b"cat\ndog\n"
+            assert archive.read("padding.txt") == b"a" * 1_000_000
+            assert archive.comment == comment
+            assert archive.infolist()[1].compress_type == how
         x = np.zeros((1, 6, 6, 4), np.float32)
-        packed = CONV_2D in operators(result)
-        assert run(result, x, packed=packed)[0].shape == (1, 6, 6, 8)
+        ours = CONV_2D in operators(result)
+        assert run(result, x, packed=ours)[0].shape == (1, 6, 6, 8)
+
+
+@pytest.mark.parametrize("field", [10, 12, 16])  # of the end record
+def test_a_damaged_archive_is_refused(field):
+    content = bytearray(with_archive())
+    content[len(content) - 22 + field + 1] ^= 0x40
+    with pytest.raises(trp.ConversionError, match="the ZIP archive behind"):
+        trp.convert(bytes(content), minimum_gain=0)
 
 
 def test_layouts_name_every_field_of_the_schema():

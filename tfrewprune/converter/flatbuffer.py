@@ -9,9 +9,7 @@ tree and are handled here: buffers and custom options that lie outside the flatb
 
 from __future__ import annotations
 
-import io
 import struct
-import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -19,6 +17,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfrewprune.converter.archive import read_archive
 from tfrewprune.converter.bounds import check_bounds
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.payload.format import MAGIC, VALUE_ALIGNMENT
@@ -130,7 +129,7 @@ def read_model(content: bytes | bytearray | memoryview) -> Model:
     except _READ_ERRORS as error:
         raise ConversionError(f"not a valid .tflite file: {error}") from error
     _fill_absent_vectors(tree)
-    model = Model(tree, _archive(content))
+    model = Model(tree, read_archive(content))
     _pull_in_outside_data(model, content)
     _check_indices(tree)
     return model
@@ -223,26 +222,6 @@ def _check_indices(tree: schema.ModelT) -> None:
         tensors = tree.subgraphs[signature.subgraphIndex].tensors or []
         for entry in [*(signature.inputs or ()), *(signature.outputs or ())]:
             check(f"tensor of signature {name!r}", entry.tensorIndex, len(tensors))
-
-
-def _archive(content: memoryview) -> bytes:
-    """Returns the ZIP archive behind a model, re-based to start at byte 0."""
-    if bytes(content[-22:-18]) != b"PK\x05\x06":
-        return b""
-    packed = io.BytesIO()
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as source:
-            entries = source.infolist()
-            if sum(entry.file_size for entry in entries) > len(content):
-                return b""  # associated files are stored, not deflated
-            with zipfile.ZipFile(packed, "w") as target:
-                for entry in entries:
-                    target.writestr(entry, source.read(entry))
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
-        raise ConversionError(
-            f"the ZIP archive behind the model is damaged: {error}"
-        ) from error
-    return packed.getvalue()
 
 
 class _PlacedBuffer:
