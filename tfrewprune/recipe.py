@@ -210,14 +210,17 @@ class Recipe:
                 "The recipe removes nothing: every rule skips or has rate 1. Give a "
                 'rate above 1, such as Rule("*", rate=8).'
             )
-        if self.threshold is not None or None not in rates:
+        if None not in rates or (
+            self.threshold is not None and not self.method.gradual
+        ):
             return
         if not self.method.penalized:
             open_rule = pruning[rates.index(None)].match
+            instead = "" if self.method.gradual else ", or a `threshold`"
             raise ValueError(
                 f"Rule {open_rule!r} has no rate: method "
                 f"{type(self.method).__name__}() needs a `rate` in the rule or the "
-                "recipe, or a `threshold`."
+                f"recipe{instead}. Received: rate=None, threshold={self.threshold}"
             )
         strengths = [
             self.strength_of(rule)

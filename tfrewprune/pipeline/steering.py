@@ -50,7 +50,8 @@ class PhaseClock(keras.callbacks.Callback, abc.ABC):
     def on_train_batch_end(self, batch, logs=None):
         steps = (self.params or {}).get("steps")
         position = self._epoch + ((batch + 1) / steps if steps else 0)
-        if not steps and (batch + 1) % STEPS == 0 or steps and position >= self._due:
+        due = position >= self._due if steps else (batch + 1) % STEPS == 0
+        if due:
             self._due = position + self.every - 1e-9
             self._tell(position)
 
@@ -110,9 +111,20 @@ class StrengthControl(PhaseClock):
     Args:
         recipe: Rates and budget; kernels with a strength of their own are left alone.
         every: Epochs between two looks.
+
+    Raises:
+        ValueError: The recipe leaves no strength open; at the start of `fit`, a kernel
+            carries no penalty.
     """
 
     def __init__(self, recipe: Recipe, every: float = 0.1):
+        if not controls_strength(recipe):
+            raise ValueError(
+                "StrengthControl: expected a recipe whose method has a penalty, with a "
+                "`rate` and without a `strength`, such as Recipe(rate=8). Received: "
+                f"rate={recipe.rate}, strength={recipe.strength}, "
+                f"method={recipe.method!r}"
+            )
         super().__init__(every)
         self.recipe = recipe
         self._goals: list[_Goal] = []
@@ -122,10 +134,13 @@ class StrengthControl(PhaseClock):
         shared = _Goal([], [], self.recipe.rate or 1.0)
         self._goals = []
         for target in resolve(self.model, self.recipe):
-            if target.reason is not None or target.penalty is None:
+            if target.reason is not None or not self.recipe.is_controlled(target.rule):
                 continue
-            if not self.recipe.is_controlled(target.rule):
-                continue
+            if target.penalty is None:
+                raise ValueError(
+                    f"StrengthControl: layer {target.path!r} carries no penalty. Call "
+                    "attach(model, recipe) before fit."
+                )
             if target.rule.rate is not None:
                 self._goals.append(_Goal([target], [1.0], target.rule.rate))
                 continue
@@ -169,9 +184,18 @@ class GradualPrune(PhaseClock):
 
     Args:
         recipe: Method, rates and budget.
+
+    Raises:
+        ValueError: The recipe's method is not gradual.
     """
 
     def __init__(self, recipe: Recipe):
+        if not recipe.method.gradual:
+            raise ValueError(
+                "GradualPrune: expected a recipe with a gradual method, such as "
+                "Recipe(rate=8, method=GradualMagnitude()). Received: "
+                f"method={recipe.method!r}"
+            )
         jax = keras.backend.backend() == "jax"
         super().__init__(max(1.0, recipe.method.every) if jax else recipe.method.every)
         self.recipe = recipe
@@ -217,12 +241,15 @@ def _fisher(model: keras.Model, target: Target, kernels) -> np.ndarray:
     return np.abs(kernel) * np.sqrt(np.maximum(moment, 1e-30)).astype(np.float32)
 
 
+def controls_strength(recipe: Recipe) -> bool:
+    """Whether a rate decides the penalty strength of some rule."""
+    return recipe.method.penalized and any(
+        recipe.is_controlled(rule) for rule in recipe.rules if not rule.skip
+    )
+
+
 def phase_callbacks(recipe: Recipe) -> list[keras.callbacks.Callback]:
     """The callbacks that a recipe's method needs beside `Reweight` and the logger."""
     if recipe.method.gradual:
         return [GradualPrune(recipe)]
-    if recipe.method.penalized and any(
-        recipe.is_controlled(rule) for rule in recipe.rules if not rule.skip
-    ):
-        return [StrengthControl(recipe)]
-    return []
+    return [StrengthControl(recipe)] if controls_strength(recipe) else []
