@@ -170,7 +170,7 @@ def _row(
     kernel = spec.layout.kernel_shape(row.shape)
     row = dataclasses.replace(row, weights=kernel.weights)
     try:
-        pixels = macs_per_weight(layer, spec.layout)
+        pixels = macs_per_weight(layer, spec)
     except ValueError:
         return row
     row = dataclasses.replace(row, pixels=pixels)

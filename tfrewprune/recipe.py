@@ -321,6 +321,11 @@ def _as_rules(rules: Rule | str | dict | Iterable[Rule | str]) -> tuple[Rule, ..
             Rule(match, **rate) if _is_dict(rate) else Rule(match, rate=rate)
             for match, rate in rules.items()
         ]
+    if not isinstance(rules, Iterable):
+        raise ValueError(
+            "Argument `rules` must be a `Rule`, a pattern, a list of them or a dict of "
+            f"patterns and rates; a rate is Recipe(rate=8). Received: rules={rules!r}"
+        )
     rules = tuple(Rule(rule) if isinstance(rule, str) else rule for rule in rules)
     if not rules:
         raise ValueError('A recipe needs at least one rule, such as Rule("*", rate=8).')

@@ -9,7 +9,12 @@ import keras
 import numpy as np
 import pytest
 
-from tfrewprune.pipeline import compress, hard_prune
+from tfrewprune.pipeline import (
+    compress,
+    hard_prune,
+    masked_retrain,
+    reweighted_train,
+)
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.wrappers import attach, hooked_kernels
 
@@ -238,6 +243,13 @@ def test_a_rate_stands_for_a_recipe():
 def test_no_data_is_said_before_anything_is_done():
     with pytest.raises(ValueError, match="no training data"):
         compress(mlp(), RECIPE)
+    model = mlp()
+    with pytest.raises(ValueError, match="reweighted_train: no training data"):
+        reweighted_train(model, RECIPE)
+    assert not hooked_kernels(model)
+    hard_prune(model, RECIPE)
+    with pytest.raises(ValueError, match="masked_retrain: no training data"):
+        masked_retrain(model, RECIPE)
     with pytest.raises(ValueError, match="Received: initial_epoch=2"):
         compress(mlp(), RECIPE, X, Y, initial_epoch=2)
 

@@ -103,7 +103,7 @@ def test_structure_decides_the_gain(model, rows) -> None:
 def test_attention_has_a_time_like_any_matrix() -> None:
     inputs = keras.Input((16, 64))
     attention = layers.MultiHeadAttention(2, 32, name="attention")
-    outputs = layers.Dense(64)(attention(inputs, inputs))
+    outputs = layers.Dense(64, name="dense")(attention(inputs, inputs))
     rows = {row.layer: row for row in plan(keras.Model(inputs, outputs))}
     for part in ("query", "key", "value"):
         row = rows[f"attention/{part}"]

@@ -17,7 +17,12 @@ from tfrewprune.pipeline.summary import (
     model_rate,
     total_rate,
 )
-from tfrewprune.pipeline.train import check_compiled, masked_retrain, reweighted_train
+from tfrewprune.pipeline.train import (
+    check_compiled,
+    check_data,
+    masked_retrain,
+    reweighted_train,
+)
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.cloning import strip
 from tfrewprune.wrappers.compilation import compile_arguments, compile_with
@@ -145,11 +150,9 @@ def compress(
         "reweighted": recipe.reweighted_epochs if recipe.method.trains else 0,
         "retrain": recipe.retrain_epochs,
     }
-    if x is None and any(phases.values()):
-        raise ValueError(
-            "compress: no training data. Expected x (and y) as in model.fit, or a "
-            "recipe with reweighted_epochs=0 and retrain_epochs=0. Received: x=None"
-        )
+    if any(phases.values()):
+        none = ", or a recipe with reweighted_epochs=0 and retrain_epochs=0"
+        check_data(x, "compress", none)
     build_from_data(model, x)
     check_finite(model)
     arguments = compile_arguments(model)

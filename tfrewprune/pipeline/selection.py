@@ -126,7 +126,7 @@ def _by_budget(targets, kernels, recipe, notes: Notes) -> Masks:
         rms = structure.rms(kernels[target.path_key], shape)
         cost = 1.0
         if recipe.budget == "macs":
-            cost = float(macs_per_weight(target.layer, target.spec.layout))
+            cost = float(macs_per_weight(target.layer, target.spec))
         must = structure.select(rms, shape, 0, recipe.minimum_groups)
         lamp = lamp_scores(np.square(rms)) / cost
         scores.append(rms)

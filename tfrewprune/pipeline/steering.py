@@ -146,7 +146,7 @@ class StrengthControl(PhaseClock):
                 continue
             cost = 1.0
             if self.recipe.budget == "macs":
-                cost = float(macs_per_weight(target.layer, target.spec.layout))
+                cost = float(macs_per_weight(target.layer, target.spec))
             shared.targets.append(target)
             shared.costs.append(cost)
         self._goals += [shared] if shared.targets else []
