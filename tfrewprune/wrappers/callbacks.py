@@ -78,6 +78,8 @@ class Reweight(keras.callbacks.Callback):
             self._checked = True
             penalties = [p for p in self._penalties() if p.strength]
             if penalties and not any(penalty.felt for penalty in penalties):
+                for penalty in penalties:
+                    penalty.reported = True
                 warnings.warn(
                     f"The penalty has no effect: {type(self.model).__name__}'s "
                     "training step leaves the model's losses out of its loss. Add "

@@ -251,7 +251,7 @@ def macs_per_weight(layer: keras.Layer, spec: KernelSpec) -> int:
     if shape is None or any(not isinstance(extent, int | None) for extent in shape):
         raise ValueError(
             f"Layer {layer.name!r} does not record the shape it was built with, so its "
-            "multiplications cannot be counted."
+            "multiplications cannot be counted. Use budget='weights'."
         )
     if spec.layout.kind == "dense":
         # Its output shape may be unknown where the input is not: the axes that the
@@ -267,7 +267,8 @@ def macs_per_weight(layer: keras.Layer, spec: KernelSpec) -> int:
             except NotImplementedError as error:
                 raise ValueError(
                     f"Layer {layer.name!r} ({type(layer).__name__}) has no "
-                    "`compute_output_shape`, so its multiplications cannot be counted."
+                    "`compute_output_shape`, so its multiplications cannot be counted. "
+                    "Write one, or use budget='weights'."
                 ) from error
         channels_first = getattr(layer, "data_format", None) == "channels_first"
         spatial = shape[2:] if channels_first else shape[1:-1]

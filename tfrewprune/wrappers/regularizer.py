@@ -39,6 +39,7 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         state: The method's variables by name; empty before `bind`.
         felt: Whether a training step has asked for the penalty's gradient. False after
             a step that leaves `model.losses` out of its loss.
+        reported: Whether the user was told that no step feels the penalty.
         refreshes: How often the state was computed from the weights.
     """
 
@@ -50,7 +51,7 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         self.layout = KernelLayout.get(layout)
         self.existing = keras.regularizers.get(existing)
         self.state: dict[str, keras.Variable] = {}
-        self.felt = False
+        self.felt = self.reported = False
         self.refreshes = 0
         self._factor: keras.Variable | None = None  # the strength, as steps read it
         self._shape: tuple[int, ...] | None = None
