@@ -178,6 +178,13 @@ def test_a_bad_file_is_one_line(content, tmp_path, capsys) -> None:
 
 
 @pytest.mark.slow
+def test_a_tflite_file_is_referred_to_inspect(tmp_path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"\x1c\0\0\0TFL3")
+    with pytest.raises(ValueError, match="received the .tflite file .* inspect"):
+        plan(path)
+
+
 def test_plan_keeps_tensorflow_quiet(saved) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tfrewprune", "plan", str(saved)],
