@@ -82,7 +82,9 @@ def lamp_scores(energy: np.ndarray) -> np.ndarray:
     return scores.reshape(np.shape(energy))
 
 
-def _by_rate(target, kernel, rate: float, recipe, notes: Notes) -> np.ndarray:
+def _by_rate(
+    target: Target, kernel: np.ndarray, rate: float, recipe: Recipe, notes: Notes
+) -> np.ndarray:
     structure, shape = target.structure, target.shape
     rms = structure.rms(kernel, shape)
     allowed, minimum = shape.weights / rate, recipe.minimum_groups
@@ -96,7 +98,9 @@ def _by_rate(target, kernel, rate: float, recipe, notes: Notes) -> np.ndarray:
     return keep
 
 
-def _by_threshold(target, kernel, recipe, notes: Notes) -> np.ndarray:
+def _by_threshold(
+    target: Target, kernel: np.ndarray, recipe: Recipe, notes: Notes
+) -> np.ndarray:
     threshold = AUTOMATIC_THRESHOLD if recipe.threshold is None else recipe.threshold
     structure, shape = target.structure, target.shape
     rms = structure.rms(kernel, shape)
@@ -114,7 +118,9 @@ def _by_threshold(target, kernel, recipe, notes: Notes) -> np.ndarray:
     return keep
 
 
-def _by_budget(targets, kernels, recipe, notes: Notes) -> Masks:
+def _by_budget(
+    targets: list[Target], kernels: Kernels, recipe: Recipe, notes: Notes
+) -> Masks:
     """Keeps the best groups of all targets together within the budget.
 
     All groups are ranked together, those first that a kernel must keep, then by score
@@ -181,7 +187,9 @@ def _by_budget(targets, kernels, recipe, notes: Notes) -> Masks:
     }
 
 
-def _without_zero_groups(target, kernel, mask, recipe, notes: Notes) -> np.ndarray:
+def _without_zero_groups(
+    target: Target, kernel: np.ndarray, mask: np.ndarray, recipe: Recipe, notes: Notes
+) -> np.ndarray:
     """Groups that are zero already stay removed, whatever the rate would allow."""
     alive = target.structure.surviving_groups(kernel)
     idle = int((mask & ~alive).sum())

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfrewprune.pipeline.selection import select_groups
+from tfrewprune.pipeline.selection import Kernels, select_groups
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import apply_masks, set_mask
 from tfrewprune.wrappers.kernels import macs_per_weight
@@ -228,7 +228,7 @@ class GradualPrune(PhaseClock):
         rebuild_steps(unseen)
 
 
-def _fisher(model: keras.Model, target: Target, kernels) -> np.ndarray:
+def _fisher(model: keras.Model, target: Target, kernels: Kernels) -> np.ndarray:
     """|w| sqrt(v) of a kernel, or w where the optimizer has no second moment."""
     kernel = kernels[target.path_key]
     optimizer = model.optimizer

@@ -28,6 +28,9 @@ def attach(model: keras.Model, recipe: Recipe) -> list[Target]:
     nothing changes keep their penalty weights, the others start anew, and kernels that
     the recipe leaves dense lose theirs. Masks in place stay.
 
+    Keras refuses `enable_lora` on a layer with a constraint, and the mask is one: call
+    `strip` first.
+
     Saved to `.keras`, penalty and mask come back with the layers' configs; `.keras` and
     `.weights.h5` files hold the penalty weights alpha and the mask for a model that is
     attached when they are loaded.

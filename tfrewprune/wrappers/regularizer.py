@@ -236,7 +236,13 @@ def _state_variable(name: str, shape: tuple[int, ...], value: float) -> keras.Va
     )
 
 
-def regularizer_for(method, structure, strength, layout, existing) -> MethodRegularizer:
+def regularizer_for(
+    method: Method,
+    structure: Structure,
+    strength: float,
+    layout: KernelLayout,
+    existing: keras.regularizers.Regularizer | None,
+) -> MethodRegularizer:
     """The regularizer class that fits a method: the named ones where there is one."""
     if type(method) is Reweighted:
         return ReweightedRegularizer(
