@@ -254,6 +254,20 @@ def test_no_data_is_said_before_anything_is_done():
         compress(mlp(), RECIPE, X, Y, initial_epoch=2)
 
 
+def test_a_budget_that_cannot_be_counted_is_refused_before_training():
+    model = keras.Sequential(
+        [keras.Input((None, None, 3)), layers.Conv2D(64, 3), layers.Conv2D(64, 3)]
+    )
+    model.compile("sgd", "mse")
+    before = [np.array(weight) for weight in model.get_weights()]
+    recipe = Recipe(rate=8, budget="macs", strength=1e-4, reweighted_epochs=1)
+    x, y = np.ones((4, 8, 8, 3), np.float32), np.ones((4, 4, 4, 64), np.float32)
+    with pytest.raises(ValueError, match="budget of MACs needs fixed spatial sizes"):
+        compress(model, recipe, x, y, verbose=0)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
 def test_rates_count_all_weights_of_the_model():
     inputs = keras.Input((8, 16))
     hidden = layers.LSTM(64)(inputs)

@@ -11,6 +11,7 @@ import keras
 from tfrewprune.pipeline.phases import PhaseCallbacks
 from tfrewprune.pipeline.progress import Progress
 from tfrewprune.pipeline.prune import check_finite, hard_prune
+from tfrewprune.pipeline.selection import check_budget
 from tfrewprune.pipeline.summary import (
     LayerRow,
     format_rows,
@@ -158,7 +159,8 @@ def compress(
     arguments = compile_arguments(model)
     scores = _Scores(validation_data, fit)
     history: dict[str, dict[str, list[float]]] = {}
-    resolve(model, recipe)  # the recipe must fit before any time is spent
+    # The recipe must fit before any time is spent.
+    check_budget(resolve(model, recipe), recipe)
     trained = [name for name, epochs in phases.items() if epochs]
     chosen = PhaseCallbacks(callbacks, trained[-1] if trained else None)
     with Progress(phases, verbose) as progress:

@@ -60,6 +60,28 @@ def select_groups(
     }
 
 
+def weight_cost(target: Target, recipe: Recipe) -> float:
+    """What a weight of a kernel costs in the recipe's budget.
+
+    Raises:
+        ValueError: A budget of MACs, and the kernel's are not known.
+    """
+    if recipe.budget == "weights":
+        return 1.0
+    return float(macs_per_weight(target.layer, target.spec))
+
+
+def check_budget(targets: list[Target], recipe: Recipe) -> None:
+    """Refuses a budget that cannot be counted, before any time is spent.
+
+    Raises:
+        ValueError: As `weight_cost`.
+    """
+    for target in targets:
+        if target.reason is None and target.rule.rate is None and recipe.rate:
+            weight_cost(target, recipe)
+
+
 def lamp_scores(energy: np.ndarray) -> np.ndarray:
     """Layer-adaptive score of every group: its share of the energy not larger-ranked.
 
@@ -130,9 +152,7 @@ def _by_budget(
     for target in targets:
         structure, shape = target.structure, target.shape
         rms = structure.rms(kernels[target.path_key], shape)
-        cost = 1.0
-        if recipe.budget == "macs":
-            cost = float(macs_per_weight(target.layer, target.spec))
+        cost = weight_cost(target, recipe)
         must = structure.select(rms, shape, 0, recipe.minimum_groups)
         lamp = lamp_scores(np.square(rms)) / cost
         scores.append(rms)

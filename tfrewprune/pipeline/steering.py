@@ -12,10 +12,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfrewprune.pipeline.selection import Kernels, select_groups
+from tfrewprune.pipeline.selection import Kernels, select_groups, weight_cost
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import apply_masks, set_mask
-from tfrewprune.wrappers.kernels import macs_per_weight
 from tfrewprune.wrappers.steps import rebuild_steps
 from tfrewprune.wrappers.targets import Target, resolve
 
@@ -144,11 +143,8 @@ class StrengthControl(PhaseClock):
             if target.rule.rate is not None:
                 self._goals.append(_Goal([target], [1.0], target.rule.rate))
                 continue
-            cost = 1.0
-            if self.recipe.budget == "macs":
-                cost = float(macs_per_weight(target.layer, target.spec))
             shared.targets.append(target)
-            shared.costs.append(cost)
+            shared.costs.append(weight_cost(target, self.recipe))
         self._goals += [shared] if shared.targets else []
         for goal in self._goals:
             left, total = goal.left(self._step())
