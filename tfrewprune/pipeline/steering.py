@@ -36,7 +36,7 @@ class PhaseClock(keras.callbacks.Callback, abc.ABC):
     def __init__(self, every: float = 0.1):
         super().__init__()
         self.every = every
-        self._epoch = self._first = 0
+        self._epoch = 0
         self._due = 0.0
 
     @abc.abstractmethod
@@ -45,6 +45,8 @@ class PhaseClock(keras.callbacks.Callback, abc.ABC):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
+        if epoch:  # it ticked at the end of the one before, maybe in a run cut short
+            self._due = epoch + self.every - 1e-9
 
     def on_train_batch_end(self, batch, logs=None):
         steps = (self.params or {}).get("steps")
@@ -149,6 +151,12 @@ class StrengthControl(PhaseClock):
         for goal in self._goals:
             left, total = goal.left(self._step())
             goal.at_start, goal.before = total / max(left, 1.0), math.inf
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
+        if epoch:  # where weights were restored, no look has been taken at them yet
+            for goal in self._goals:
+                goal.before, _ = goal.left(self._step())
 
     def tick(self, progress: float) -> None:
         step = self._step()

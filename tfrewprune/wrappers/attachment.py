@@ -83,6 +83,8 @@ def attach_target(model: keras.Model, target: Target, recipe: Recipe) -> bool:
                 ),
             )
             target.penalty.refresh(target.variable.value)
+        if target.penalty is not None:
+            target.penalty.controlled = recipe.is_controlled(target.rule)
         _open_mask(target)
     return changed or not bound
 

@@ -39,6 +39,8 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         state: The method's variables by name; empty before `bind`.
         felt: Whether a training step has asked for the penalty's gradient. False after
             a step that leaves `model.losses` out of its loss.
+        controlled: Whether the strength follows from a rate during training; a file
+            that is loaded then sets it.
         reported: Whether the user was told that no step feels the penalty.
         refreshes: How often the state was computed from the weights.
     """
@@ -51,7 +53,7 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         self.layout = KernelLayout.get(layout)
         self.existing = keras.regularizers.get(existing)
         self.state: dict[str, keras.Variable] = {}
-        self.felt = self.reported = False
+        self.felt = self.reported = self.controlled = False
         self.refreshes = 0
         self._factor: keras.Variable | None = None  # the strength, as steps read it
         self._shape: tuple[int, ...] | None = None
