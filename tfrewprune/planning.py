@@ -124,7 +124,12 @@ def total_gain(rows: Sequence[PlanRow], rate: int) -> float | None:
 
 
 def _load(path: str | os.PathLike[str]) -> keras.Model:
-    open(path, "rb").close()  # Keras calls a missing file a bad format
+    with open(path, "rb") as file:  # Keras calls a missing file a bad format
+        if file.read(8)[4:] == b"TFL3":
+            raise ValueError(
+                "plan: expected a Keras file (.keras, .h5), received the .tflite file "
+                f"{os.fspath(path)!r}; `tfrewprune inspect` shows what is in it"
+            )
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever the file provokes
@@ -170,7 +175,7 @@ def _row(
     kernel = spec.layout.kernel_shape(row.shape)
     row = dataclasses.replace(row, weights=kernel.weights)
     try:
-        pixels = macs_per_weight(layer, spec.layout)
+        pixels = macs_per_weight(layer, spec)
     except ValueError:
         return row
     row = dataclasses.replace(row, pixels=pixels)

@@ -210,14 +210,17 @@ class Recipe:
                 "The recipe removes nothing: every rule skips or has rate 1. Give a "
                 'rate above 1, such as Rule("*", rate=8).'
             )
-        if self.threshold is not None or None not in rates:
+        if None not in rates or (
+            self.threshold is not None and not self.method.gradual
+        ):
             return
         if not self.method.penalized or self.method.projects:
             open_rule = pruning[rates.index(None)].match
+            instead = "" if self.method.gradual else ", or a `threshold`"
             raise ValueError(
                 f"Rule {open_rule!r} has no rate: method "
                 f"{type(self.method).__name__}() needs a `rate` in the rule or the "
-                "recipe, or a `threshold`."
+                f"recipe{instead}. Received: rate=None, threshold={self.threshold}"
             )
         strengths = [
             self.strength_of(rule)
@@ -319,6 +322,11 @@ def _as_rules(rules: Rule | str | dict | Iterable[Rule | str]) -> tuple[Rule, ..
             Rule(match, **rate) if _is_dict(rate) else Rule(match, rate=rate)
             for match, rate in rules.items()
         ]
+    if not isinstance(rules, Iterable):
+        raise ValueError(
+            "Argument `rules` must be a `Rule`, a pattern, a list of them or a dict of "
+            f"patterns and rates; a rate is Recipe(rate=8). Received: rules={rules!r}"
+        )
     rules = tuple(Rule(rule) if isinstance(rule, str) else rule for rule in rules)
     if not rules:
         raise ValueError('A recipe needs at least one rule, such as Rule("*", rate=8).')

@@ -8,7 +8,13 @@ import pytest
 from tfrewprune.methods import GroupLasso, Magnitude
 from tfrewprune.pipeline import hard_prune, sparsity_summary, strip
 from tfrewprune.recipe import Recipe, Rule
-from tfrewprune.structures import Block, Filter, KernelShape, Unstructured
+from tfrewprune.structures import (
+    Block,
+    Filter,
+    KernelLayout,
+    KernelShape,
+    Unstructured,
+)
 from tfrewprune.wrappers import (
     GroupLassoRegularizer,
     KernelSpec,
@@ -213,6 +219,26 @@ def test_custom_layers_need_registration():
     assert np.count_nonzero(np.asarray(model.layers[0].table)) == 64
     with pytest.raises(TypeError, match="Expected a keras.Layer subclass"):
         register_prunable(int, "kernel")
+
+
+@pytest.mark.parametrize("layout", [KernelLayout(), KernelLayout("dense")])
+def test_patterns_prune_registered_layers(layout):
+    """Also where the layer does not say its output shape."""
+
+    class Lookup(keras.layers.Layer):
+        def build(self, input_shape):
+            self.table = self.add_weight(shape=(input_shape[-1], 64), name="table")
+
+        def call(self, inputs):
+            return inputs @ self.table
+
+    register_prunable(Lookup, KernelSpec("table", layout))
+    model = keras.Sequential([keras.Input((64,)), Lookup(name="a"), Lookup(name="b")])
+    rows = hard_prune(model, Recipe(rate=8))
+    assert [row.rate for row in rows] == [8, 8]
+    if layout.kind == "conv":
+        with pytest.raises(ValueError, match="Lookup.*has no `compute_output_shape`"):
+            hard_prune(model, Recipe(rate=8, budget="macs"))
 
 
 def test_existing_hooks_survive_attach_and_strip():

@@ -9,7 +9,12 @@ import keras
 import numpy as np
 import pytest
 
-from tfrewprune.pipeline import compress, hard_prune
+from tfrewprune.pipeline import (
+    compress,
+    hard_prune,
+    masked_retrain,
+    reweighted_train,
+)
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.wrappers import attach, hooked_kernels
 
@@ -238,8 +243,29 @@ def test_a_rate_stands_for_a_recipe():
 def test_no_data_is_said_before_anything_is_done():
     with pytest.raises(ValueError, match="no training data"):
         compress(mlp(), RECIPE)
+    model = mlp()
+    with pytest.raises(ValueError, match="reweighted_train: no training data"):
+        reweighted_train(model, RECIPE)
+    assert not hooked_kernels(model)
+    hard_prune(model, RECIPE)
+    with pytest.raises(ValueError, match="masked_retrain: no training data"):
+        masked_retrain(model, RECIPE)
     with pytest.raises(ValueError, match="Received: initial_epoch=2"):
         compress(mlp(), RECIPE, X, Y, initial_epoch=2)
+
+
+def test_a_budget_that_cannot_be_counted_is_refused_before_training():
+    model = keras.Sequential(
+        [keras.Input((None, None, 3)), layers.Conv2D(64, 3), layers.Conv2D(64, 3)]
+    )
+    model.compile("sgd", "mse")
+    before = [np.array(weight) for weight in model.get_weights()]
+    recipe = Recipe(rate=8, budget="macs", strength=1e-4, reweighted_epochs=1)
+    x, y = np.ones((4, 8, 8, 3), np.float32), np.ones((4, 4, 4, 64), np.float32)
+    with pytest.raises(ValueError, match="budget of MACs needs fixed spatial sizes"):
+        compress(model, recipe, x, y, verbose=0)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
 def test_rates_count_all_weights_of_the_model():

@@ -103,7 +103,7 @@ def test_structure_decides_the_gain(model, rows) -> None:
 def test_attention_has_a_time_like_any_matrix() -> None:
     inputs = keras.Input((16, 64))
     attention = layers.MultiHeadAttention(2, 32, name="attention")
-    outputs = layers.Dense(64)(attention(inputs, inputs))
+    outputs = layers.Dense(64, name="dense")(attention(inputs, inputs))
     rows = {row.layer: row for row in plan(keras.Model(inputs, outputs))}
     for part in ("query", "key", "value"):
         row = rows[f"attention/{part}"]
@@ -178,6 +178,13 @@ def test_a_bad_file_is_one_line(content, tmp_path, capsys) -> None:
 
 
 @pytest.mark.slow
+def test_a_tflite_file_is_referred_to_inspect(tmp_path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"\x1c\0\0\0TFL3")
+    with pytest.raises(ValueError, match="received the .tflite file .* inspect"):
+        plan(path)
+
+
 def test_plan_keeps_tensorflow_quiet(saved) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tfrewprune", "plan", str(saved)],

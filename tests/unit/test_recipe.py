@@ -94,6 +94,7 @@ def test_recipes_are_frozen():
         (lambda: Recipe([]), "needs at least one rule"),
         (lambda: Recipe([Rule("a"), Rule("a", rate=2)]), "has 2 rules for 'a'"),
         (lambda: Recipe([3]), "must be a `Rule`. Received: 3"),
+        (lambda: Recipe(8), r"a rate is Recipe\(rate=8\). Received: rules=8"),
         (lambda: Recipe("*", method="adam"), "Unknown method 'adam'"),
         (lambda: Recipe("*", strength=-1), "`strength` must be a finite"),
         (lambda: Recipe("*", strength=float("nan")), "`strength` must be a finite"),

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from tfrewprune.methods import GradualMagnitude
-from tfrewprune.pipeline import compress, hard_prune, reweighted_train
+from tfrewprune.pipeline import (
+    GradualPrune,
+    StrengthControl,
+    compress,
+    hard_prune,
+    reweighted_train,
+)
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import Block, Unstructured
 from tfrewprune.wrappers import hooked_kernels
@@ -204,3 +210,27 @@ def test_the_rates_of_primal_proximal_emerge():
 def test_a_method_that_projects_needs_a_rate():
     with pytest.raises(ValueError, match="has no rate: method ADMM"):
         Recipe("d*", method="admm")
+
+
+def test_a_gradual_recipe_takes_no_threshold():
+    with pytest.raises(ValueError, match="recipe. Received: rate=None, threshold=0.01"):
+        Recipe("d*", method=GradualMagnitude(), threshold=0.01)
+
+
+@pytest.mark.parametrize(
+    "callback, recipe",
+    [
+        (GradualPrune, Recipe("d*", rate=4)),
+        (StrengthControl, Recipe("d*", rate=4, method="GradualMagnitude")),
+        (StrengthControl, Recipe("d*", rate=4, strength=1e-4)),
+    ],
+)
+def test_callbacks_say_which_recipe_they_expect(callback, recipe):
+    with pytest.raises(ValueError, match=f"{callback.__name__}: expected a recipe"):
+        callback(recipe)
+
+
+def test_strength_control_needs_penalties():
+    control = StrengthControl(Recipe("d*", rate=4))
+    with pytest.raises(ValueError, match="'d1' carries no penalty. Call attach"):
+        mlp().fit(X, Y, callbacks=[control], verbose=0)

@@ -17,10 +17,16 @@ from tfrewprune.pipeline.summary import (
     model_rate,
     total_rate,
 )
-from tfrewprune.pipeline.train import check_compiled, masked_retrain, reweighted_train
+from tfrewprune.pipeline.train import (
+    check_compiled,
+    check_data,
+    masked_retrain,
+    reweighted_train,
+)
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.cloning import strip
 from tfrewprune.wrappers.compilation import compile_arguments, compile_with
+from tfrewprune.wrappers.selection import check_budget
 from tfrewprune.wrappers.targets import resolve
 
 
@@ -145,17 +151,16 @@ def compress(
         "reweighted": recipe.reweighted_epochs if recipe.method.trains else 0,
         "retrain": recipe.retrain_epochs,
     }
-    if x is None and any(phases.values()):
-        raise ValueError(
-            "compress: no training data. Expected x (and y) as in model.fit, or a "
-            "recipe with reweighted_epochs=0 and retrain_epochs=0. Received: x=None"
-        )
+    if any(phases.values()):
+        none = ", or a recipe with reweighted_epochs=0 and retrain_epochs=0"
+        check_data(x, "compress", none)
     build_from_data(model, x)
     check_finite(model)
     arguments = compile_arguments(model)
     scores = _Scores(validation_data, fit)
     history: dict[str, dict[str, list[float]]] = {}
-    resolve(model, recipe)  # the recipe must fit before any time is spent
+    # The recipe must fit before any time is spent.
+    check_budget(resolve(model, recipe), recipe)
     trained = [name for name, epochs in phases.items() if epochs]
     chosen = PhaseCallbacks(callbacks, trained[-1] if trained else None)
     with Progress(phases, verbose) as progress:

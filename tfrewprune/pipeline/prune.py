@@ -101,7 +101,7 @@ def _check_penalties(targets: list[Target], notes: Notes) -> None:
         and t.penalty.strength
         and t.penalty.moved(t.variable.value)
     ]
-    if moved and not any(penalty.felt for penalty in moved):
+    if moved and not any(penalty.felt or penalty.reported for penalty in moved):
         warnings.warn(
             "The weights have changed since attach(), but no training step has asked "
             "for the gradient of a penalty: the loop leaves out `sum(model.losses)`, "

@@ -14,8 +14,7 @@ from keras import ops
 
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import apply_masks, set_mask
-from tfrewprune.wrappers.kernels import macs_per_weight
-from tfrewprune.wrappers.selection import select_groups
+from tfrewprune.wrappers.selection import Kernels, select_groups, weight_cost
 from tfrewprune.wrappers.steps import rebuild_steps
 from tfrewprune.wrappers.targets import Target, resolve
 
@@ -37,7 +36,7 @@ class PhaseClock(keras.callbacks.Callback, abc.ABC):
     def __init__(self, every: float = 0.1):
         super().__init__()
         self.every = every
-        self._epoch = self._first = 0
+        self._epoch = 0
         self._due = 0.0
 
     @abc.abstractmethod
@@ -46,11 +45,14 @@ class PhaseClock(keras.callbacks.Callback, abc.ABC):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
+        if epoch:  # it ticked at the end of the one before, maybe in a run cut short
+            self._due = epoch + self.every - 1e-9
 
     def on_train_batch_end(self, batch, logs=None):
         steps = (self.params or {}).get("steps")
         position = self._epoch + ((batch + 1) / steps if steps else 0)
-        if not steps and (batch + 1) % STEPS == 0 or steps and position >= self._due:
+        due = position >= self._due if steps else (batch + 1) % STEPS == 0
+        if due:
             self._due = position + self.every - 1e-9
             self._tell(position)
 
@@ -85,7 +87,7 @@ class _Goal:
             structure, shape = target.structure, target.shape
             kernel = target.kernel()
             threshold = max(target.penalty.method.negligible, 2 * step)
-            survivors = structure.rms(kernel, shape) >= threshold
+            survivors = structure.above(structure.rms(kernel, shape), shape, threshold)
             left += structure.kept(survivors, shape) * cost
             total += shape.weights * cost
         return left, total
@@ -110,9 +112,20 @@ class StrengthControl(PhaseClock):
     Args:
         recipe: Rates and budget; kernels with a strength of their own are left alone.
         every: Epochs between two looks.
+
+    Raises:
+        ValueError: The recipe leaves no strength open; at the start of `fit`, a kernel
+            carries no penalty.
     """
 
     def __init__(self, recipe: Recipe, every: float = 0.1):
+        if not controls_strength(recipe):
+            raise ValueError(
+                "StrengthControl: expected a recipe whose method has a penalty, with a "
+                "`rate` and without a `strength`, such as Recipe(rate=8). Received: "
+                f"rate={recipe.rate}, strength={recipe.strength}, "
+                f"method={recipe.method!r}"
+            )
         super().__init__(every)
         self.recipe = recipe
         self._goals: list[_Goal] = []
@@ -122,22 +135,28 @@ class StrengthControl(PhaseClock):
         shared = _Goal([], [], self.recipe.rate or 1.0)
         self._goals = []
         for target in resolve(self.model, self.recipe):
-            if target.reason is not None or target.penalty is None:
+            if target.reason is not None or not self.recipe.is_controlled(target.rule):
                 continue
-            if not self.recipe.is_controlled(target.rule):
-                continue
+            if target.penalty is None:
+                raise ValueError(
+                    f"StrengthControl: layer {target.path!r} carries no penalty. Call "
+                    "attach(model, recipe) before fit."
+                )
             if target.rule.rate is not None:
                 self._goals.append(_Goal([target], [1.0], target.rule.rate))
                 continue
-            cost = 1.0
-            if self.recipe.budget == "macs":
-                cost = float(macs_per_weight(target.layer, target.spec.layout))
             shared.targets.append(target)
-            shared.costs.append(cost)
+            shared.costs.append(weight_cost(target, self.recipe))
         self._goals += [shared] if shared.targets else []
         for goal in self._goals:
             left, total = goal.left(self._step())
             goal.at_start, goal.before = total / max(left, 1.0), math.inf
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
+        if epoch:  # where weights were restored, no look has been taken at them yet
+            for goal in self._goals:
+                goal.before, _ = goal.left(self._step())
 
     def tick(self, progress: float) -> None:
         step = self._step()
@@ -171,9 +190,18 @@ class GradualPrune(PhaseClock):
 
     Args:
         recipe: Method, rates and budget.
+
+    Raises:
+        ValueError: The recipe's method is not gradual.
     """
 
     def __init__(self, recipe: Recipe):
+        if not recipe.method.gradual:
+            raise ValueError(
+                "GradualPrune: expected a recipe with a gradual method, such as "
+                "Recipe(rate=8, method=GradualMagnitude()). Received: "
+                f"method={recipe.method!r}"
+            )
         jax = keras.backend.backend() == "jax"
         super().__init__(max(1.0, recipe.method.every) if jax else recipe.method.every)
         self.recipe = recipe
@@ -206,7 +234,7 @@ class GradualPrune(PhaseClock):
         rebuild_steps(unseen)
 
 
-def _fisher(model: keras.Model, target: Target, kernels) -> np.ndarray:
+def _fisher(model: keras.Model, target: Target, kernels: Kernels) -> np.ndarray:
     """|w| sqrt(v) of a kernel, or w where the optimizer has no second moment."""
     kernel = kernels[target.path_key]
     optimizer = model.optimizer
@@ -219,12 +247,15 @@ def _fisher(model: keras.Model, target: Target, kernels) -> np.ndarray:
     return np.abs(kernel) * np.sqrt(np.maximum(moment, 1e-30)).astype(np.float32)
 
 
+def controls_strength(recipe: Recipe) -> bool:
+    """Whether a rate decides the penalty strength of some rule."""
+    return recipe.method.penalized and any(
+        recipe.is_controlled(rule) for rule in recipe.rules if not rule.skip
+    )
+
+
 def phase_callbacks(recipe: Recipe) -> list[keras.callbacks.Callback]:
     """The callbacks that a recipe's method needs beside `Reweight` and the logger."""
     if recipe.method.gradual:
         return [GradualPrune(recipe)]
-    if recipe.method.penalized and any(
-        recipe.is_controlled(rule) for rule in recipe.rules if not rule.skip
-    ):
-        return [StrengthControl(recipe)]
-    return []
+    return [StrengthControl(recipe)] if controls_strength(recipe) else []

@@ -61,7 +61,9 @@ class LayerRow:
         return row
 
 
-def sparsity_summary(model: keras.Model, targets: list[Target] | None = None):
+def sparsity_summary(
+    model: keras.Model, targets: list[Target] | None = None
+) -> list[LayerRow]:
     """Figures of every layer with weights.
 
     Args:

@@ -33,9 +33,11 @@ def reweighted_train(
         The history of `fit`.
 
     Raises:
-        ValueError: The model is not compiled or not built, or the recipe fits it not.
+        ValueError: The model is not compiled or not built, there is no data, or the
+            recipe does not fit.
     """
     check_compiled(model, "reweighted_train")
+    check_data(x, "reweighted_train")
     attach(model, recipe)
     model._initial_epoch = None  # BackupAndRestore left it there in an earlier fit
     fit.setdefault("epochs", recipe.reweighted_epochs)
@@ -60,9 +62,10 @@ def masked_retrain(
         The history of `fit`.
 
     Raises:
-        ValueError: The model is not compiled, or carries no mask.
+        ValueError: The model is not compiled or carries no mask, or there is no data.
     """
     check_compiled(model, "masked_retrain")
+    check_data(x, "masked_retrain")
     masks = [target.mask for target in hooked_kernels(model) if target.mask]
     if all(mask.groups is None for mask in masks):
         raise ValueError(
@@ -84,4 +87,19 @@ def check_compiled(model: keras.Model, caller: str) -> None:
         raise ValueError(
             f"{caller}: the model is not compiled. Call model.compile(optimizer=..., "
             "loss=..., metrics=[...]) first."
+        )
+
+
+def check_data(x, caller: str, otherwise: str = "") -> None:
+    """Refuses to train without data, in the words of the caller.
+
+    Args:
+        x: Training data.
+        caller: Name of the function that was called.
+        otherwise: What else the caller would accept.
+    """
+    if x is None:
+        raise ValueError(
+            f"{caller}: no training data. Expected x (and y) as in model.fit"
+            f"{otherwise}. Received: x=None"
         )

@@ -31,6 +31,9 @@ def attach(model: keras.Model, recipe: Recipe) -> list[Target]:
     nothing changes keep their penalty weights, the others start anew, and kernels that
     the recipe leaves dense lose theirs. Masks in place stay.
 
+    Keras refuses `enable_lora` on a layer with a constraint, and the mask is one: call
+    `strip` first.
+
     Saved to `.keras`, penalty and mask come back with the layers' configs; `.keras` and
     `.weights.h5` files hold the penalty weights alpha and the mask for a model that is
     attached when they are loaded.
@@ -100,6 +103,8 @@ def attach_target(
             )
             target.penalty.keep = keep
             target.penalty.refresh(target.variable.value)
+        if target.penalty is not None:
+            target.penalty.controlled = recipe.is_controlled(target.rule)
         _open_mask(target)
     return changed or not bound
 

@@ -78,6 +78,8 @@ class Reweight(keras.callbacks.Callback):
             self._checked = True
             penalties = [p for p in self._penalties() if p.strength]
             if penalties and not any(penalty.felt for penalty in penalties):
+                for penalty in penalties:
+                    penalty.reported = True
                 warnings.warn(
                     f"The penalty has no effect: {type(self.model).__name__}'s "
                     "training step leaves the model's losses out of its loss. Add "
@@ -180,4 +182,5 @@ class SparsityLogger(keras.callbacks.Callback):
         if target.mask is not None and target.mask.groups is not None:
             return structure.kept(target.mask.groups, shape)
         kernel = target.spec.layout.to_kernel(target.weights())
-        return structure.kept(structure.rms(kernel, shape) >= self.threshold, shape)
+        rms = structure.rms(kernel, shape)
+        return structure.kept(structure.above(rms, shape, self.threshold), shape)

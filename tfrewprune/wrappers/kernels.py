@@ -240,29 +240,36 @@ def output_layers(model: keras.Layer) -> list[keras.Layer]:
     return found
 
 
-def macs_per_weight(layer: keras.Layer, layout: KernelLayout) -> int:
+def macs_per_weight(layer: keras.Layer, spec: KernelSpec) -> int:
     """How often each weight is multiplied for one input of the shape seen at build.
 
     Raises:
-        ValueError: That shape is unknown or not fixed.
+        ValueError: That shape, or the layer's output shape, is unknown or not fixed.
     """
     config = layer.get_build_config() or {}
     shape = config.get("input_shape")
     if shape is None or any(not isinstance(extent, int | None) for extent in shape):
         raise ValueError(
             f"Layer {layer.name!r} does not record the shape it was built with, so its "
-            "multiplications cannot be counted."
+            "multiplications cannot be counted. Use budget='weights'."
         )
-    if layout.kind == "dense":
+    if spec.layout.kind == "dense":
         # Its output shape may be unknown where the input is not: the axes that the
         # kernel does not contract are the positions.
         spatial = shape[1:]
         if None not in spatial:
-            kernel = layout.kernel_shape(KernelSpec().variable(layer).shape)
-            return max(1, math.prod(spatial) // kernel.columns)
+            columns = kernel_shape(spec, layer).columns
+            return max(1, math.prod(spatial) // columns)
     else:
-        if layout.kind != "conv_transpose":
-            shape = layer.compute_output_shape(shape)
+        if spec.layout.kind != "conv_transpose":
+            try:
+                shape = layer.compute_output_shape(shape)
+            except NotImplementedError as error:
+                raise ValueError(
+                    f"Layer {layer.name!r} ({type(layer).__name__}) has no "
+                    "`compute_output_shape`, so its multiplications cannot be counted. "
+                    "Write one, or use budget='weights'."
+                ) from error
         channels_first = getattr(layer, "data_format", None) == "channels_first"
         spatial = shape[2:] if channels_first else shape[1:-1]
     if any(extent is None for extent in spatial):

@@ -40,6 +40,9 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         state: The method's variables by name; empty before `bind`.
         felt: Whether a training step has asked for the penalty's gradient. False after
             a step that leaves `model.losses` out of its loss.
+        controlled: Whether the strength follows from a rate during training; a file
+            that is loaded then sets it.
+        reported: Whether the user was told that no step feels the penalty.
         refreshes: How often the state was computed from the weights.
     """
 
@@ -58,7 +61,7 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         self.layout = KernelLayout.get(layout)
         self.existing = keras.regularizers.get(existing)
         self.state: dict[str, keras.Variable] = {}
-        self.felt = False
+        self.felt = self.reported = self.controlled = False
         self.refreshes = 0
         self._factor: keras.Variable | None = None  # the strength, as steps read it
         self._shape: tuple[int, ...] | None = None
@@ -258,7 +261,13 @@ def _state_variable(name: str, shape: tuple[int, ...], value: float) -> keras.Va
     )
 
 
-def regularizer_for(method, structure, strength, layout, existing) -> MethodRegularizer:
+def regularizer_for(
+    method: Method,
+    structure: Structure,
+    strength: float,
+    layout: KernelLayout,
+    existing: keras.regularizers.Regularizer | None,
+) -> MethodRegularizer:
     """The regularizer class that fits a method: the named ones where there is one."""
     if type(method) is Reweighted:
         return ReweightedRegularizer(

@@ -61,6 +61,28 @@ def select_groups(
     }
 
 
+def weight_cost(target: Target, recipe: Recipe) -> float:
+    """What a weight of a kernel costs in the recipe's budget.
+
+    Raises:
+        ValueError: A budget of MACs, and the kernel's are not known.
+    """
+    if recipe.budget == "weights":
+        return 1.0
+    return float(macs_per_weight(target.layer, target.spec))
+
+
+def check_budget(targets: list[Target], recipe: Recipe) -> None:
+    """Refuses a budget that cannot be counted, before any time is spent.
+
+    Raises:
+        ValueError: As `weight_cost`.
+    """
+    for target in targets:
+        if target.reason is None and target.rule.rate is None and recipe.rate:
+            weight_cost(target, recipe)
+
+
 def lamp_scores(energy: np.ndarray) -> np.ndarray:
     """Layer-adaptive score of every group: its share of the energy not larger-ranked.
 
@@ -83,7 +105,9 @@ def lamp_scores(energy: np.ndarray) -> np.ndarray:
     return scores.reshape(np.shape(energy))
 
 
-def _by_rate(target, kernel, rate: float, recipe, notes: Notes) -> np.ndarray:
+def _by_rate(
+    target: Target, kernel: np.ndarray, rate: float, recipe: Recipe, notes: Notes
+) -> np.ndarray:
     structure, shape = target.structure, target.shape
     energy, allowed = np.square(kernel), shape.weights / rate
     keep = structure.choose(energy, allowed, recipe.minimum_groups)
@@ -101,7 +125,9 @@ def _by_rate(target, kernel, rate: float, recipe, notes: Notes) -> np.ndarray:
     return keep
 
 
-def _by_threshold(target, kernel, recipe, notes: Notes) -> np.ndarray:
+def _by_threshold(
+    target: Target, kernel: np.ndarray, recipe: Recipe, notes: Notes
+) -> np.ndarray:
     threshold = AUTOMATIC_THRESHOLD if recipe.threshold is None else recipe.threshold
     structure, shape = target.structure, target.shape
     rms, minimum = structure.rms(kernel, shape), recipe.minimum_groups
@@ -120,7 +146,9 @@ def _by_threshold(target, kernel, recipe, notes: Notes) -> np.ndarray:
     return above
 
 
-def _by_budget(targets, kernels, recipe, notes: Notes) -> Masks:
+def _by_budget(
+    targets: list[Target], kernels: Kernels, recipe: Recipe, notes: Notes
+) -> Masks:
     """Keeps the best groups of all targets together within the budget.
 
     All groups are ranked together, those first that a kernel must keep, then by score
@@ -130,9 +158,7 @@ def _by_budget(targets, kernels, recipe, notes: Notes) -> Masks:
     for target in targets:
         structure, shape = target.structure, target.shape
         rms = structure.rms(kernels[target.path_key], shape)
-        cost = 1.0
-        if recipe.budget == "macs":
-            cost = float(macs_per_weight(target.layer, target.spec.layout))
+        cost = weight_cost(target, recipe)
         must = structure.select(rms, shape, 0, recipe.minimum_groups)
         lamp = lamp_scores(np.square(rms)) / cost
         scores.append(rms)
@@ -196,7 +222,9 @@ def _by_budget(targets, kernels, recipe, notes: Notes) -> Masks:
     }
 
 
-def _without_zero_groups(target, kernel, mask, recipe, notes: Notes) -> np.ndarray:
+def _without_zero_groups(
+    target: Target, kernel: np.ndarray, mask: np.ndarray, recipe: Recipe, notes: Notes
+) -> np.ndarray:
     """Groups that are zero already stay removed, whatever the rate would allow."""
     alive = target.structure.surviving_groups(kernel)
     idle = int((mask & ~alive).sum())

@@ -74,8 +74,10 @@ class PruningState(keras.Layer):
 
     def save_own_variables(self, store):
         for variable, (penalty, mask) in self._hooked():
-            for name, value in (penalty.state if penalty else {}).items():
-                store[f"{variable.name}_{name}"] = ops.convert_to_numpy(value)
+            if penalty is not None:
+                store[f"{variable.name}_strength"] = np.array(penalty.strength)
+                for name, value in penalty.state.items():
+                    store[f"{variable.name}_{name}"] = ops.convert_to_numpy(value)
             if mask is not None and mask.groups is not None:
                 structure = json.dumps(mask.structure.get_config()).encode()
                 store[f"{variable.name}_mask"] = mask.groups.astype(np.uint8)
@@ -85,7 +87,8 @@ class PruningState(keras.Layer):
         """Takes penalty weights and masks from a file, for steps traced already too.
 
         A file without them (of the dense model, say) leaves the mask in place as it is
-        and has the penalty weights follow the weights of the file.
+        and has the penalty weights follow the weights of the file. The strength is
+        taken only where it follows from a rate: one that a recipe gives stays.
         """
         saved, changed = set(store.keys()), False
         for variable, (penalty, mask) in self._hooked():
@@ -95,6 +98,9 @@ class PruningState(keras.Layer):
                     key = f"{variable.name}_{name}"
                     if key in saved and store[key].shape == tuple(value.shape):
                         value.assign(store[key])
+                if penalty.controlled and f"{variable.name}_strength" in saved:
+                    strength = store[f"{variable.name}_strength"]
+                    penalty.strength = float(np.asarray(strength))
             if mask is None:
                 continue
             if f"{variable.name}_mask" in saved:

@@ -50,7 +50,7 @@ def synchronize(layers: Iterable[keras.Layer]) -> None:
             model.jax_state_sync()
 
 
-def variable_scope(model: keras.Model):
+def variable_scope(model: keras.Model) -> contextlib.AbstractContextManager:
     """Context in which variables are created that the model's step reads."""
     strategy = getattr(model, "distribute_strategy", None)
     return contextlib.nullcontext() if strategy is None else strategy.scope()

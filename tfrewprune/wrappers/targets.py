@@ -156,7 +156,7 @@ def expected_gain(target: Target, structure: Structure, rate: float) -> float | 
         with; None if that shape is not known.
     """
     try:
-        pixels = macs_per_weight(target.layer, target.spec.layout)
+        pixels = macs_per_weight(target.layer, target.spec)
     except ValueError:
         return None
     kernel = target.shape
