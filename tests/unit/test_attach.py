@@ -234,7 +234,7 @@ def test_patterns_prune_registered_layers(layout):
 
     register_prunable(Lookup, KernelSpec("table", layout))
     model = keras.Sequential([keras.Input((64,)), Lookup(name="a"), Lookup(name="b")])
-    rows = hard_prune(model, Recipe(rate=8))
+    rows = hard_prune(model, Recipe(Rule("*", rate=8)))
     assert [row.rate for row in rows] == [8, 8]
     if layout.kind == "conv":
         with pytest.raises(ValueError, match="Lookup.*has no `compute_output_shape`"):
