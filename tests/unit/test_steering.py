@@ -124,6 +124,18 @@ def test_gradual_pruning_follows_its_schedule(schedule, score):
     assert result.history["retrain"]["accuracy"][-1] > 0.6
 
 
+def test_cuts_may_be_epochs_apart():
+    cuts = []
+
+    class Note(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            cuts.append((np.asarray(self.model.get_layer("d2").kernel) != 0).mean())
+
+    recipe = Recipe({"d2": 16}, method=GradualMagnitude(every=2), reweighted_epochs=4)
+    reweighted_train(mlp(), recipe, X, Y, callbacks=[Note()], verbose=0)
+    assert cuts == [1, 1 / 4, 1 / 4, 1 / 16]
+
+
 def test_a_gradual_budget_is_shared():
     recipe = Recipe(
         "d*", rate=6, method="gradual_magnitude", reweighted_epochs=3, retrain_epochs=0

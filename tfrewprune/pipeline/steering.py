@@ -45,7 +45,7 @@ class PhaseClock(keras.callbacks.Callback, abc.ABC):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
-        if epoch:  # it ticked at the end of the one before, maybe in a run cut short
+        if self._due < epoch:  # a run goes on that ticked before it was cut short
             self._due = epoch + self.every - 1e-9
 
     def on_train_batch_end(self, batch, logs=None):
@@ -57,7 +57,10 @@ class PhaseClock(keras.callbacks.Callback, abc.ABC):
             self._tell(position)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._tell(epoch + 1)
+        params = self.params or {}
+        last = epoch + 1 >= (params.get("epochs") or 1)
+        if last or not params.get("steps"):
+            self._tell(epoch + 1)
 
     def _tell(self, position: float) -> None:
         if hasattr(self.model, "jax_state_sync"):
