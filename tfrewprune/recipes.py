@@ -307,8 +307,8 @@ _RECIPES = {
             "method": "A cut every tenth of an epoch that removes the same fraction of "
             "what is left, scored with Adam's second moment: best or level in our "
             "trials on LeNet-5. At 232x in blocks gradual cuts lost 3 points less than "
-            "a reweighted penalty; at 70x to 84x the two were level. There the first cut "
-            "was to 1/8; here the schedule begins at what is there.",
+            "a reweighted penalty; at 70x to 84x the two were level. There the first "
+            "cut was to 1/8; here the schedule begins at what is there.",
             "rate": "32: ours, below the 70 to 84 that cost LeNet-5 less than half a "
             "point." + _BUDGET,
             "epochs": "1 : 2, from 8 + 16 and 20 + 40 in those trials; the longer the "

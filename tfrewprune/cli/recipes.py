@@ -3,9 +3,12 @@
 
 import argparse
 import sys
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 from tfrewprune.cli.arguments import add_json_argument
+
+if TYPE_CHECKING:
+    from tfrewprune.recipes import NamedRecipe
 
 HELP = "list published pruning recipes, or print one as JSON"
 DESCRIPTION = """\
@@ -47,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
         _print_table(all_named, sys.stdout)
 
 
-def _print_table(all_named: dict[str, Any], out: IO[str]) -> None:
+def _print_table(all_named: "dict[str, NamedRecipe]", out: IO[str]) -> None:
     from tfrewprune.cli import output
 
     console = output.console(out)
@@ -71,7 +74,7 @@ def _print_table(all_named: dict[str, Any], out: IO[str]) -> None:
     console.print(output.fitted_table(None, columns, cells, console.width))
 
 
-def _print_origins(named: Any, out: IO[str]) -> None:
+def _print_origins(named: "NamedRecipe", out: IO[str]) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
