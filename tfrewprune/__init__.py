@@ -54,6 +54,7 @@ _HOMES = {
         "Reweighted",
     ),
     "recipe": ("Recipe", "Rule"),
+    "recipes": ("recipes",),  # the module itself
     "wrappers": (
         "GroupLassoRegularizer",
         "KernelSpec",
@@ -98,7 +99,8 @@ __all__ = ["__version__", *sorted(_MODULE_OF)]
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'tfrewprune' has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    module = import_module(f"{__name__}.{_MODULE_OF[name]}")
+    value = module if name == _MODULE_OF[name] else getattr(module, name)
     globals()[name] = value
     return value
 

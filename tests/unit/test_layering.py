@@ -19,6 +19,7 @@ LAYERS = [
     "payload",
     "methods",
     "recipe",
+    "recipes",
     "wrappers",
     "pipeline",
     "converter",

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Named recipes: they load, say where they come from, and prune a real network."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+import tfrewprune as trp
+from tfrewprune.cli import main
+
+layers = keras.layers
+NAMES = trp.recipes.names()
+TRAINED, RATE = 1300, 4
+FIT = {"batch_size": 100, "verbose": 0}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_survives_json(name):
+    recipe = trp.recipes.get(name, rate=6)
+    assert trp.Recipe.from_json(recipe.to_json()) == recipe
+    assert recipe.rate == 6 and recipe.threshold is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_constant_has_an_origin(name):
+    named = trp.recipes.describe(name)
+    constants = {"structure", "method", "rate", "epochs"}
+    if named.recipe.method.penalized:
+        constants |= {"strength", "refreshes"}
+    assert set(named.origins) == constants
+    assert all(origin.endswith(".") for origin in named.origins.values())
+    assert named.title and named.source
+    explained = {"rules", "method", "rate", "strength", "threshold", "refreshes"}
+    explained |= {"reweighted_epochs", "retrain_epochs"}
+    for field in dataclasses.fields(trp.Recipe):
+        if field.name not in explained:
+            assert getattr(named.recipe, field.name) == field.default, field.name
+
+
+def test_published_constants():
+    """Against the papers and the code of their authors, as cited in `origins`."""
+    get = trp.recipes.get
+    assert get("unified-reweighted").method == trp.Reweighted(1e-3)
+    assert get("unified-reweighted").refreshes == get("blk-rew").refreshes == 4
+    assert get("yolobile-punched").rules[0].structure == trp.Punched(8, 4)
+    # 4 runs of 25 epochs with rho = 1e-4 to 1e-1, an update every 6th, then 280.
+    punched = get("yolobile-punched")
+    last = punched.strength * punched.method.growth**punched.refreshes
+    assert last == pytest.approx(1e-1)
+    assert punched.refreshes + 1 == 4 * (25 // 6)
+    assert punched.retrain_epochs / punched.reweighted_epochs == 280 / 100
+    # rho 1e-3 times 1.3 every 20th of 200 epochs; the first target is at the start.
+    patterns = get("patdnn")
+    assert (patterns.strength, patterns.method.growth) == (1e-3, 1.3)
+    assert patterns.refreshes + 1 == 200 // 20
+    assert get("bert-block").rate == 5
+
+
+def test_what_can_be_changed():
+    recipe = trp.recipes.get(
+        *("unified-reweighted", 8),
+        match=["conv*", "head"],
+        structure="Filter",
+        retrain_epochs=3,
+    )
+    assert recipe.rules == (trp.Rule(["conv*", "head"], structure=trp.Filter()),)
+    assert (recipe.rate, recipe.retrain_epochs, recipe.reweighted_epochs) == (8, 3, 10)
+    recipe = trp.recipes.get("blk-rew", threshold=0.02)
+    assert (recipe.rate, recipe.threshold) == (None, 0.02)
+    automatic = trp.recipes.get("ss-auto")
+    assert automatic.rate is None
+    assert automatic.threshold == automatic.method.shrink
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: trp.recipes.get("rew-blk"), "'rew-blk'. Expected.*'blk-rew', 'ss-au"),
+        (lambda: trp.recipes.describe("x"), "Unknown recipe 'x'. Expected one of"),
+        (lambda: trp.recipes.get("patdnn", epochs=3), "to recipe 'patdnn': .'epochs'"),
+        (lambda: trp.recipes.get("patdnn", rules="*"), "Expected `match`, `structure`"),
+        (lambda: trp.recipes.get("patdnn", rate=0.5), "`rate` is dense weights / kept"),
+        (lambda: trp.recipes.get("patdnn", 2, threshold=0.1), "not both"),
+    ],
+)
+def test_impossible_requests_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_digits()
+    images = (data.images[..., None] / 16).astype(np.float32)
+    return images, data.target
+
+
+@pytest.fixture(scope="module")
+def dense(digits):
+    """A small network for the digits, and its weights after training."""
+    keras.utils.set_random_seed(0)
+    options = {"activation": "relu", "use_bias": False}  # fewer variables to trace
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(16, 3, **options, name="stem"),
+            layers.Conv2D(32, 3, **options, name="conv"),
+            layers.Flatten(),
+            layers.Dense(64, **options, name="hidden"),
+            layers.Dense(10, use_bias=False, name="classifier"),
+        ]
+    )
+    compile_(model)
+    images, labels = digits
+    model.fit(images[:TRAINED], labels[:TRAINED], epochs=10, **FIT)
+    return model, model.get_weights()
+
+
+def compile_(model):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(3e-3), loss, jit_compile=False)
+
+
+def compressed(recipe, dense, digits):
+    """(rate reached, accuracy on digits not trained on)."""
+    keras.utils.set_random_seed(1)
+    model, weights = dense
+    model.set_weights(weights)
+    compile_(model)
+    images, labels = digits
+    result = trp.compress(model, recipe, images[:TRAINED], labels[:TRAINED], **FIT)
+    guesses = np.argmax(result.model(images[TRAINED:]), axis=1)
+    return result.pruned_rate, np.mean(guesses == labels[TRAINED:])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_prunes_digits(name, dense, digits):
+    recipe = trp.recipes.get(name, RATE, reweighted_epochs=2, retrain_epochs=2)
+    rate, accuracy = compressed(recipe, dense, digits)
+    assert rate == pytest.approx(RATE, rel=0.02)
+    assert accuracy > 0.8, "chance is 0.1, dense 0.93"
+
+
+def test_the_rate_of_ss_auto_emerges(dense, digits):
+    recipe = trp.recipes.get("ss-auto", reweighted_epochs=6, retrain_epochs=0)
+    rate, accuracy = compressed(recipe, dense, digits)
+    assert rate > 1.5 and accuracy > 0.8
+
+
+def test_the_list_fits_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    for name in NAMES:
+        (line,) = [line for line in lines if line.startswith(name)]
+        named = trp.recipes.describe(name)
+        assert str(named.recipe.rules[0].structure) in line
+        assert type(named.recipe.method).__name__ in line
+        assert (named.arxiv or "our own") in line
+
+
+def test_a_printed_recipe_can_be_saved_and_read(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["recipes", "patdnn"]) == 0
+    out, err = capsys.readouterr()
+    assert trp.Recipe.from_json(out) == trp.recipes.get("patdnn")
+    assert "arXiv 2001.00138" in err and "strength: rho 1e-3" in err
+    assert max(map(len, err.splitlines())) <= 80
+    assert main(["recipes", "patdnn", "--json"]) == 0
+    assert capsys.readouterr() == (out, "")
+
+
+def test_the_list_as_json(capsys):
+    assert main(["recipes", "--json"]) == 0
+    documents = json.loads(capsys.readouterr().out)["recipes"]
+    assert [document["name"] for document in documents] == list(NAMES)
+    for document in documents:
+        recipe = trp.Recipe.from_config(document["recipe"])
+        assert recipe == trp.recipes.get(document["name"])
+        assert document["origins"]["epochs"]
+
+
+def test_an_unknown_name_fails_with_the_names(capsys):
+    assert main(["recipes", "blkrew"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "'blkrew'" in err
+    assert all(name in err for name in NAMES)
