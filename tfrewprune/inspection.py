@@ -64,7 +64,7 @@ class LayerRecord:
         kept: Weights other than 0; None when they cannot be read.
         sparsity: Share of weights that are 0; None as above.
         structure: The coarsest structure that the zeros follow, such as
-            `Block(rows=16, columns=1)`; None without zeros, and for operators that are
+            `Block(16, 1)`; None without zeros, and for operators that are
             never packed.
         bytes_dense: Bytes of the weights stored densely, in the type that the file
             has, or had before it was packed; None for types of less than a byte.
@@ -249,7 +249,7 @@ def _figures(
     kept = int(np.count_nonzero(matrix))
     structure = None
     if kept < matrix.size:
-        structure = repr(detect_structure(matrix, shape.taps))
+        structure = str(detect_structure(matrix, shape.taps))
     subgraph = model.subgraphs[layer.subgraph]
     output = int(subgraph.operators[layer.operator].outputs[0])
     known = min(tensor_signature(subgraph.tensors[output])[1:], default=1) >= 0
@@ -276,8 +276,8 @@ def detect_structure(matrix: np.ndarray, taps: int = 1) -> Structure:
         two, or `Unstructured`.
 
     Example:
-        >>> detect_structure(np.repeat(np.eye(4, 9), 16, axis=0))
-        Block(rows=16, columns=1)
+        >>> print(detect_structure(np.repeat(np.eye(4, 9), 16, axis=0)))
+        Block(16, 1)
     """
     rows, columns = matrix.shape
     shape = KernelShape(taps, columns // taps, rows)

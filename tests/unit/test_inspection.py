@@ -39,7 +39,7 @@ def test_figures_of_dense_and_packed_layers():
         assert first.shape == (64, 3, 3, 32)
         assert (first.weights, first.kept) == (WEIGHTS.size, kept)
         assert first.sparsity == pytest.approx(1 - kept / WEIGHTS.size)
-        assert first.structure == "Block(rows=16, columns=1)"
+        assert first.structure == "Block(16, 1)"
         assert first.bytes_dense == WEIGHTS.nbytes
         assert 4 * kept < first.bytes_packed < 1.08 * 4 * kept
         assert first.macs == WEIGHTS.size * 14 * 14

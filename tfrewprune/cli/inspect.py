@@ -128,7 +128,7 @@ def _cells(
         record.op,
         "x".join(map(str, record.shape)),
         "-" if record.sparsity is None else f"{record.sparsity:.1%}",
-        _short(record.structure) if record.structure else "-",
+        record.structure or "-",
         _bytes(record.bytes_dense),
         _bytes(record.bytes_packed),
         "-" if record.macs is None else f"{record.macs:,}",
@@ -136,11 +136,6 @@ def _cells(
         "-" if packed is None else f"{packed * 1e3:.3g}",
         state,
     )
-
-
-def _short(structure: str) -> str:
-    """`Block(16, 1)` for `Block(rows=16, columns=1)`."""
-    return structure.replace("rows=", "").replace("columns=", "")
 
 
 def _figures(time: Any) -> dict[str, Any]:
