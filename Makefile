@@ -61,13 +61,13 @@ test-arm: $(VENV)/installed system-packages  ## C++ tests compiled for ARM, unde
 	done
 
 test-python: $(VENV)/installed
-	$(PYTEST) tests
+	$(PYTEST) tests -n 2
 
 test-backends: $(VENV)/installed  ## the backend-neutral tests on JAX and PyTorch, where installed
 	@for backend in jax torch; do \
 	  if $(BIN)/python -c "import $$backend" 2>/dev/null; then \
 	    echo "== KERAS_BACKEND=$$backend"; \
-	    KERAS_BACKEND=$$backend $(PYTEST) tests/unit -m backend -q || exit 1; \
+	    KERAS_BACKEND=$$backend $(PYTEST) tests/unit -m backend -q -n 2 || exit 1; \
 	  else echo "== $$backend is not installed: its backend tests are skipped"; fi; \
 	done
 
