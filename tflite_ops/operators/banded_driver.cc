@@ -91,7 +91,6 @@ BandFmas FmasOfBands(const Problem& problem) {
 
 double WidenCycles(const Problem& problem) {
   const BandedView& w = *problem.bands;
-  constexpr double kWidenCycles = 0.15;  // a weight
   return w.value.floats() != nullptr
              ? 0
              : kWidenCycles * double(w.column_count) * w.band_rows;

@@ -43,7 +43,6 @@ double LiftedConv::Cycles(const Problem& problem) {
       double(plan.y.panels) * plan.x.panels *
       (static_cast<double>(plan.positions(geometry)) + vectors);
   if (!problem.Affords(4 * lanes * (scratch + tables))) return kUnsupported;
-  constexpr double kWidenCycles = 0.15;  // a weight
   if (w.value.floats() == nullptr) {
     cycles +=
         kWidenCycles * double(w.weight_count) * plan.y.panels * plan.x.panels;
