@@ -12,6 +12,8 @@ Run ``python tests/golden/generate.py`` only when PAYLOAD.md changes. Files:
 - ``irregular.txt``, ``irregular_refused.txt``: the same for layout 1, a line being
   ``name rows columns taps chunk_channels segment_count weight_count``.
 
+``half_NAME`` holds the weights of ``NAME`` as float16 (value_type 1).
+
 The bytes are put together here by hand, not by ``tfrewprune.payload``.
 """
 
@@ -28,11 +30,15 @@ def align(n: int, to: int) -> int:
 
 
 def weight(row: int, column: int) -> float:
-    """A value that float32 holds exactly and that is never 0."""
+    """A value that float16 holds exactly and that is never 0."""
     return ((row * 37 + column * 11) % 64 - 32 + 0.5) / 16.0
 
 
-def build(rows, columns, lanes, bands):
+#: value_type -> struct's letter.
+LETTERS = "fe"
+
+
+def build(rows, columns, lanes, bands, value_type=0):
     """Returns (payload, weights) of ``bands``: a list of (row ids, columns)."""
     width = 2 if rows <= 65535 and columns <= 65536 else 4
     letter = {2: "H", 4: "I"}[width]
@@ -53,13 +59,13 @@ def build(rows, columns, lanes, bands):
         (struct.pack(f"<{len(row_id)}{letter}", *row_id), 4),
         (struct.pack(f"<{len(start)}I", *start), 4),
         (struct.pack(f"<{len(column)}{letter}", *column), 4),
-        (struct.pack(f"<{len(value)}f", *value), 64),
+        (struct.pack(f"<{len(value)}{LETTERS[value_type]}", *value), 64),
     ]
     counts = (rows, columns, lanes, len(bands), len(column), width, 0)
-    return assemble(0, counts, parts), records(weights)
+    return assemble(0, value_type, counts, parts), records(weights)
 
 
-def assemble(layout, counts, parts):
+def assemble(layout, value_type, counts, parts):
     body, sections = bytearray(128), []
     for data, to in parts:
         body += bytes(align(len(body), to) - len(body))
@@ -67,7 +73,7 @@ def assemble(layout, counts, parts):
         body += data
     body[:128] = struct.pack(
         "<4sHHIIIIIIQIIQQQQQQQQQQ",
-        *(b"TFRP", 1, 128, layout, 0, *counts, *sections, len(body), 0),
+        *(b"TFRP", 1, 128, layout, value_type, *counts, *sections, len(body), 0),
     )
     return bytes(body)
 
@@ -76,7 +82,7 @@ def records(weights):
     return b"".join(struct.pack("<IIf", *at, weights[at]) for at in sorted(weights))
 
 
-def build_irregular(rows, columns, taps, chunk_channels, segments):
+def build_irregular(rows, columns, taps, chunk_channels, segments, value_type=0):
     """Returns (payload, weights) of ``segments``: a list of (row, columns)."""
     width = 2 if rows <= 65535 and columns <= 65536 else 4
     letter = {2: "H", 4: "I"}[width]
@@ -94,10 +100,10 @@ def build_irregular(rows, columns, taps, chunk_channels, segments):
         (struct.pack(f"<{len(rows_of)}{letter}", *rows_of), 4),
         (struct.pack(f"<{len(start)}I", *start), 4),
         (struct.pack(f"<{len(column)}{letter}", *column), 4),
-        (struct.pack(f"<{len(value)}f", *value), 64),
+        (struct.pack(f"<{len(value)}{LETTERS[value_type]}", *value), 64),
     ]
     counts = (rows, columns, taps, len(segments), len(column), width, chunk_channels)
-    return assemble(1, counts, parts), records(weights)
+    return assemble(1, value_type, counts, parts), records(weights)
 
 
 PAYLOADS = {
@@ -146,7 +152,8 @@ def refused(payload):
         "version": (4, "H", 2),
         "header_bytes": (6, "H", 64),
         "layout": (8, "I", 1),
-        "value_type": (12, "I", 1),
+        "value_type": (12, "I", 2),
+        "value_type_of_half_the_length": (12, "I", 1),
         "rows_zero": (16, "I", 0),
         "rows_huge": (16, "I", 0xFFFFFFFF),
         "columns_zero": (20, "I", 0),
@@ -187,6 +194,11 @@ def refused(payload):
     yield "header_only", "nothing after the header", payload[:128]
     yield "short_header", "127 bytes", payload[:127]
     yield "no_bytes", "nothing", b""
+    halves, _ = build(*PAYLOADS["ragged"], value_type=1)
+    yield "half_of_twice_the_length", "value_type 0", put(halves, 12, "I", 0)
+    # A lane without a row: the last half of column 2 of the band of three rows.
+    lane = value + 2 * (4 * 8 + 3)
+    yield "half_idle_lane_not_zero", "2^-24 there", put(halves, lane, "H", 1)
     idle, _ = build(8, 9, 4, [(range(4), [1]), ([], [])])
     yield "idle_band", "a band with neither rows nor columns", idle
 
@@ -198,6 +210,8 @@ def refused_irregular(payload):
     )
     fields = {
         "layout": (8, "I", 2),
+        "value_type": (12, "I", 2),
+        "value_type_of_half_the_length": (12, "I", 1),
         "rows_small": (16, "I", 4),
         "columns_not_of_taps": (20, "I", 46),
         "taps_zero": (24, "I", 0),
@@ -227,10 +241,17 @@ def refused_irregular(payload):
     yield "irregular_trailing", "four bytes too many", payload + bytes(4)
 
 
+def both_types(payloads):
+    """Yields (name, arguments, value_type)."""
+    for name, arguments in payloads.items():
+        yield name, arguments, 0
+        yield f"half_{name}", arguments, 1
+
+
 def main() -> None:
     lines = []
-    for name, arguments in PAYLOADS.items():
-        payload, weights = build(*arguments)
+    for name, arguments, value_type in both_types(PAYLOADS):
+        payload, weights = build(*arguments, value_type)
         (FOLDER / f"{name}.payload").write_bytes(payload)
         (FOLDER / f"{name}.weights").write_bytes(weights)
         rows, columns, lanes, bands = arguments
@@ -243,8 +264,8 @@ def main() -> None:
         lines.append(f"{name} {what}\n")
     (FOLDER / "refused.txt").write_text("".join(lines))
     lines = []
-    for name, arguments in IRREGULAR.items():
-        payload, weights = build_irregular(*arguments)
+    for name, arguments, value_type in both_types(IRREGULAR):
+        payload, weights = build_irregular(*arguments, value_type)
         (FOLDER / f"{name}.payload").write_bytes(payload)
         (FOLDER / f"{name}.weights").write_bytes(weights)
         *size, segments = arguments

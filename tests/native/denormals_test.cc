@@ -82,9 +82,9 @@ TEST(DenormalsTest, EveryThreadFlushes) {
   options.kept = 40;
   RandomLayer banded(options);
   RandomIrregular irregular({});
-  std::fill_n(const_cast<float*>(banded.view.value),
+  std::fill_n(const_cast<float*>(banded.view.value.floats()),
               banded.view.column_count * banded.view.band_rows, 1e-20f);
-  std::fill_n(const_cast<float*>(irregular.view.value),
+  std::fill_n(const_cast<float*>(irregular.view.value.floats()),
               irregular.view.weight_count, 1e-20f);
   const ConvGeometry g = Same3x3(3, 30, 16);
   const std::vector<float> input(3 * 30 * 30 * 16, 1e-20f);
@@ -115,12 +115,15 @@ TEST(DenormalsTest, ResultsAreThoseOfADenseLayer) {
   RandomLayerOptions options;
   options.columns = 9 * 16;
   RandomLayer layer(options);
-  float* weight = const_cast<float*>(layer.view.value);
-  for (size_t i = 0; i < layer.view.column_count * 16; i += 7) {
-    for (float& w : layer.dense) {
-      if (w == weight[i]) w = kDenormal;
+  float* weight = const_cast<float*>(layer.view.value.floats());
+  for (uint32_t band = 0; band < layer.view.band_count; ++band) {
+    for (uint32_t n = layer.view.band_start[band];
+         n < layer.view.band_start[band + 1]; ++n) {
+      const uint32_t lane = n % 16;
+      const uint32_t row = layer.view.RowId(band * 16 + lane);
+      layer.dense[row * options.columns + layer.view.Column(n)] = kDenormal;
+      weight[n * 16 + lane] = kDenormal;
     }
-    weight[i] = kDenormal;
   }
   const ConvGeometry g = Same3x3(1, 9, 16);
   std::vector<float> input = layer.Values(9 * 9 * 16);

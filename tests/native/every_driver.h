@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Runs a layer by every instruction set and every driver that can do it.
+// Runs a layer by every instruction set and every driver that can do it, with
+// every type of weights.
 #ifndef TFREWPRUNE_TESTS_NATIVE_EVERY_DRIVER_H_
 #define TFREWPRUNE_TESTS_NATIVE_EVERY_DRIVER_H_
 
@@ -64,12 +65,11 @@ inline void ExpectOutput(const std::vector<float>& expected,
   }
 }
 
-// `weights` is a BandedView or an IrregularView. Returns how many runs there
-// were.
+// By every instruction set and driver that can do it; how many there were.
+// `weights` is a BandedView or an IrregularView.
 template <class Weights>
-int CheckEveryDriver(const Weights& weights, const LayerRun& run,
-                     float tolerance) {
-  SCOPED_TRACE(run.Describe());
+int RunEveryDriver(const Weights& weights, const LayerRun& run,
+                   float tolerance) {
   int runs = 0;
   ThreadPool* pool = ThreadPool::Create(run.threads);
   for (Isa isa : SupportedIsas()) {
@@ -105,6 +105,27 @@ int CheckEveryDriver(const Weights& weights, const LayerRun& run,
     }
   }
   ThreadPool::Destroy(pool);
+  return runs;
+}
+
+inline uint64_t ValueCount(const BandedView& weights) {
+  return weights.column_count * weights.band_rows;
+}
+inline uint64_t ValueCount(const IrregularView& weights) {
+  return weights.weight_count;
+}
+
+// The weights as floats and as halves, which must be exact. Returns how many
+// runs there were with either.
+template <class Weights>
+int CheckEveryDriver(Weights weights, const LayerRun& run, float tolerance) {
+  SCOPED_TRACE(run.Describe());
+  const int runs = RunEveryDriver(weights, run, tolerance);
+  SCOPED_TRACE("float16");
+  const std::vector<Half> halves =
+      HalvesOf(weights.value.floats(), ValueCount(weights));
+  weights.value = halves.data();
+  EXPECT_EQ(RunEveryDriver(weights, run, tolerance), runs);
   return runs;
 }
 

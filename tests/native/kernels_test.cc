@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include "isa/denormals.h"
 #include "kernels/direct.h"
 #include "kernels/flat.h"
 #include "kernels/planar.h"
@@ -38,7 +39,7 @@ struct Bands {
           static_cast<int32_t>(sizeof(float) * (random() % kReach)));
       column.push_back(offset.back() / sizeof(float));
       column16.push_back(static_cast<uint16_t>(column.back()));
-      for (int r = 0; r < height; ++r) value.push_back(uniform());
+      for (int r = 0; r < height; ++r) value.push_back(RandomWeight(&random));
     }
     for (int r = 0; r < height; ++r) row.push_back(height + r);
     for (int r = 0; r < height; ++r) {
@@ -426,6 +427,36 @@ TEST(KernelsTest, TransposesEveryShape) {
   }
 }
 
+// The smallest halves are no normal numbers: they must not become 0 where an
+// operator flushes.
+TEST(KernelsTest, WidenIsExactForEveryHalf) {
+  std::vector<Half> halves;
+  for (uint32_t bits = 0; bits < 65536; ++bits) {
+    halves.push_back({static_cast<uint16_t>(bits)});
+  }
+  for (Isa isa : SupportedIsas()) {
+    const WidenKernel widen = SelectKernels(isa)->widen;
+    for (size_t count : {size_t{65536}, size_t{1031}, size_t{3}, size_t{0}}) {
+      SCOPED_TRACE(testing::Message() << IsaName(isa) << " " << count);
+      std::vector<float> to(count + 1, 7.0f);
+      {
+        const FlushDenormals flush;
+        widen(halves.data(), count, to.data());
+      }
+      for (size_t i = 0; i < count; ++i) {
+        const float expected = ValueOfHalf(halves[i]);
+        if (std::isnan(expected)) {
+          ASSERT_TRUE(std::isnan(to[i])) << i;
+        } else {
+          ASSERT_EQ(to[i], expected) << i;
+          ASSERT_EQ(std::signbit(to[i]), i >= 32768) << i;
+        }
+      }
+      ASSERT_EQ(to[count], 7.0f) << "wrote past the end";
+    }
+  }
+}
+
 TEST(KernelsTest, GemvComputesItsFormula) {
   for (Isa isa : SupportedIsas()) {
     const Kernels* kernels = SelectKernels(isa);
@@ -434,9 +465,15 @@ TEST(KernelsTest, GemvComputesItsFormula) {
       for (int kept : {0, 1, 3, 7, 8, 9, 65}) {
         SCOPED_TRACE(testing::Message()
                      << IsaName(isa) << " R " << entry.band_rows << " index "
-                     << entry.index_bytes << " kept " << kept);
+                     << entry.index_bytes << " value_type "
+                     << static_cast<int>(entry.value_type) << " kept " << kept);
         Bands b(entry.band_rows, kept, kept);
         GemvLayer layer = b.Layer<GemvLayer>();
+        const std::vector<Half> halves =
+            HalvesOf(b.value.data(), b.value.size());
+        if (entry.value_type == ValueType::kFloat16) {
+          layer.value = halves.data();
+        }
         layer.band_start = b.start.data();
         layer.column = entry.index_bytes == 2
                            ? static_cast<const void*>(b.column16.data())
@@ -473,8 +510,10 @@ TEST(KernelsTest, EveryInstructionSetHasEveryHeight) {
                         kernels->direct[i].length == 1;
       }
       EXPECT_EQ(single_pixel, 1) << IsaName(isa) << " R " << height;
-      EXPECT_NE(SelectGemv(*kernels, height, 2), nullptr);
-      EXPECT_NE(SelectGemv(*kernels, height, 4), nullptr);
+      for (ValueType type : {ValueType::kFloat32, ValueType::kFloat16}) {
+        EXPECT_NE(SelectGemv(*kernels, height, 2, type), nullptr);
+        EXPECT_NE(SelectGemv(*kernels, height, 4, type), nullptr);
+      }
     }
   }
 }

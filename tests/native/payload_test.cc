@@ -75,6 +75,32 @@ TEST(Payload, RefusesEveryDamagedGoldenFileWithAMessage) {
   }
 }
 
+TEST(Payload, RefusesOtherValueTypesAndLengthsOfAnotherType) {
+  const struct {
+    const char* payload;
+    uint32_t value_type;
+    const char* error;
+  } cases[] = {
+      {"ragged", 2,
+       "value_type is not 0 (float32) or 1 (float16), the only ones known"},
+      {"ragged", 1,
+       "value section length is not column_count * band_rows * 4 (float32) or "
+       "2 "
+       "(float16)"},
+      {"half_ragged", 0,
+       "value section length is not column_count * band_rows * 4 (float32) or "
+       "2 "
+       "(float16)"},
+  };
+  for (const auto& c : cases) {
+    std::string changed = ReadGolden(std::string(c.payload) + ".payload");
+    memcpy(&changed[12], &c.value_type, 4);
+    AlignedBytes bytes(changed);
+    BandedView view;
+    EXPECT_STREQ(Parse(&bytes, &view), c.error);
+  }
+}
+
 TEST(Payload, RefusesEveryTruncationAndEveryTrailingByte) {
   for (const GoldenPayload& golden : GoldenPayloads()) {
     const std::string whole = ReadGolden(golden.name + ".payload");
@@ -90,8 +116,8 @@ TEST(Payload, RefusesEveryTruncationAndEveryTrailingByte) {
 }
 
 // Each header field is fixed or tied to another one. What a single flip can
-// leave valid: rows or columns that still hold all indices, and an empty
-// section that lies elsewhere in the same gap.
+// leave valid: rows or columns that still hold all indices, an empty section
+// that lies elsewhere in the same gap, and the type of no values.
 TEST(Payload, EveryBitFlipOfTheHeaderIsRefusedOrStaysInBounds) {
   for (const GoldenPayload& golden : GoldenPayloads()) {
     const std::string whole = ReadGolden(golden.name + ".payload");
@@ -108,7 +134,8 @@ TEST(Payload, EveryBitFlipOfTheHeaderIsRefusedOrStaysInBounds) {
       if (error != nullptr) continue;
       EXPECT_EQ(Unpack(view), weights) << golden.name << " bit " << bit;
       const size_t at = bit / 8;
-      EXPECT_TRUE((at >= 16 && at < 24) || (at >= 48 && at < 112))
+      EXPECT_TRUE((at >= 16 && at < 24) || (at >= 48 && at < 112) ||
+                  (at == 12 && weights.empty()))
           << golden.name << " bit " << bit;
     }
   }

@@ -47,7 +47,7 @@ class RandomIrregular {
       for (uint32_t r = 0; r < o.rows; ++r) {
         for (uint32_t k = c0 * o.taps; k < end; ++k) {
           if (!kept[r][k]) continue;
-          const float w = std::uniform_real_distribution<float>(-1, 1)(random);
+          const float w = RandomWeight(&random);
           column.push_back(k);
           value_.push_back(w);
           dense[size_t{r} * columns + k % o.taps * o.channels + k / o.taps] = w;

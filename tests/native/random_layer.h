@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Random packed layers for the native tests: the view, its storage, and the
-// same weights as a dense matrix (the tests' own oracle).
+// same weights as a dense matrix (the tests' own oracle). All weights are
+// numbers that half precision has, so that a layer can be run with either type.
 #ifndef TFREWPRUNE_TESTS_NATIVE_RANDOM_LAYER_H_
 #define TFREWPRUNE_TESTS_NATIVE_RANDOM_LAYER_H_
 
@@ -18,6 +19,39 @@
 #include "kernels/convolution.h"
 
 namespace tfrewprune {
+
+// `half` by the book.
+inline float ValueOfHalf(Half half) {
+  const int exponent = half.bits >> 10 & 31, fraction = half.bits & 1023;
+  const float sign = half.bits >> 15 ? -1.0f : 1.0f;
+  if (exponent == 31) return fraction == 0 ? sign * INFINITY : NAN;
+  if (exponent == 0) return sign * std::ldexp(float(fraction), -24);
+  return sign * std::ldexp(float(1024 + fraction), exponent - 25);
+}
+
+// `value` must be a number that half precision has.
+inline Half HalfOf(float value) {
+  int exponent;
+  const float m = std::frexp(std::fabs(value), &exponent);
+  const float bits = exponent < -13
+                         ? std::ldexp(std::fabs(value), 24)
+                         : (exponent + 13) * 1024 + std::ldexp(m, 11);
+  return {static_cast<uint16_t>((std::signbit(value) ? 0x8000 : 0) +
+                                static_cast<int>(bits))};
+}
+
+inline std::vector<Half> HalvesOf(const float* values, size_t count) {
+  std::vector<Half> halves;
+  for (size_t i = 0; i < count; ++i) halves.push_back(HalfOf(values[i]));
+  return halves;
+}
+
+// From -1 to 1, never 0; some are too small to be normal halves.
+inline float RandomWeight(std::mt19937* random) {
+  const int fraction = 1 + static_cast<int>((*random)() % 1023);
+  const int shift = (*random)() % 16 == 0 ? 24 : 10;
+  return std::ldexp((*random)() % 2 == 0 ? -fraction : fraction, -shift);
+}
 
 struct RandomLayerOptions {
   uint32_t rows = 32;
@@ -61,7 +95,7 @@ class RandomLayer {
         columns.push_back(column);
         for (uint32_t lane = 0; lane < o.band_rows; ++lane) {
           const uint32_t row = lanes[b * o.band_rows + lane];
-          const float w = row == o.rows ? 0.0f : Uniform();
+          const float w = row == o.rows ? 0.0f : RandomWeight(&random);
           value_.push_back(w);
           if (row != o.rows) dense[size_t{row} * o.columns + column] = w;
         }

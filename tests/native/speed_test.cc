@@ -120,7 +120,7 @@ TEST(SpeedTest, DenormalsTakeNoMoreTimeThanOtherNumbers) {
     options.columns = 9 * 32;
     options.kept = 60;
     RandomLayer layer(options);
-    float* weight = const_cast<float*>(layer.view.value);
+    float* weight = const_cast<float*>(layer.view.value.floats());
     for (uint64_t i = 0; i < layer.view.column_count * 16; i += 20) {
       weight[i] = 1e-40f;
     }

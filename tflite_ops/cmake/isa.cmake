@@ -54,8 +54,8 @@ unset(CMAKE_REQUIRED_FLAGS)
 
 tfrewprune_kernel("" kernels/direct_portable.cc kernels/irregular_portable.cc)
 if(TFREWPRUNE_X86_64)
-  tfrewprune_kernel("-mavx2;-mfma" kernels/direct_avx2.cc kernels/irregular_avx2.cc)
-  tfrewprune_kernel("-mavx512f;-mavx512vl;-mavx512dq;-mavx512bw;-mfma;-mprefer-vector-width=512"
+  tfrewprune_kernel("-mavx2;-mfma;-mf16c" kernels/direct_avx2.cc kernels/irregular_avx2.cc)
+  tfrewprune_kernel("-mavx512f;-mavx512vl;-mavx512dq;-mavx512bw;-mfma;-mf16c;-mprefer-vector-width=512"
                     kernels/direct_avx512.cc kernels/flat_avx512.cc
                     kernels/planar_avx512.cc
                     kernels/irregular_avx512.cc)
@@ -63,6 +63,9 @@ elseif(TFREWPRUNE_AARCH64 OR TFREWPRUNE_ARMV7)
   set(flags "")
   if(TFREWPRUNE_ARMV7)
     set(flags ${TFREWPRUNE_ARMV7_FLAGS})
+    if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+      list(APPEND flags -mfp16-format=ieee)  # Clang knows no other
+    endif()
   elseif(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # Before registers are given out GCC 12 moves loads so far ahead that tiles of
     # 24 accumulators spill: 146 stack references in the inner loops of the direct

@@ -36,9 +36,11 @@ const char* CheckSections(const PayloadHeader& h, const uint8_t* data) {
        {h.column, h.column_count * h.index_bytes, 4,
         "column section is misaligned, overlaps or lies outside the payload",
         "column section length is not weight_count * index_bytes"},
-       {h.value, h.column_count * sizeof(float), 64,
-        "value section is misaligned, overlaps or lies outside the payload",
-        "value section length is not weight_count * 4"}});
+       {h.value,
+        h.column_count * Values::Bytes(static_cast<ValueType>(h.value_type)),
+        64, "value section is misaligned, overlaps or lies outside the payload",
+        "value section length is not weight_count * 4 (float32) or 2 "
+        "(float16)"}});
 }
 
 const char* CheckSegments(const IrregularView& view) {
@@ -99,7 +101,7 @@ const char* ParseIrregular(const void* data, size_t bytes,
   view->segment_start =
       reinterpret_cast<const uint32_t*>(base + header.band_start.offset);
   view->column = base + header.column.offset;
-  view->value = reinterpret_cast<const float*>(base + header.value.offset);
+  view->value = PayloadValues(header, base);
   return CheckSegments(*view);
 }
 

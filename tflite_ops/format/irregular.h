@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "format/values.h"
+
 namespace tfrewprune {
 
 // A row-compressed weight matrix as it lies in the payload. Segment s is what
@@ -24,7 +26,7 @@ struct IrregularView {
   const void* row_id;             // one for each segment
   const uint32_t* segment_start;  // segment_count + 1, ascending
   const void* column;             // one for each weight
-  const float* value;             // one for each weight
+  Values value;                   // one for each weight
 
   uint32_t RowId(uint64_t i) const { return Index(row_id, i); }
   uint32_t Column(uint64_t i) const { return Index(column, i); }

@@ -40,9 +40,12 @@ const char* CheckSections(const Header& h, const uint8_t* data) {
        {h.column, h.column_count * h.index_bytes, 4,
         "column section is misaligned, overlaps or lies outside the payload",
         "column section length is not column_count * index_bytes"},
-       {h.value, h.column_count * h.band_rows * sizeof(float), 64,
-        "value section is misaligned, overlaps or lies outside the payload",
-        "value section length is not column_count * band_rows * 4"}});
+       {h.value,
+        h.column_count * h.band_rows *
+            Values::Bytes(static_cast<ValueType>(h.value_type)),
+        64, "value section is misaligned, overlaps or lies outside the payload",
+        "value section length is not column_count * band_rows * 4 (float32) or "
+        "2 (float16)"}});
 }
 
 int CompareUint32(const void* a, const void* b) {
@@ -140,7 +143,7 @@ const char* ParsePayload(const void* data, size_t bytes, BandedView* view) {
   view->band_start =
       reinterpret_cast<const uint32_t*>(base + header.band_start.offset);
   view->column = base + header.column.offset;
-  view->value = reinterpret_cast<const float*>(base + header.value.offset);
+  view->value = PayloadValues(header, base);
   if (const char* error = CheckRows(*view)) return error;
   return CheckBands(*view);
 }

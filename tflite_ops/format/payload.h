@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "format/values.h"
+
 namespace tfrewprune {
 
 // A packed weight matrix W [rows x columns] as it lies in the payload. Band b
@@ -24,7 +26,7 @@ struct BandedView {
   const void* row_id;     // B * R entries, `rows` marks a lane without a row
   const uint32_t* band_start;  // B + 1 entries, ascending, 0 .. N
   const void* column;          // N entries, ascending inside a band
-  const float* value;          // N * R entries
+  Values value;                // N * R entries
 
   uint32_t RowId(uint64_t i) const { return Index(row_id, i); }
   uint32_t Column(uint64_t i) const { return Index(column, i); }

@@ -38,8 +38,9 @@ const char* ReadPayloadHeader(const void* data, size_t bytes,
   if (h.layout != kBandedLayout && h.layout != kIrregularLayout) {
     return "layout is not 0 (banded) or 1 (irregular), the only ones known";
   }
-  if (h.value_type != 0) {
-    return "value_type is not 0 (float32), the only one known";
+  if (h.value_type != static_cast<uint32_t>(ValueType::kFloat32) &&
+      h.value_type != static_cast<uint32_t>(ValueType::kFloat16)) {
+    return "value_type is not 0 (float32) or 1 (float16), the only ones known";
   }
   if (h.rows == 0) return "rows is 0, expected at least 1";
   if (h.columns == 0) return "columns is 0, expected at least 1";
@@ -54,6 +55,11 @@ const char* ReadPayloadHeader(const void* data, size_t bytes,
            "truncated or has trailing bytes";
   }
   return nullptr;
+}
+
+Values PayloadValues(const PayloadHeader& header, const uint8_t* data) {
+  return Values(static_cast<ValueType>(header.value_type),
+                data + header.value.offset);
 }
 
 const char* CheckPayloadSections(const PayloadHeader& header,

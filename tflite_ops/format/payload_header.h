@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "format/values.h"
+
 namespace tfrewprune {
 
 struct PayloadSection {
@@ -46,6 +48,9 @@ struct ExpectedSection {
   const char* placed_wrong;  // messages
   const char* length_wrong;
 };
+
+// The value section of a payload whose header was checked.
+Values PayloadValues(const PayloadHeader& header, const uint8_t* data);
 
 // Copies the header of an aligned payload and checks what all layouts share.
 const char* ReadPayloadHeader(const void* data, size_t bytes,

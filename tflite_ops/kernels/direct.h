@@ -7,7 +7,7 @@
 //
 //   y[g][p][row(b, r)] = clamp(bias[b * R + r] +
 //       sum over n in [start(b, tap_begin), start(b, tap_end)) of
-//       x[g][p * pixel_stride + offset[n]] * value[n * R + r])
+//       x[g][p * pixel_stride + offset[n]] * value[(n - value_begin) * R + r])
 //
 // with x[g] = input + segment[g].input and y[g] = output + segment[g].output;
 // start(b, t) is the first column of band b whose kernel row is t or later.
@@ -23,7 +23,8 @@ namespace tfrewprune {
 
 // One layer as the kernels see it.
 struct DirectLayer {
-  const float* value;       // N x R, in the payload
+  const float* value;       // R for each column from value_begin on
+  uint32_t value_begin;     // 0 where they lie in the payload
   const uint32_t* start;    // B x start_stride
   uint32_t start_stride;    // kernel height + 1
   const int32_t* offset;    // N, bytes from a pixel's first tap; and one more

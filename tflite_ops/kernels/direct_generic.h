@@ -69,7 +69,8 @@ void DirectTile(const DirectLayer& layer, uint32_t band_begin,
           Unroll<kLength>([&](auto p) TFREWPRUNE_INLINE { acc[g][p][v] = b; });
         });
       });
-      const float* w = layer.value + size_t{begin} * kRows + lane;
+      const float* w =
+          layer.value + size_t{begin - layer.value_begin} * kRows + lane;
       // The next column's offset is loaded a column ahead: its latency is as
       // long as many a column takes.
       const int32_t* o = layer.offset + begin;
@@ -152,15 +153,26 @@ void AddResidual(const float* residual, int64_t count, float minimum,
   }
 }
 
+// The contract of WidenKernel.
+template <class V>
+void Widen(const Half* from, uint64_t count, float* to) {
+  uint64_t i = 0;
+  for (; i + V::kLanes <= count; i += V::kLanes) {
+    V::Store(to + i, V::Load(from + i));
+  }
+  for (; i < count; ++i) to[i] = ToFloat(from[i]);
+}
+
 // Several columns at a time, so that the chain of dependent FMAs does not
 // bound the speed.
-template <class V, int kVecs, int kChains, class Index>
+template <class V, int kVecs, int kChains, class Index, class Value>
 void Gemv(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
           const float* x, float* y) {
   constexpr int kRows = kVecs * V::kLanes;
   // A band's weights are read once, one after the other: far enough ahead to
   // cover memory latency, near enough to stay in the first cache.
-  constexpr int kPrefetch = 1024;
+  constexpr int kPrefetch = 4096 / sizeof(Value);
+  constexpr int kLine = 64 / sizeof(Value);
   using Reg = typename V::Reg;
   const Reg lo = V::Set(layer.minimum);
   const Reg hi = V::Set(layer.maximum);
@@ -169,7 +181,8 @@ void Gemv(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
         static_cast<const Index*>(layer.column) + layer.band_start[band];
     const Index* end =
         static_cast<const Index*>(layer.column) + layer.band_start[band + 1];
-    const float* w = layer.value + size_t{layer.band_start[band]} * kRows;
+    const Value* w = static_cast<const Value*>(layer.value) +
+                     size_t{layer.band_start[band]} * kRows;
     Reg acc[kChains][kVecs];
     Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
       acc[0][v] = V::Load(layer.bias + size_t{band} * kRows + v * V::kLanes);
@@ -177,8 +190,8 @@ void Gemv(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
                               TFREWPRUNE_INLINE { acc[c + 1][v] = V::Zero(); });
     });
     for (; end - column >= kChains; column += kChains, w += kChains * kRows) {
-      Unroll<kChains * kRows / 16>([&](auto line) TFREWPRUNE_INLINE {
-        __builtin_prefetch(w + kPrefetch + line * 16);
+      Unroll<kChains * kRows / kLine>([&](auto line) TFREWPRUNE_INLINE {
+        __builtin_prefetch(w + kPrefetch + line * kLine);
       });
       Unroll<kChains>([&](auto c) TFREWPRUNE_INLINE {
         const Reg s = V::Set(x[column[c]]);
@@ -188,11 +201,13 @@ void Gemv(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
         });
       });
     }
-    for (; column != end; ++column, w += kRows) {
-      const Reg s = V::Set(x[*column]);
-      Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
-        acc[0][v] = V::Fma(s, V::Load(w + v * V::kLanes), acc[0][v]);
-      });
+    if constexpr (kChains > 1) {
+      for (; column != end; ++column, w += kRows) {
+        const Reg s = V::Set(x[*column]);
+        Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+          acc[0][v] = V::Fma(s, V::Load(w + v * V::kLanes), acc[0][v]);
+        });
+      }
     }
     Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
       Unroll<kChains - 1>([&](auto c) TFREWPRUNE_INLINE {

@@ -13,7 +13,8 @@
 //
 //   y[row(b, r)] = clamp(bias[b * R + r] +
 //       sum over i in [start(b, run.tap_begin), start(b, run.tap_end)) of
-//       planes[run.input + offset(column[i]) + p] * value[i * R + r])
+//       planes[run.input + offset(column[i]) + p] * value[(i - value_begin) * R
+//       + r])
 //
 // for the output pixel y = output + run.output + n * output_stride,
 // with offset(c) and start(b, t) as in kernels/planar.h. Whole units are read,

@@ -30,7 +30,7 @@ TFREWPRUNE_VEC void SumBand(const PlanesLayer& layer, uint32_t band,
     const Reg bias = Vec::Set(layer.bias[size_t{band} * kRows + r]);
     Unroll<kUnits>([&](auto u) TFREWPRUNE_INLINE { acc[u][r] = bias; });
   });
-  const float* w = layer.value + size_t{begin} * kRows;
+  const float* w = layer.value + size_t{begin - layer.value_begin} * kRows;
   for (const uint16_t *c = layer.column + begin, *c_end = layer.column + end;
        c != c_end; ++c, w += kRows) {
     const uint64_t column = *c;

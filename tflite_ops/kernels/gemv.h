@@ -7,13 +7,15 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "format/values.h"
+
 namespace tfrewprune {
 
 // One pixel, one vector of inputs:
 //   y[row(b, r)] = clamp(bias[b * R + r] + sum_n x[column[n]] * value[n*R + r])
 // `column` has uint16_t entries for index_bytes 2, else uint32_t.
 struct GemvLayer {
-  const float* value;
+  const void* value;  // of the kernel's value type
   const uint32_t* band_start;
   const void* column;
   const float* bias;
@@ -27,6 +29,7 @@ using GemvKernel = void (*)(const GemvLayer& layer, uint32_t band_begin,
 struct GemvKernelRow {
   int band_rows;
   int index_bytes;
+  ValueType value_type;
   GemvKernel kernel;
 };
 

@@ -11,7 +11,7 @@ namespace tfrewprune {
 namespace {
 
 constexpr DirectKernelRow kDirect[] = {
-#define TFREWPRUNE_GEMV(R, V, vectors, chains)
+#define TFREWPRUNE_GEMV(R, V, vectors, chains, half_chains)
 #define TFREWPRUNE_DIRECT(R, V, vectors, passes, length, segments) \
   {R, length, segments,                                            \
    DirectTiles<V, vectors, passes, length,                         \
@@ -22,12 +22,16 @@ constexpr DirectKernelRow kDirect[] = {
 };
 
 constexpr GemvKernelRow kGemv[] = {
+#define TFREWPRUNE_GEMV_OF(R, V, vectors, chains, Value, type) \
+  {R, 2, type, Gemv<V, vectors, chains, uint16_t, Value>},     \
+      {R, 4, type, Gemv<V, vectors, chains, uint32_t, Value>},
 #define TFREWPRUNE_DIRECT(R, V, vectors, passes, length, segments)
-#define TFREWPRUNE_GEMV(R, V, vectors, chains) \
-  {R, 2, Gemv<V, vectors, chains, uint16_t>},  \
-      {R, 4, Gemv<V, vectors, chains, uint32_t>},
+#define TFREWPRUNE_GEMV(R, V, vectors, chains, half_chains)             \
+  TFREWPRUNE_GEMV_OF(R, V, vectors, chains, float, ValueType::kFloat32) \
+  TFREWPRUNE_GEMV_OF(R, V, vectors, half_chains, Half, ValueType::kFloat16)
 #include "kernels/kernels.inc"
 #undef TFREWPRUNE_DIRECT
+#undef TFREWPRUNE_GEMV_OF
 #undef TFREWPRUNE_GEMV
 };
 
@@ -40,6 +44,7 @@ constexpr Kernels kKernels = {
     sizeof(kGemv) / sizeof(kGemv[0]),
     TFREWPRUNE_PLANAR_TABLE,
     AddResidual<TFREWPRUNE_ISA_VECTOR>,
+    Widen<TFREWPRUNE_ISA_VECTOR>,
 };
 
 }  // namespace

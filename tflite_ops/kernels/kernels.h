@@ -16,6 +16,9 @@ namespace tfrewprune {
 using AddKernel = void (*)(const float* residual, int64_t count, float minimum,
                            float maximum, float* y);
 
+// to[i] = from[i] for i < count, exactly.
+using WidenKernel = void (*)(const Half* from, uint64_t count, float* to);
+
 // Everything one instruction set offers; `isa` kReference has no kernels.
 struct Kernels {
   Isa isa;
@@ -30,6 +33,7 @@ struct Kernels {
   const FlatKernelRow* flat;  // kernels/flat.h
   int flat_count;
   AddKernel add;
+  WidenKernel widen;
 };
 
 }  // namespace tfrewprune

@@ -10,7 +10,7 @@
 //
 //   y[g][p][row(b, r)] = clamp(bias[b * R + r] +
 //       sum over n in [start(b, tap_begin), start(b, tap_end)) of
-//       x[g][offset(column[n]) + p] * value[n * R + r])
+//       x[g][offset(column[n]) + p] * value[(n - value_begin) * R + r])
 //
 // for those p only that `last` counts in: the last unit of every segment stores
 // its first `last` pixels (1 <= last <= unit; it may read past them).
@@ -60,7 +60,8 @@ inline uint64_t TapScale(uint32_t channels) {
 
 // A layer over planes, as the kernels see it.
 struct PlanesLayer {
-  const float* value;           // N x R, in the payload
+  const float* value;           // R for each column from value_begin on
+  uint32_t value_begin;         // 0 where they lie in the payload
   const uint32_t* start;        // B x start_stride
   uint32_t start_stride;        // kernel height + 1
   const uint16_t* column;       // N, in the payload

@@ -61,7 +61,7 @@ void PlanarTile(const PlanarLayer& layer, uint32_t band_begin,
                                TFREWPRUNE_INLINE { acc[g][u][r] = bias[r]; });
       });
     }
-    const float* w = layer.value + size_t{begin} * kRows;
+    const float* w = layer.value + size_t{begin - layer.value_begin} * kRows;
     const uint16_t* c = layer.column + begin;
     const auto add_columns = [&](auto first, uint32_t end) TFREWPRUNE_INLINE {
       for (const uint16_t* c_end = layer.column + end; c != c_end;

@@ -58,4 +58,8 @@ void ReferenceAdd(const float* residual, int64_t count, float minimum,
   }
 }
 
+void ReferenceWiden(const Half* from, uint64_t count, float* to) {
+  for (uint64_t i = 0; i < count; ++i) to[i] = ToFloat(from[i]);
+}
+
 }  // namespace tfrewprune

@@ -17,9 +17,12 @@ void ReferenceConv2D(const BandedView& weights, const ConvGeometry& geometry,
                      Activation activation, const float* input,
                      const float* bias, float* output);
 
-// The contract of AddKernel (kernels/direct.h).
+// The contract of AddKernel (kernels/kernels.h).
 void ReferenceAdd(const float* residual, int64_t count, float minimum,
                   float maximum, float* y);
+
+// The contract of WidenKernel (kernels/kernels.h).
+void ReferenceWiden(const Half* from, uint64_t count, float* to);
 
 }  // namespace tfrewprune
 

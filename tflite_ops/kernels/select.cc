@@ -8,7 +8,8 @@ namespace {
 
 constexpr Kernels kReferenceKernels = {
     Isa::kReference, 1, nullptr, 0,       nullptr, 0,
-    nullptr,         0, nullptr, nullptr, 0,       ReferenceAdd};
+    nullptr,         0, nullptr, nullptr, 0,       ReferenceAdd,
+    ReferenceWiden};
 
 }  // namespace
 
@@ -34,11 +35,12 @@ const Kernels* SelectKernels(Isa isa) {
 }
 
 GemvKernel SelectGemv(const Kernels& kernels, uint32_t band_rows,
-                      uint32_t index_bytes) {
+                      uint32_t index_bytes, ValueType value_type) {
   for (int i = 0; i < kernels.gemv_count; ++i) {
     const GemvKernelRow& row = kernels.gemv[i];
     if (row.band_rows == static_cast<int>(band_rows) &&
-        row.index_bytes == static_cast<int>(index_bytes)) {
+        row.index_bytes == static_cast<int>(index_bytes) &&
+        row.value_type == value_type) {
       return row.kernel;
     }
   }

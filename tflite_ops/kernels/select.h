@@ -13,7 +13,7 @@ const Kernels* SelectKernels(Isa isa);
 
 // The batch-1 kernel; nullptr only for Isa::kReference.
 GemvKernel SelectGemv(const Kernels& kernels, uint32_t band_rows,
-                      uint32_t index_bytes);
+                      uint32_t index_bytes, ValueType value_type);
 
 // Defined by the instantiation file of that instruction set.
 const Kernels* PortableKernels();

@@ -96,7 +96,8 @@ PlanesLayer MakePlanesLayer(const BandedView& weights,
                             const ptrdiff_t* tap_offset,
                             int64_t channel_stride) {
   PlanesLayer layer;
-  layer.value = weights.value;
+  layer.value = weights.value.floats();
+  layer.value_begin = 0;
   layer.start = start;
   layer.start_stride = static_cast<uint32_t>(geometry.kernel_h) + 1;
   layer.column = static_cast<const uint16_t*>(weights.column);

@@ -13,6 +13,7 @@ const char* BandedDriver::Begin(const Problem& problem) {
   threads_ = problem.threads();
   workspace_ = problem.workspace;
   residual_ = problem.MakeResidual();
+  widen_ = problem.kernels->widen;
   if (const char* error = JoinPixels(&geometry_)) return error;
   return tables_.Prepare(weights_, problem.kernel_activation());
 }
@@ -30,6 +31,33 @@ int64_t BandedDriver::BandsAtOnce(int64_t group) const {
   const int64_t bands =
       static_cast<int64_t>(weights_.band_count * kBandBytes / bytes);
   return Max(1, bands / group) * group;
+}
+
+bool BandedDriver::ReserveScratch(int64_t floats, int64_t bands_at_once) {
+  first_value_ = (floats + 15) / 16 * 16;
+  value_floats_ = 0;
+  if (weights_.value.floats() == nullptr) {
+    const int64_t bands = weights_.band_count;
+    for (int64_t band = 0; band < bands; ++band) {
+      const int64_t end = Min(bands, band + bands_at_once);
+      const int64_t columns =
+          weights_.band_start[end] - weights_.band_start[band];
+      value_floats_ = Max(value_floats_, columns * weights_.band_rows);
+    }
+    value_floats_ = (value_floats_ + 15) / 16 * 16;
+  }
+  return workspace_->Reserve(first_value_ + value_floats_ * threads_);
+}
+
+BandValues BandedDriver::FloatValues(int64_t band, int64_t band_end,
+                                     int worker) const {
+  if (weights_.value.floats() != nullptr) return {weights_.value.floats(), 0};
+  const uint32_t begin = weights_.band_start[band];
+  const uint64_t columns = weights_.band_start[band_end] - begin;
+  float* value = workspace_->get() + first_value_ + worker * value_floats_;
+  widen_(weights_.value.halves() + uint64_t{begin} * weights_.band_rows,
+         columns * weights_.band_rows, value);
+  return {value, begin};
 }
 
 void BandedDriver::BeginInvoke(const Tensors& tensors, bool pack_bias) {
@@ -59,6 +87,13 @@ BandFmas FmasOfBands(const Problem& problem) {
   const int lanes = problem.kernels->lanes;
   if (height <= lanes) return {1, FmasPerCycle(problem.kernels->isa, height)};
   return {static_cast<double>(height) / lanes, problem.fmas_a_cycle()};
+}
+
+double WidenCycles(const Problem& problem) {
+  const BandedView& w = *problem.bands;
+  return w.value.floats() != nullptr
+             ? 0
+             : kWidenCycles * double(w.column_count) * w.band_rows;
 }
 
 double TableBytes(const Problem& problem) {

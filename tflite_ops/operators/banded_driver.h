@@ -10,6 +10,12 @@
 
 namespace tfrewprune {
 
+// The weights of some bands: `value` holds those of column `begin` and on.
+struct BandValues {
+  const float* value;
+  uint32_t begin;
+};
+
 class BandedDriver {
  protected:
   // Work goes over bands of about so many bytes of weights before the next ones
@@ -23,6 +29,13 @@ class BandedDriver {
   bool PrepareStarts();
   // Bands that are worked on together, a multiple of `group`.
   int64_t BandsAtOnce(int64_t group) const;
+  // Scratch for the driver, and for every worker what FloatValues() converts:
+  // at most `bands_at_once` bands. False when memory is out.
+  bool ReserveScratch(int64_t floats, int64_t bands_at_once);
+  // The weights of bands [band, band_end) as kernels read them: where they lie,
+  // or converted. Until the worker's next call.
+  BandValues FloatValues(int64_t band, int64_t band_end, int worker) const;
+  // As the kernels read them.
   uint64_t weight_bytes() const {
     return weights_.column_count * weights_.band_rows * sizeof(float);
   }
@@ -48,6 +61,8 @@ class BandedDriver {
   Residual residual_;
 
  private:
+  WidenKernel widen_ = nullptr;
+  int64_t first_value_ = 0, value_floats_ = 0;  // in the workspace; a worker's
   Tensors tensors_ = {};
 };
 
@@ -58,6 +73,9 @@ struct BandFmas {
   int fmas_a_cycle;
 };
 BandFmas FmasOfBands(const Problem& problem);
+
+// What it takes to convert all weights once for kernels that read floats.
+double WidenCycles(const Problem& problem);
 
 // Bytes of the tables of kernel rows and taps.
 double TableBytes(const Problem& problem);

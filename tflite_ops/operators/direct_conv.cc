@@ -110,9 +110,9 @@ double DirectConv::Cycles(const Problem& problem) {
                        TableBytes(problem))) {
     return kUnsupported;
   }
-  const double once = kSetUpCycles +
-                      kOffsetCycles * static_cast<double>(w.column_count) +
-                      kCopyCycles * g.batch * copied;
+  const double once =
+      kSetUpCycles + kOffsetCycles * static_cast<double>(w.column_count) +
+      kCopyCycles * g.batch * copied + g.batch * WidenCycles(problem);
   return (columns + beside + once) / problem.threads();
 }
 
@@ -125,7 +125,8 @@ const char* DirectConv::Prepare(const Problem& problem) {
   image_.first = DivideUp(copied, 16) * 16;
   copy_.first = image_.first + (border_.whole() ? 0 : columns + 1);
   const int64_t used = copy_.first + (copied > 0 ? columns + 1 : 0);
-  if (!workspace_->Reserve(used)) return kOutOfMemory;
+  bands_at_once_ = BandsAtOnce(1);
+  if (!ReserveScratch(used, bands_at_once_)) return kOutOfMemory;
   prepare_tasks_ = 1;
   if (threads_ > 1) {
     prepare_tasks_ =
@@ -167,7 +168,6 @@ bool DirectConv::PrepareTaps(Source* source) {
 void DirectConv::PrepareLayer(Source* source, int64_t pixel_stride,
                               int64_t output_stride) {
   DirectLayer& layer = source->layer;
-  layer.value = weights_.value;
   layer.start = start_.get();
   layer.start_stride = static_cast<uint32_t>(geometry_.kernel_h) + 1;
   layer.bias = tables_.bias();
@@ -258,9 +258,9 @@ void DirectConv::PrepareTasks() {
   const ConvGeometry& g = geometry_;
   const int64_t tiles = tiling_.tiles();
   const int64_t bands = weights_.band_count;
-  bands_at_once_ = BandsAtOnce(1);
   tiles_at_once_ = Max(1, tiles);
-  cold_ = weight_bytes() >= kColdBytes;
+  // Converted weights were just written.
+  cold_ = weights_.value.floats() != nullptr && weight_bytes() >= kColdBytes;
   if (bands_at_once_ < bands) {
     const int64_t input = int64_t{g.in_h} * g.in_w * g.in_c * sizeof(float);
     tiles_at_once_ = Max(1, DivideUp(tiles, DivideUp(input, kInputBytes)));
@@ -316,12 +316,15 @@ void DirectConv::MakeOffsets(const Source& source, uint32_t band,
   }
 }
 
-void DirectConv::RunTile(int i, uint32_t band, uint32_t band_end) const {
+void DirectConv::RunTile(int i, const BandValues& values, uint32_t band,
+                         uint32_t band_end) const {
   const Tile& tile = tiling_.tile(i);
   const bool copied = i >= copy_tile_;
+  DirectLayer layer = copied ? copy_.layer : image_.layer;
+  layer.value = values.value;
+  layer.value_begin = values.begin;
   kernel_[tile.shape]->kernel[tile.segments - 1](
-      copied ? copy_.layer : image_.layer, band, band_end,
-      static_cast<uint32_t>(tile.tap_begin),
+      layer, band, band_end, static_cast<uint32_t>(tile.tap_begin),
       static_cast<uint32_t>(tile.tap_end), copied ? workspace_->get() : input_,
       output_, tiling_.segments(tile));
 }
@@ -329,19 +332,19 @@ void DirectConv::RunTile(int i, uint32_t band, uint32_t band_end) const {
 // The first tile meets weights that come from memory: the CPU's own
 // prefetching, which stops at every page, is late. (Asking inside of the
 // kernels costs all other tiles 2 to 5 %.)
-void DirectConv::RunFirstTile(int i, uint32_t band, uint32_t band_end) const {
+void DirectConv::RunFirstTile(int i, const BandValues& values, uint32_t band,
+                              uint32_t band_end) const {
   const uint64_t stride = uint64_t{weights_.band_rows};
   for (; band < band_end; ++band) {
     if (band + 1 < band_end) {
-      const float* end =
-          weights_.value + weights_.band_start[band + 2] * stride;
+      const float* end = values.value + weights_.band_start[band + 2] * stride;
       for (const float* w =
-               weights_.value + weights_.band_start[band + 1] * stride;
+               values.value + weights_.band_start[band + 1] * stride;
            w < end; w += 16) {
         __builtin_prefetch(w);
       }
     }
-    RunTile(i, band, band + 1);
+    RunTile(i, values, band, band + 1);
   }
 }
 
@@ -370,7 +373,7 @@ void DirectConv::AddResidual(int i) const {
   }
 }
 
-void DirectConv::ComputeTask(int task) {
+void DirectConv::ComputeTask(int task, int worker) {
   const int64_t tile_task = task / band_tasks_, band_task = task % band_tasks_;
   const int64_t tiles = tiling_.tiles(), bands = weights_.band_count;
   const int64_t tile_end = tiles * (tile_task + 1) / tile_tasks_;
@@ -381,12 +384,14 @@ void DirectConv::ComputeTask(int task) {
     int64_t band = bands * band_task / band_tasks_;
     do {  // once also where there are no bands
       const int64_t stop = Min(band_end, band + bands_at_once_);
+      const BandValues values = FloatValues(band, stop, worker);
       for (int i = static_cast<int>(tile); i < tile_stop; ++i) {
         if (i == tile && cold_) {
-          RunFirstTile(i, static_cast<uint32_t>(band),
+          RunFirstTile(i, values, static_cast<uint32_t>(band),
                        static_cast<uint32_t>(stop));
         } else {
-          RunTile(i, static_cast<uint32_t>(band), static_cast<uint32_t>(stop));
+          RunTile(i, values, static_cast<uint32_t>(band),
+                  static_cast<uint32_t>(stop));
         }
         if (stop < band_end) continue;
         if (band_task == 0) FillMissingRows(i);
@@ -415,8 +420,8 @@ void DirectConv::Invoke(const Tensors& tensors) {
     }
     Run(
         tile_tasks_ * band_tasks_,
-        [](void* self, int task, int) {
-          static_cast<DirectConv*>(self)->ComputeTask(task);
+        [](void* self, int task, int worker) {
+          static_cast<DirectConv*>(self)->ComputeTask(task, worker);
         },
         this);
     if (band_tasks_ == 1 || residual_.values == nullptr) continue;

@@ -40,9 +40,11 @@ class DirectConv : public BandedDriver {
     return reinterpret_cast<int32_t*>(workspace_->get() + source.first);
   }
   void MakeOffsets(const Source& source, uint32_t band, uint32_t band_end);
-  void ComputeTask(int task);
-  void RunTile(int i, uint32_t band, uint32_t band_end) const;
-  void RunFirstTile(int i, uint32_t band, uint32_t band_end) const;
+  void ComputeTask(int task, int worker);
+  void RunTile(int i, const BandValues& values, uint32_t band,
+               uint32_t band_end) const;
+  void RunFirstTile(int i, const BandValues& values, uint32_t band,
+                    uint32_t band_end) const;
   void FillMissingRows(int i) const;
   void AddResidual(int i) const;  // once it has all its bands
 

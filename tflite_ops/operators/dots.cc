@@ -13,7 +13,9 @@ constexpr uint64_t kTaskWeights = 16 << 10;
 constexpr double kWeight = 0.75;
 constexpr double kSegment = 10;  // loop, misprediction of its end
 constexpr double kRow = 10;      // sums
-constexpr double kCopy = 0.3;    // a float of the padded image
+// Of weights that are converted first.
+constexpr double kWidenedWeight = 0.9, kWidenedSegment = 20;
+constexpr double kCopy = 0.3;  // a float of the padded image
 // Offsets of 32 bits.
 constexpr int64_t kMostFloats = INT32_MAX;
 
@@ -46,7 +48,7 @@ struct Sums {
 
   template <class Index>
   void Add(const Index* column, const float* value, uint32_t count,
-           const float* x) {
+           const float* x, WidenKernel) {
     uint32_t i = 0;
     for (; i + 16 <= count; i += 16) {
       Unroll<4>([&](auto j) TFREWPRUNE_INLINE {
@@ -58,6 +60,18 @@ struct Sums {
       four[0] += InputsAt(column + i, x) * ValuesAt(value + i);
     }
     for (; i < count; ++i) rest += x[column[i]] * value[i];
+  }
+  // Converted piece by piece, in the first-level cache.
+  template <class Index>
+  void Add(const Index* column, const Half* value, uint32_t count,
+           const float* x, WidenKernel widen) {
+    constexpr uint32_t kPiece = 256;
+    alignas(64) float piece[kPiece];
+    for (uint32_t i = 0; i < count; i += kPiece) {
+      const uint32_t some = count - i < kPiece ? count - i : kPiece;
+      widen(value + i, some, piece);
+      Add(column + i, piece, some, x, widen);
+    }
   }
   float All() const {
     const Four all = (four[0] + four[1]) + (four[2] + four[3]);
@@ -108,8 +122,10 @@ double Dots::Cycles(const Problem& problem) {
       return kUnsupported;
     }
   }
-  const double pixel = kWeight * double(w.weight_count) +
-                       kSegment * w.segment_count + kRow * w.rows;
+  const bool widened = w.value.floats() == nullptr;
+  const double pixel =
+      (widened ? kWidenedWeight : kWeight) * double(w.weight_count) +
+      (widened ? kWidenedSegment : kSegment) * w.segment_count + kRow * w.rows;
   return g.batch *
          (pixel * static_cast<double>(problem.pixels()) / Tasks(problem) +
           kCopy * copied);
@@ -118,6 +134,7 @@ double Dots::Cycles(const Problem& problem) {
 const char* Dots::Prepare(const Problem& problem) {
   weights_ = *problem.segments;
   geometry_ = problem.geometry;
+  widen_ = problem.kernels->widen;
   pool_ = problem.pool;
   workspace_ = problem.workspace;
   residual_ = problem.MakeResidual();
@@ -181,22 +198,23 @@ void Dots::CopyImage(const float* image) {
   }
 }
 
-template <class Index>
+template <class Index, class Value>
 float Dots::Row(uint32_t row, const float* x) const {
   const Index* column = static_cast<const Index*>(
       pointwise_ ? weights_.column : static_cast<const void*>(offset_.get()));
+  const Value* value = static_cast<const Value*>(weights_.value.data());
   const uint32_t* start = weights_.segment_start;
   Sums sums;
   for (uint32_t i = first_[row]; i < first_[row + 1]; ++i) {
     const uint32_t begin = start[segment_[i]];
-    sums.Add(column + begin, weights_.value + begin,
-             start[segment_[i] + 1] - begin, x);
+    sums.Add(column + begin, value + begin, start[segment_[i] + 1] - begin, x,
+             widen_);
   }
   return sums.All();
 }
 
 // The rows of one task.
-template <class Index>
+template <class Index, class Value>
 void Dots::RunTask(int task) {
   const ConvGeometry& g = geometry_;
   const uint64_t rows = weights_.rows;
@@ -208,7 +226,8 @@ void Dots::RunTask(int task) {
                                p % g.out_w * g.stride_w) *
                                   g.in_c;
     for (uint32_t row = begin; row < end; ++row) {
-      float y = Row<Index>(row, x) + (bias_ == nullptr ? 0.0f : bias_[row]);
+      float y =
+          Row<Index, Value>(row, x) + (bias_ == nullptr ? 0.0f : bias_[row]);
       if (y < minimum_) y = minimum_;  // NaN stays NaN
       if (y > maximum_) y = maximum_;
       output[row] = y;
@@ -216,15 +235,23 @@ void Dots::RunTask(int task) {
   }
 }
 
+template <class Index>
+ThreadPool::Function Dots::TaskOf() const {
+  if (weights_.value.floats() != nullptr) {
+    return [](void* self, int task, int) {
+      static_cast<Dots*>(self)->RunTask<Index, float>(task);
+    };
+  }
+  return [](void* self, int task, int) {
+    static_cast<Dots*>(self)->RunTask<Index, Half>(task);
+  };
+}
+
 void Dots::Invoke(const Tensors& tensors) {
   const ConvGeometry& g = geometry_;
-  const ThreadPool::Function run =
-      pointwise_ && weights_.index_bytes == 2
-          ? [](void* self, int task,
-               int) { static_cast<Dots*>(self)->RunTask<uint16_t>(task); }
-          : [](void* self, int task, int) {
-              static_cast<Dots*>(self)->RunTask<uint32_t>(task);
-            };
+  const ThreadPool::Function run = pointwise_ && weights_.index_bytes == 2
+                                       ? TaskOf<uint16_t>()
+                                       : TaskOf<uint32_t>();
   bias_ = tensors.bias;
   const int64_t out_image = int64_t{g.out_h} * g.out_w * weights_.rows;
   for (int n = 0; n < g.batch; ++n) {

@@ -20,12 +20,15 @@ class Dots {
   bool PrepareOffsets();
   bool SortSegments();
   void CopyImage(const float* image);
-  template <class Index>
+  template <class Index, class Value>
   float Row(uint32_t row, const float* x) const;
-  template <class Index>
+  template <class Index, class Value>
   void RunTask(int task);
+  template <class Index>
+  ThreadPool::Function TaskOf() const;
 
   IrregularView weights_ = {};
+  WidenKernel widen_ = nullptr;
   ConvGeometry geometry_ = {};  // pointwise: one row of all pixels
   ThreadPool* pool_ = nullptr;
   Workspace* workspace_ = nullptr;  // the padded image

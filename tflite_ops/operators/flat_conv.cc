@@ -100,7 +100,8 @@ double FlatConv::Cycles(const Problem& problem) {
   const double transposed =
       kTransposeCycles * static_cast<double>(layout.floats());
   return kSetUpCycles +
-         blocks * (columns + beside + transposed) / problem.threads();
+         blocks * (columns + beside + transposed + WidenCycles(problem)) /
+             problem.threads();
 }
 
 const char* FlatConv::Prepare(const Problem& problem) {
@@ -135,8 +136,8 @@ const char* FlatConv::Prepare(const Problem& problem) {
   }
   planes_layer_ = MakePlanesLayer(weights_, g, tables_, start_.get(),
                                   tap_offset_.get(), layout_.channel_stride());
-  return ReserveScratch(layout_.floats(),
-                        int64_t{kStoredRows} * kFlatUnit * max_units);
+  return ReservePlanes(layout_.floats(),
+                       int64_t{kStoredRows} * kFlatUnit * max_units);
 }
 
 void FlatConv::Store(const Block& block, float* planes, int share,
@@ -144,11 +145,14 @@ void FlatConv::Store(const Block& block, float* planes, int share,
   layout_.StoreRows(block, input_, transpose_, planes, share, shares);
 }
 
-void FlatConv::RunItem(int item, const float* planes, uint32_t band,
-                       uint32_t band_end, float* stage) const {
+void FlatConv::RunItem(int item, const BandValues& values, const float* planes,
+                       uint32_t band, uint32_t band_end, float* stage) const {
   const FlatRun& run = runs_.run(item);
-  kernels_->kernel[run.units - 1](planes_layer_, band, band_end, run, planes,
-                                  output_, stage);
+  PlanesLayer layer = planes_layer_;
+  layer.value = values.value;
+  layer.value_begin = values.begin;
+  kernels_->kernel[run.units - 1](layer, band, band_end, run, planes, output_,
+                                  stage);
 }
 
 void FlatConv::FillMissingRows(int item) const {

@@ -20,8 +20,8 @@ class FlatConv : public PlanesDriver<FlatConv> {
   friend class PlanesDriver<FlatConv>;
   const char* PrepareLayout();
   void Store(const Block& block, float* planes, int share, int shares) const;
-  void RunItem(int item, const float* planes, uint32_t band, uint32_t band_end,
-               float* stage) const;
+  void RunItem(int item, const BandValues& values, const float* planes,
+               uint32_t band, uint32_t band_end, float* stage) const;
   void FillMissingRows(int item) const;
   void AddResidual(int item) const;
 

@@ -14,7 +14,7 @@ constexpr double kBandCycles = 60;  // sums of the chains, the store
 
 int Tasks(const Problem& problem) {
   const BandedView& w = *problem.bands;
-  const uint64_t bytes = w.column_count * w.band_rows * sizeof(float);
+  const uint64_t bytes = w.column_count * w.band_rows * w.value.bytes();
   const int threads = problem.threads();
   return threads == 1
              ? 1
@@ -27,11 +27,13 @@ double Gemv::Cycles(const Problem& problem) {
   const ConvGeometry& g = problem.geometry;
   if (problem.bands == nullptr || !IsPointwise(g)) return kUnsupported;
   const BandedView& w = *problem.bands;
-  if (SelectGemv(*problem.kernels, w.band_rows, w.index_bytes) == nullptr) {
+  if (SelectGemv(*problem.kernels, w.band_rows, w.index_bytes,
+                 w.value.type()) == nullptr) {
     return kUnsupported;
   }
   const double columns = static_cast<double>(w.column_count);
-  const double read = columns * w.band_rows * sizeof(float) / kBytesPerCycle;
+  const double read = columns * w.band_rows *
+                      static_cast<double>(w.value.bytes()) / kBytesPerCycle;
   const BandFmas band = FmasOfBands(problem);
   const double fmas = columns * (band.vectors / band.fmas_a_cycle + 0.5);
   const double pixel = (read < fmas ? fmas : read) + kBandCycles * w.band_count;
@@ -42,9 +44,9 @@ double Gemv::Cycles(const Problem& problem) {
 
 const char* Gemv::Prepare(const Problem& problem) {
   if (const char* error = Begin(problem)) return error;
-  kernel_ =
-      SelectGemv(*problem.kernels, weights_.band_rows, weights_.index_bytes);
-  layer_.value = weights_.value;
+  kernel_ = SelectGemv(*problem.kernels, weights_.band_rows,
+                       weights_.index_bytes, weights_.value.type());
+  layer_.value = weights_.value.data();
   layer_.band_start = weights_.band_start;
   layer_.column = weights_.column;
   layer_.row = tables_.row();

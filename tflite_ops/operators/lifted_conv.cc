@@ -43,6 +43,10 @@ double LiftedConv::Cycles(const Problem& problem) {
       double(plan.y.panels) * plan.x.panels *
       (static_cast<double>(plan.positions(geometry)) + vectors);
   if (!problem.Affords(4 * lanes * (scratch + tables))) return kUnsupported;
+  if (w.value.floats() == nullptr) {
+    cycles +=
+        kWidenCycles * double(w.weight_count) * plan.y.panels * plan.x.panels;
+  }
   return cycles * geometry.batch / problem.threads();
 }
 
@@ -53,6 +57,7 @@ const char* LiftedConv::Prepare(const Problem& problem) {
   workspace_ = problem.workspace;
   residual_ = problem.MakeResidual();
   kernels_ = SelectIrregularKernels(problem.kernels->isa);
+  widen_ = problem.kernels->widen;
   ActivationRange(problem.kernel_activation(), &minimum_, &maximum_);
   double cycles;
   if (!Plan(problem, &geometry_, &plan_, &cycles)) {
@@ -73,7 +78,20 @@ const char* LiftedConv::Prepare(const Problem& problem) {
   lifted_floats_ =
       uint64_t{weights_.chunk_channels} * plan_.channel_stride * lanes;
   accumulator_floats_ = uint64_t{most_rows} * plan_.panel_vectors() * lanes;
-  const uint64_t worker_floats = lifted_floats_ + accumulator_floats_;
+  value_floats_ = 0;
+  if (weights_.value.floats() == nullptr) {
+    for (uint32_t chunk = 0; chunk < weights_.chunk_count(); ++chunk) {
+      const uint32_t* first =
+          chunk_part_.get() + uint64_t{chunk} * (parts_ + 1);
+      for (int p = 0; p < parts_; ++p) {
+        const int64_t weights = weights_.segment_start[first[p + 1]] -
+                                weights_.segment_start[first[p]];
+        value_floats_ = Max(value_floats_, DivideUp(weights, 16) * 16);
+      }
+    }
+  }
+  const uint64_t worker_floats =
+      lifted_floats_ + accumulator_floats_ + value_floats_;
   return workspace_->Reserve(worker_floats * threads_) ? nullptr : kOutOfMemory;
 }
 
@@ -261,13 +279,13 @@ void LiftedConv::EachBlock(int panel, Function function) const {
 }
 
 void LiftedConv::RunBlocks(int panel, uint32_t segment, uint32_t segment_end,
-                           uint32_t row, uint32_t rows,
+                           const float* value, uint32_t row, uint32_t rows,
                            const Scratch& scratch) const {
   const int lanes = kernels_->lanes;
   IrregularRun run;
   run.row_step = ptrdiff_t{plan_.row_stride} * plan_.y.stride * lanes;
   run.offset = offset_.get() + weights_.segment_start[segment];
-  run.value = weights_.value + weights_.segment_start[segment];
+  run.value = value;
   run.segment = segment_.get() + segment;
   run.segment_end = segment_.get() + segment_end;
   run.row_begin = row;
@@ -276,6 +294,15 @@ void LiftedConv::RunBlocks(int panel, uint32_t segment, uint32_t segment_end,
     run.accumulator = scratch.accumulator + vectors * rows * lanes;
     kernels_->block[h - 1][w - 1](run);
   });
+}
+
+const float* LiftedConv::FloatValues(uint32_t segment, uint32_t segment_end,
+                                     const Scratch& scratch) const {
+  const uint32_t begin = weights_.segment_start[segment];
+  if (const float* floats = weights_.value.floats()) return floats + begin;
+  widen_(weights_.value.halves() + begin,
+         weights_.segment_start[segment_end] - begin, scratch.value);
+  return scratch.value;
 }
 
 void LiftedConv::ClearIdleRows(int panel, uint32_t row, uint32_t rows,
@@ -316,9 +343,10 @@ void LiftedConv::RunTask(int task, int worker) {
   const uint32_t row = part_row_[part];
   const uint32_t rows = part_row_[part + 1] - row;
   const float* image = input_ + n * g.in_h * g.in_w * g.in_c;
-  float* own =
-      workspace_->get() + worker * (lifted_floats_ + accumulator_floats_);
-  const Scratch scratch = {own, own + lifted_floats_};
+  float* own = workspace_->get() +
+               worker * (lifted_floats_ + accumulator_floats_ + value_floats_);
+  const Scratch scratch = {own, own + lifted_floats_,
+                           own + lifted_floats_ + accumulator_floats_};
   const int lanes = kernels_->lanes;
   IrregularLift lift;
   lift.position = position_.get();
@@ -335,7 +363,8 @@ void LiftedConv::RunTask(int task, int worker) {
     lift.channels = static_cast<int>(
         left < weights_.chunk_channels ? left : weights_.chunk_channels);
     kernels_->lift(lift, image + channel, scratch.lifted);
-    RunBlocks(panel, first[0], first[1], row, rows, scratch);
+    RunBlocks(panel, first[0], first[1],
+              FloatValues(first[0], first[1], scratch), row, rows, scratch);
   }
   Lower(panel, row, rows, scratch,
         output_ + n * g.out_h * g.out_w * weights_.rows);

@@ -6,6 +6,7 @@
 #define TFREWPRUNE_OPERATORS_LIFTED_CONV_H_
 
 #include "kernels/irregular.h"
+#include "kernels/kernels.h"
 #include "operators/buffer.h"
 #include "operators/driver.h"
 #include "operators/lifted_plan.h"
@@ -23,6 +24,7 @@ class LiftedConv {
   struct Scratch {
     float* lifted;
     float* accumulator;
+    float* value;  // of a chunk, where they are no floats
   };
 
   const char* PrepareWeights();
@@ -32,7 +34,12 @@ class LiftedConv {
   // Output rows [part_row_[part], part_row_[part + 1]) of one panel.
   void RunTask(int task, int worker);
   void RunBlocks(int panel, uint32_t segment, uint32_t segment_end,
-                 uint32_t row, uint32_t rows, const Scratch& scratch) const;
+                 const float* value, uint32_t row, uint32_t rows,
+                 const Scratch& scratch) const;
+  // The weights of a chunk's segments as kernels read them: where they lie, or
+  // converted into the worker's scratch.
+  const float* FloatValues(uint32_t segment, uint32_t segment_end,
+                           const Scratch& scratch) const;
   void ClearIdleRows(int panel, uint32_t row, uint32_t rows,
                      const Scratch& scratch) const;
   void Lower(int panel, uint32_t row, uint32_t rows, const Scratch& scratch,
@@ -51,6 +58,7 @@ class LiftedConv {
   int threads_ = 1;
   Workspace* workspace_ = nullptr;  // every worker's scratch
   const IrregularKernels* kernels_ = nullptr;
+  WidenKernel widen_ = nullptr;
   LiftedPlan plan_ = {};
 
   Buffer<uint16_t> offset_;           // one for each weight
@@ -64,7 +72,7 @@ class LiftedConv {
   Buffer<int32_t> lane_input_;    // panels x positions x lanes
   Buffer<int32_t> lane_output_;   // vectors of all panels x lanes
   Buffer<int64_t> panel_output_;  // first vector of every panel
-  uint64_t lifted_floats_ = 0, accumulator_floats_ = 0;
+  uint64_t lifted_floats_ = 0, accumulator_floats_ = 0, value_floats_ = 0;
   Buffer<float> bias_;
 
   // Of the Invoke at work.

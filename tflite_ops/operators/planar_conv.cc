@@ -83,7 +83,9 @@ double PlanarConv::Cycles(const Problem& problem) {
       static_cast<double>(layout.floats());
   // One block is transposed by every thread.
   const double sharers = blocks > g.batch ? threads : 1;
-  return kSetUpCycles + (columns + beside) / threads + transposed / sharers;
+  return kSetUpCycles +
+         (columns + beside + blocks * WidenCycles(problem)) / threads +
+         transposed / sharers;
 }
 
 const char* PlanarConv::Prepare(const Problem& problem) {
@@ -129,8 +131,8 @@ const char* PlanarConv::Prepare(const Problem& problem) {
     return kOutOfMemory;
   }
   PrepareLayers();
-  return ReserveScratch(layout_.floats() + (down_ ? down_planes_.floats() : 0),
-                        staged_ ? stage_layer_.output_stride * tile_pixels : 0);
+  return ReservePlanes(layout_.floats() + (down_ ? down_planes_.floats() : 0),
+                       staged_ ? stage_layer_.output_stride * tile_pixels : 0);
 }
 
 void PlanarConv::PrepareLayers() {
@@ -245,10 +247,13 @@ void PlanarConv::Store(const Block& block, float* planes, int share,
   if (down_) down_planes_.Store(input_, transpose_, planes + layout_.floats());
 }
 
-void PlanarConv::RunKernel(const PlanarLayer& layer, const Tile& tile,
-                           uint32_t band, uint32_t band_end,
+void PlanarConv::RunKernel(const PlanarLayer& layer, const BandValues& values,
+                           const Tile& tile, uint32_t band, uint32_t band_end,
                            const float* planes, float* output,
                            const Segment* segments) const {
+  PlanarLayer own = tile.segments == 0 ? down_layer_ : layer;
+  own.value = values.value;
+  own.value_begin = values.begin;
   PlanarExtent extent;
   extent.tap_begin = static_cast<uint32_t>(tile.tap_begin);
   extent.tap_end = static_cast<uint32_t>(tile.tap_end);
@@ -257,12 +262,12 @@ void PlanarConv::RunKernel(const PlanarLayer& layer, const Tile& tile,
   extent.down_last = tile.down_last;
   if (tile.segments == 0) {
     extent.last = tile.down_last;
-    kernel_[tile.shape]->kernel[0](down_layer_, band, band_end, extent, planes,
-                                   output, segments);
+    kernel_[tile.shape]->kernel[0](own, band, band_end, extent, planes, output,
+                                   segments);
     return;
   }
   extent.last = tile.last;
-  kernel_[tile.shape]->kernel[tile.segments - 1](layer, band, band_end, extent,
+  kernel_[tile.shape]->kernel[tile.segments - 1](own, band, band_end, extent,
                                                  planes, output, segments);
 }
 
@@ -279,12 +284,13 @@ uint32_t PlanarConv::RunEnd(uint32_t band, uint32_t band_end) const {
   return end;
 }
 
-void PlanarConv::RunItem(int item, const float* planes, uint32_t band,
-                         uint32_t band_end, float* stage) const {
+void PlanarConv::RunItem(int item, const BandValues& values,
+                         const float* planes, uint32_t band, uint32_t band_end,
+                         float* stage) const {
   const Tile& tile = tiling_.tile(item);
   const Segment* segments = tiling_.segments(tile);
   if (!staged_) {
-    RunKernel(layer_, tile, band, band_end, planes, output_, segments);
+    RunKernel(layer_, values, tile, band, band_end, planes, output_, segments);
     return;
   }
   while (band < band_end) {
@@ -292,7 +298,8 @@ void PlanarConv::RunItem(int item, const float* planes, uint32_t band,
         static_cast<uint32_t>(Min(band_end, int64_t{band} + stage_bands_));
     stop = RunEnd(band, stop);
     if (stop == band) {  // scattered rows
-      RunKernel(layer_, tile, band, band + 1, planes, output_, segments);
+      RunKernel(layer_, values, tile, band, band + 1, planes, output_,
+                segments);
       ++band;
       continue;
     }
@@ -302,7 +309,7 @@ void PlanarConv::RunItem(int item, const float* planes, uint32_t band,
     for (int s = 0; s < tile.segments; ++s) {
       staged[s] = {segments[s].input, s * tile.length * pitch - row};
     }
-    RunKernel(stage_layer_, tile, band, stop, planes, stage, staged);
+    RunKernel(stage_layer_, values, tile, band, stop, planes, stage, staged);
     const size_t bytes =
         size_t{stop - band} * weights_.band_rows * sizeof(float);
     for (int s = 0; s < tile.segments; ++s) {

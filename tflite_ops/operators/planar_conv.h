@@ -27,10 +27,11 @@ class PlanarConv : public PlanesDriver<PlanarConv> {
   double TileCycles() const;
 
   void Store(const Block& block, float* planes, int share, int shares) const;
-  void RunItem(int item, const float* planes, uint32_t band, uint32_t band_end,
-               float* stage) const;
-  void RunKernel(const PlanarLayer& layer, const Tile& tile, uint32_t band,
-                 uint32_t band_end, const float* planes, float* output,
+  void RunItem(int item, const BandValues& values, const float* planes,
+               uint32_t band, uint32_t band_end, float* stage) const;
+  void RunKernel(const PlanarLayer& layer, const BandValues& values,
+                 const Tile& tile, uint32_t band, uint32_t band_end,
+                 const float* planes, float* output,
                  const Segment* segments) const;
   uint32_t RunEnd(uint32_t band, uint32_t band_end) const;
   void FillMissingRows(int item) const;

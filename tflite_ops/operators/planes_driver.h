@@ -7,8 +7,8 @@
 //
 // `Self` derives from it and has
 //   void Store(const Block&, float* planes, int share, int shares) const
-//   void RunItem(int item, const float* planes, uint32_t band,
-//                uint32_t band_end, float* stage) const
+//   void RunItem(int item, const BandValues& values, const float* planes,
+//                uint32_t band, uint32_t band_end, float* stage) const
 //   void FillMissingRows(int item) const
 //   void AddResidual(int item) const    once it has all its bands
 #ifndef TFREWPRUNE_OPERATORS_PLANES_DRIVER_H_
@@ -54,7 +54,7 @@ class PlanesDriver : public BandedDriver {
   bool TapOffsets(int64_t channel_stride, Offset offset,
                   Buffer<ptrdiff_t>* offsets) const;
   // Scratch: planes for one block, and a stage for every worker.
-  const char* ReserveScratch(int64_t planes, int64_t stage);
+  const char* ReservePlanes(int64_t planes, int64_t stage);
 
   TransposeKernel transpose_ = nullptr;
   PlanesLayer planes_layer_ = {};
@@ -166,12 +166,13 @@ bool PlanesDriver<Self>::TapOffsets(int64_t channel_stride, Offset offset,
 }
 
 template <class Self>
-const char* PlanesDriver<Self>::ReserveScratch(int64_t planes, int64_t stage) {
+const char* PlanesDriver<Self>::ReservePlanes(int64_t planes, int64_t stage) {
   planes_floats_ = planes;
   stage_floats_ = stage;
   first_stage_ = planes * (sharing_ == Sharing::kPlanes ? 1 : threads_);
-  return workspace_->Reserve(first_stage_ + stage * threads_) ? nullptr
-                                                              : kOutOfMemory;
+  return ReserveScratch(first_stage_ + stage * threads_, bands_at_once_)
+             ? nullptr
+             : kOutOfMemory;
 }
 
 // Of all bands and items in the ranges.
@@ -184,8 +185,9 @@ void PlanesDriver<Self>::RunBands(int item, int item_end, int64_t band,
   const bool all = first && band_end == weights_.band_count;
   do {  // once also where there are no bands
     const int64_t stop = Min(band_end, band + bands_at_once_);
+    const BandValues values = FloatValues(band, stop, worker);
     for (int i = item; i < item_end; ++i) {
-      self()->RunItem(i, planes, static_cast<uint32_t>(band),
+      self()->RunItem(i, values, planes, static_cast<uint32_t>(band),
                       static_cast<uint32_t>(stop), stage);
       if (stop < band_end) continue;
       if (first) self()->FillMissingRows(i);

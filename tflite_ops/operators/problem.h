@@ -50,6 +50,10 @@ struct Problem {
   Residual MakeResidual() const;
 };
 
+// Converting a weight for kernels that read floats, in cycles: most of it is
+// the store.
+inline constexpr double kWidenCycles = 0.3;
+
 // The geometry of a fully connected layer.
 ConvGeometry RowOfPixels(int batch, uint32_t columns);
 

@@ -8,6 +8,7 @@
 //   V::Zero()                   all lanes 0
 //   V::Set(s)                   all lanes s
 //   V::Load(p)                  p[0 .. kLanes), any alignment
+//   V::Load(h)                  h[0 .. kLanes) halves, exactly
 //   V::Store(p, v)              the same, written
 //   V::Fma(a, b, c)             a * b + c, rounded once where the ISA can
 //   V::Clamp(lo, hi, v)         min(hi, max(lo, v)); NaN stays NaN
@@ -17,6 +18,7 @@
 #ifndef TFREWPRUNE_SIMD_VEC_H_
 #define TFREWPRUNE_SIMD_VEC_H_
 
+#include "format/half.h"
 #include "simd/unroll.h"
 
 #define TFREWPRUNE_VEC TFREWPRUNE_INLINE static inline

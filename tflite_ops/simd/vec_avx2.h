@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// AVX2 + FMA: 8 lanes, and 4 for bands of four rows.
+// AVX2 + FMA + F16C: 8 lanes, and 4 for bands of four rows.
 #ifndef TFREWPRUNE_SIMD_VEC_AVX2_H_
 #define TFREWPRUNE_SIMD_VEC_AVX2_H_
 
@@ -17,6 +17,10 @@ struct F32x8Avx2 {
   TFREWPRUNE_VEC Reg Zero() { return _mm256_setzero_ps(); }
   TFREWPRUNE_VEC Reg Set(float s) { return _mm256_set1_ps(s); }
   TFREWPRUNE_VEC Reg Load(const float* p) { return _mm256_loadu_ps(p); }
+  TFREWPRUNE_VEC Reg Load(const Half* p) {
+    return _mm256_cvtph_ps(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
   TFREWPRUNE_VEC void Store(float* p, Reg v) { _mm256_storeu_ps(p, v); }
   TFREWPRUNE_VEC Reg Fma(Reg a, Reg b, Reg c) {
     return _mm256_fmadd_ps(a, b, c);
@@ -35,6 +39,9 @@ struct F32x4Avx2 {
   TFREWPRUNE_VEC Reg Zero() { return _mm_setzero_ps(); }
   TFREWPRUNE_VEC Reg Set(float s) { return _mm_set1_ps(s); }
   TFREWPRUNE_VEC Reg Load(const float* p) { return _mm_loadu_ps(p); }
+  TFREWPRUNE_VEC Reg Load(const Half* p) {
+    return _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
   TFREWPRUNE_VEC void Store(float* p, Reg v) { _mm_storeu_ps(p, v); }
   TFREWPRUNE_VEC Reg Fma(Reg a, Reg b, Reg c) { return _mm_fmadd_ps(a, b, c); }
   TFREWPRUNE_VEC Reg Add(Reg a, Reg b) { return _mm_add_ps(a, b); }

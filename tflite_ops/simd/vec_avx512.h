@@ -18,6 +18,11 @@ struct F32x16Avx512 {
   TFREWPRUNE_VEC Reg Zero() { return _mm512_setzero_ps(); }
   TFREWPRUNE_VEC Reg Set(float s) { return _mm512_set1_ps(s); }
   TFREWPRUNE_VEC Reg Load(const float* p) { return _mm512_loadu_ps(p); }
+  TFREWPRUNE_VEC Reg Load(const Half* p) {
+    return _mm512_maskz_cvtph_ps(
+        __mmask16{0xffff},
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
   TFREWPRUNE_VEC void Store(float* p, Reg v) { _mm512_storeu_ps(p, v); }
   TFREWPRUNE_VEC Reg Fma(Reg a, Reg b, Reg c) {
     return _mm512_fmadd_ps(a, b, c);
@@ -38,6 +43,10 @@ struct F32x8Avx512 {
   TFREWPRUNE_VEC Reg Zero() { return _mm256_setzero_ps(); }
   TFREWPRUNE_VEC Reg Set(float s) { return _mm256_set1_ps(s); }
   TFREWPRUNE_VEC Reg Load(const float* p) { return _mm256_loadu_ps(p); }
+  TFREWPRUNE_VEC Reg Load(const Half* p) {
+    return _mm256_cvtph_ps(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
   TFREWPRUNE_VEC void Store(float* p, Reg v) { _mm256_storeu_ps(p, v); }
   TFREWPRUNE_VEC Reg Fma(Reg a, Reg b, Reg c) {
     return _mm256_fmadd_ps(a, b, c);
@@ -55,6 +64,9 @@ struct F32x4Avx512 {
   TFREWPRUNE_VEC Reg Zero() { return _mm_setzero_ps(); }
   TFREWPRUNE_VEC Reg Set(float s) { return _mm_set1_ps(s); }
   TFREWPRUNE_VEC Reg Load(const float* p) { return _mm_loadu_ps(p); }
+  TFREWPRUNE_VEC Reg Load(const Half* p) {
+    return _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
   TFREWPRUNE_VEC void Store(float* p, Reg v) { _mm_storeu_ps(p, v); }
   TFREWPRUNE_VEC Reg Fma(Reg a, Reg b, Reg c) { return _mm_fmadd_ps(a, b, c); }
   TFREWPRUNE_VEC Reg Add(Reg a, Reg b) { return _mm_add_ps(a, b); }

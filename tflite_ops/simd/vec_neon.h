@@ -17,6 +17,17 @@ struct F32x4Neon {
   TFREWPRUNE_VEC Reg Zero() { return vdupq_n_f32(0.0f); }
   TFREWPRUNE_VEC Reg Set(float s) { return vdupq_n_f32(s); }
   TFREWPRUNE_VEC Reg Load(const float* p) { return vld1q_f32(p); }
+  // Every CPU with VFPv4 can; 32-bit compilers must be told which format.
+  TFREWPRUNE_VEC Reg Load(const Half* p) {
+#if defined(__aarch64__) || defined(__ARM_FP16_FORMAT_IEEE)
+    return vcvt_f32_f16(
+        vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(p))));
+#else
+    const float lanes[kLanes] = {ToFloat(p[0]), ToFloat(p[1]), ToFloat(p[2]),
+                                 ToFloat(p[3])};
+    return Load(lanes);
+#endif
+  }
   TFREWPRUNE_VEC void Store(float* p, Reg v) { vst1q_f32(p, v); }
   TFREWPRUNE_VEC Reg Fma(Reg a, Reg b, Reg c) { return vfmaq_f32(c, a, b); }
   TFREWPRUNE_VEC Reg Add(Reg a, Reg b) { return vaddq_f32(a, b); }

@@ -21,6 +21,25 @@ struct F32x4Portable {
     std::memcpy(&v, p, sizeof(v));
     return v;
   }
+  // ToFloat (format/half.h), four at a time: the compiler makes 16 times the
+  // code of four calls.
+  TFREWPRUNE_VEC Reg Load(const Half* p) {
+    using Bits = int32_t __attribute__((vector_size(16)));
+    using Short = uint16_t __attribute__((vector_size(8)));
+    Short halves;
+    std::memcpy(&halves, p, sizeof(halves));
+    const Bits half = __builtin_convertvector(halves, Bits);
+    const Bits magnitude = half & 0x7fff;
+    const Bits fraction = magnitude << 13;
+    constexpr int32_t kOne = 113 << 23;
+    const Bits one = {kOne, kOne, kOne, kOne};
+    Bits bits = fraction + (112 << 23);
+    bits += (magnitude >= 0x7c00) & (112 << 23);
+    const Bits tiny = reinterpret_cast<Bits>(
+        reinterpret_cast<Reg>(fraction + one) - reinterpret_cast<Reg>(one));
+    bits = (magnitude < 0x400) ? tiny : bits;
+    return reinterpret_cast<Reg>(bits | (half & 0x8000) << 16);
+  }
   TFREWPRUNE_VEC void Store(float* p, Reg v) { std::memcpy(p, &v, sizeof(v)); }
   TFREWPRUNE_VEC Reg Fma(Reg a, Reg b, Reg c) { return a * b + c; }
   TFREWPRUNE_VEC Reg Add(Reg a, Reg b) { return a + b; }

@@ -51,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pack every layer that can be packed, even where dense is faster",
     )
     parser.add_argument(
+        "--weights",
+        choices=("keep", "float16"),
+        default="keep",
+        help="type of packed weights: as in the file, or all rounded to float16",
+    )
+    parser.add_argument(
         "--no-verify",
         action="store_true",
         help="do not run both models to compare their outputs",
@@ -79,6 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.target,
             batch_size=arguments.batch_size,
             minimum_gain=0 if arguments.pack_all else 1,
+            weights=arguments.weights,
             verify=not arguments.no_verify,
             require_packed=arguments.require_packed,
             **options,

@@ -32,6 +32,7 @@ def convert(
     tolerance: float = 1e-3,
     minimum_gain: float = 1.0,
     band_rows: int | None = None,
+    weights: str = "keep",
     verify: bool = True,
     require_packed: int = 0,
 ) -> Converted:
@@ -59,8 +60,12 @@ def convert(
         tolerance: Largest difference of any output, relative to the largest magnitude
             in that output.
         minimum_gain: A layer is packed when its predicted dense time is at least this
-            many times its predicted packed time. 0 packs whatever can be packed.
+            many times its predicted packed time, and the file does not grow by it. 0
+            packs whatever can be packed.
         band_rows: 4, 8, 16 or 32 rows in a band; None lets the packer choose.
+        weights: `"keep"` packs weights in the type that the file has them in, float32
+            or float16. `"float16"` rounds all packed weights to float16: half the
+            bytes, and a difference that `tolerance` bounds. Arithmetic is float32.
         verify: Whether to run both models and compare their outputs. That the payloads
             hold exactly the weights is checked in any case.
         require_packed: Fails, and writes nothing, when fewer layers are packed in the
@@ -84,17 +89,19 @@ def convert(
         >>> packed = trp.convert(pruned_model, "model.tflite")  # doctest: +SKIP
         >>> print(packed.report)  # doctest: +SKIP
     """
-    _check_settings(tolerance, minimum_gain, band_rows)
+    _check_settings(tolerance, minimum_gain, band_rows, weights)
     _check_integer("batch_size", batch_size, 1)
     _check_integer("require_packed", require_packed, 0)
     if output is not None:
         check_folder(output)
     content = read_content(model, batch_size=batch_size)
     tree = read_model(content)
-    decisions = make_plan(tree, Settings(minimum_gain, band_rows))
-    perform(tree, decisions)
-    packed = write_model(tree)
+    decisions = make_plan(tree, Settings(minimum_gain, band_rows, weights))
     packs = [decision for decision in decisions if decision.packs]
+    packed = content
+    if packs:
+        perform(tree, decisions)
+        packed = write_model(tree)
     difference = None
     if verify and packs:
         original = read_model(content)
@@ -201,11 +208,17 @@ def _unwrapped(model: Any) -> Any:
     return model if hasattr(model, "save") else getattr(model, "model", model)
 
 
-def _check_settings(tolerance: float, gain: float, band_rows: int | None) -> None:
+def _check_settings(
+    tolerance: float, gain: float, band_rows: int | None, weights: str
+) -> None:
     if not tolerance > 0:
         raise ConversionError(f"tolerance must be above 0, received {tolerance}")
     if not gain >= 0:
         raise ConversionError(f"minimum_gain must be at least 0, received {gain}")
+    if weights not in ("keep", "float16"):
+        raise ConversionError(
+            f"weights must be 'keep' or 'float16', received {weights!r}"
+        )
     if band_rows not in (None, 4, 8, 16, 32):
         raise ConversionError(
             f"band_rows must be 4, 8, 16, 32 or None, received {band_rows}"

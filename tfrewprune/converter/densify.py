@@ -159,6 +159,26 @@ def _vector(values: np.ndarray, kind: int) -> tuple[int, Any]:
     return kind, made(values=values.astype(dtype))
 
 
+def stored_bytes(model: Model, tensor: schema.TensorT) -> int:
+    """Returns the bytes that a file spends on a constant tensor, indices included."""
+    data = model.data(tensor)
+    total = 0 if data is None else data.size
+    for level in tensor.sparsity.dimMetadata or () if tensor.sparsity else ():
+        for vector, kind in (
+            (level.arraySegments, level.arraySegmentsType),
+            (level.arrayIndices, level.arrayIndicesType),
+        ):
+            if vector is not None and kind in _VECTORS:
+                values = vector.values
+                total += (
+                    0
+                    if values is None
+                    else np.asarray(values).size
+                    * (np.dtype(_VECTORS[kind][1]).itemsize)
+                )
+    return total
+
+
 def read_weights(model: Model, tensor: schema.TensorT) -> np.ndarray:
     """Returns the weights of a constant tensor, dense, float32, in its shape.
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tfrewprune.converter.densify import read_weights
+from tfrewprune.converter.densify import FLOAT_TYPES, read_weights, stored_bytes
 from tfrewprune.converter.detect import Layer, find_layers
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model, tensor_shape
@@ -16,7 +16,7 @@ from tfrewprune.converter.options import ConvOptions
 from tfrewprune.converter.reasons import SkipReason
 from tfrewprune.converter.sums import Sum, find_sums
 from tfrewprune.payload.cost import LayerShape, default_cost_model
-from tfrewprune.payload.format import PayloadError
+from tfrewprune.payload.format import FLOAT16, PayloadError
 from tfrewprune.payload.irregular import IrregularPacking
 from tfrewprune.payload.packer import Packing, pack_layer
 
@@ -30,12 +30,16 @@ class Settings:
 
     Attributes:
         minimum_gain: A layer is packed when its predicted dense time is at least this
-            many times its predicted packed time. 0 packs whatever can be packed.
+            many times its predicted packed time, and its payload is no larger than its
+            weights in the file. 0 packs whatever can be packed.
         band_rows: Rows of a band in every layer; None lets the packer choose.
+        weights: `"keep"`: as the file has them, float32 or float16; `"float16"`: all
+            rounded to float16.
     """
 
     minimum_gain: float = 1.0
     band_rows: int | None = None
+    weights: str = "keep"
 
 
 @dataclass(frozen=True)
@@ -136,8 +140,14 @@ def _decide(
     if key not in cache:
         weights = read_weights(model, tensor).reshape(shape.rows, shape.columns)
         _refuse_non_finite(layer, weights)
+        value_type = FLOAT_TYPES[tensor.type]
+        if settings.weights == "float16":
+            value_type = FLOAT16
+            weights = _rounded(layer, weights)
         try:
-            packing = pack_layer(weights, shape, settings.band_rows)
+            packing = pack_layer(
+                weights, shape, settings.band_rows, value_type=value_type
+            )
         except PayloadError as error:
             raise ConversionError(f"layer {layer.name!r}: {error}") from error
         cache[key] = packing
@@ -145,6 +155,7 @@ def _decide(
     kept = packing.kept
     dense_time = default_cost_model().dense(shape)
     packed_time = packing.predict(shape)
+    stored = stored_bytes(model, tensor)
     skip = reason = None
     if settings.minimum_gain <= 0:
         pass
@@ -156,7 +167,24 @@ def _decide(
             f"dense is faster: predicted {dense_time:.3g} us dense, "
             f"{packed_time:.3g} us packed"
         )
+    elif packing.payload_bytes > stored:
+        skip = SkipReason.PAYLOAD_IS_LARGER
+        reason = (
+            f"{packing.payload_bytes:,} bytes packed, the file has {stored:,} for its "
+            "weights"
+        )
     return Decision(layer, shape, kept, packing, skip, reason)
+
+
+def _rounded(layer: Layer, weights: np.ndarray) -> np.ndarray:
+    """Weights rounded to float16."""
+    largest = float(np.abs(weights).max())
+    if largest > np.finfo(np.float16).max:
+        raise ConversionError(
+            f"layer {layer.name!r}: its largest weight, {largest:.3g}, is beyond "
+            'float16; use weights="keep"'
+        )
+    return weights.astype(np.float16).astype(np.float32)
 
 
 def _refuse_non_finite(layer: Layer, weights: np.ndarray) -> None:

@@ -14,6 +14,9 @@ class SkipReason(enum.Enum):
 
     NO_ZEROS = "none of their weights is 0"
     DENSE_IS_FASTER = "dense is predicted to be faster"
+    PAYLOAD_IS_LARGER = (
+        "packed weights would need more bytes than the file has for them"
+    )
     OPERATOR = "their operator has no packed form"
     TYPE = "they are quantized, or of another type that is not packed"
     NOT_CONSTANT = "their weights are not constants of the file"
