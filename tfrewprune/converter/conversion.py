@@ -146,9 +146,9 @@ def unpack(
     """
     if output is not None:
         check_folder(output)
-    model = read_model(read_content(tflite, may_export=False))
-    unpack_model(model)
-    dense = write_model(model)
+    content = read_content(tflite, may_export=False)
+    model = read_model(content)
+    dense = write_model(model) if unpack_model(model) else content
     if output is not None:
         write_atomically(output, dense)
     return dense

@@ -179,7 +179,7 @@ def _decide(
 def _rounded(layer: Layer, weights: np.ndarray) -> np.ndarray:
     """Weights rounded to float16."""
     largest = float(np.abs(weights).max())
-    if largest > np.finfo(np.float16).max:
+    if largest > float(np.finfo(np.float16).max):
         raise ConversionError(
             f"layer {layer.name!r}: its largest weight, {largest:.3g}, is beyond "
             'float16; use weights="keep"'

@@ -33,8 +33,11 @@ _OPTIONS = {
 _VERSIONS = {_BUILTIN.DENSIFY: 1, _BUILTIN.DEQUANTIZE: 3}
 
 
-def unpack_model(model: Model) -> None:
+def unpack_model(model: Model) -> bool:
     """Changes ``model`` so that no packed layer is left.
+
+    Returns:
+        Whether there was one.
 
     Raises:
         ConversionError: If a payload, or the options of a packed layer, are damaged.
@@ -43,6 +46,8 @@ def unpack_model(model: Model) -> None:
     for layer in layers:
         if layer.reason is not None:
             raise ConversionError(f"layer {layer.name!r}: {layer.reason}")
+    if not layers:
+        return False
     sources = recall(model)
     dense: dict[int, np.ndarray] = {}
     by_tensor: dict[tuple[int, int], list[Layer]] = defaultdict(list)
@@ -82,6 +87,7 @@ def unpack_model(model: Model) -> None:
         ]
     forget(model)
     _drop_operator_codes(model)
+    return True
 
 
 def _store(
