@@ -47,7 +47,7 @@ test-sanitize: $(VENV)/installed system-packages  ## C++ tests under ASan, UBSan
 	@$(HAVE_GTEST); set -ex; for kind in address,undefined thread; do \
 	  $(CONFIGURE) -B $(BUILD)/$$kind -DTFREWPRUNE_SANITIZE=$$kind; \
 	  $(CMAKE) --build $(BUILD)/$$kind; \
-	  ctest --test-dir $(BUILD)/$$kind --output-on-failure; \
+	  ctest --test-dir $(BUILD)/$$kind --output-on-failure -j 2; \
 	done
 
 test-arm: $(VENV)/installed system-packages  ## C++ tests compiled for ARM, under qemu
@@ -57,7 +57,7 @@ test-arm: $(VENV)/installed system-packages  ## C++ tests compiled for ARM, unde
 	  $(CONFIGURE) -B $(BUILD)/arm -DTFREWPRUNE_QEMU_CPU=$$cpu \
 	    -DCMAKE_TOOLCHAIN_FILE=$(abspath tflite_ops/cmake/aarch64-linux-gnu.cmake); \
 	  $(CMAKE) --build $(BUILD)/arm; \
-	  ctest --test-dir $(BUILD)/arm --output-on-failure; \
+	  ctest --test-dir $(BUILD)/arm --output-on-failure -j 2; \
 	done
 
 test-python: $(VENV)/installed

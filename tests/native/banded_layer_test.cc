@@ -82,6 +82,7 @@ TEST(BandedLayerTest, OddWidthsOfManyWeights) {
       for (int stride : {1, 2}) {
         for (int dilation : {1, 2}) {
           for (int kernel : {2, 3, 5}) {
+            if (size > 7 && stride * kernel > 6) continue;  // slow
             Case c;
             c.geometry = Geometry(1 + seed % 2, size * stride - seed / 2 % 2,
                                   8 + seed % 3, kernel, stride, dilation);
@@ -198,11 +199,11 @@ TEST(BandedLayerTest, AddsAResidualBeforeTheActivation) {
 
 // Enough weights that a tile gets its bands a few at a time.
 TEST(BandedLayerTest, AddsAResidualOnceToManyBands) {
-  for (uint32_t band_rows : {4u, 8u, 16u}) {
+  for (uint32_t band_rows : {4u, 16u}) {
     for (int threads : {1, 3}) {
-      Case c{Geometry(1, 7, 512, 1), Activation::kRelu, {}};
-      c.layer.rows = 1024;
-      c.layer.kept = 512;
+      Case c{Geometry(1, 5, 512, 1), Activation::kRelu, {}};
+      c.layer.rows = 512;
+      c.layer.kept = 256;
       c.layer.band_rows = band_rows;
       c.threads = threads;
       c.residual = true;
