@@ -10,6 +10,7 @@ import keras
 import pytest
 
 from tfrewprune.cli import main
+from tfrewprune.converter.conversion import read_content
 from tfrewprune.inspection import inspect_model
 from tfrewprune.planning import RATES, plan, total_gain
 from tfrewprune.structures import Unstructured
@@ -86,10 +87,9 @@ def test_shares_and_gains(rows) -> None:
 
 
 def test_dense_times_are_those_of_the_converter(model, rows) -> None:
-    tensorflow = pytest.importorskip("tensorflow")
-    tflite = tensorflow.lite.TFLiteConverter.from_keras_model(model).convert()
     times = {
-        record.shape: record.predicted_dense_us for record in inspect_model(tflite)
+        record.shape: record.predicted_dense_us
+        for record in inspect_model(read_content(model))
     }
     assert rows["middle"].dense_us == pytest.approx(times[64, 3, 3, 32])
     assert rows["hidden"].dense_us == pytest.approx(times[256, 8])
