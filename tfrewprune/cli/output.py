@@ -3,7 +3,6 @@
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, NamedTuple
@@ -31,26 +30,11 @@ def reserved_stdout() -> Iterator[IO[str]]:
         yield out
 
 
-@contextlib.contextmanager
-def quiet_start_up() -> Iterator[None]:
-    """Silences what TensorFlow's C++ side prints before it obeys any log level.
-
-    Only for imports: an error inside still comes out as an exception.
-    """
-    sys.stderr.flush()
-    saved, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(devnull)
-
-
 def start_keras() -> None:
     """Imports Keras and its backend without their chatter."""
-    with quiet_start_up():
+    from tfrewprune.converter.mlir import native_output_hidden
+
+    with native_output_hidden():
         import keras
 
         if keras.backend.backend() == "tensorflow":

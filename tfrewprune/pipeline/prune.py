@@ -12,9 +12,9 @@ from keras import ops
 
 from tfrewprune.pipeline.summary import LayerRow, layer_row
 from tfrewprune.recipe import Recipe
-from tfrewprune.wrappers.attachment import apply_masks, detach_penalty, set_mask
+from tfrewprune.wrappers.attachment import detach_penalty, set_masks
 from tfrewprune.wrappers.selection import Notes, select_groups
-from tfrewprune.wrappers.steps import rebuild_steps, synchronize
+from tfrewprune.wrappers.steps import synchronize
 from tfrewprune.wrappers.targets import Target, resolve
 
 
@@ -52,9 +52,7 @@ def hard_prune(model: keras.Model, recipe: Recipe) -> list[LayerRow]:
     notes: Notes = defaultdict(list)
     masks = select_groups(chosen, kernels, recipe, notes)
     _check_penalties(chosen, notes)
-    unseen = [t.layer for t in chosen if set_mask(model, t, masks[t.path_key])]
-    apply_masks(model)
-    rebuild_steps(unseen)
+    set_masks(model, chosen, masks)
     detach_penalty(model)
     rows = [
         layer_row(

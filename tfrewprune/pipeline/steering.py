@@ -13,9 +13,8 @@ import numpy as np
 from keras import ops
 
 from tfrewprune.recipe import Recipe
-from tfrewprune.wrappers.attachment import apply_masks, set_mask
+from tfrewprune.wrappers.attachment import set_masks
 from tfrewprune.wrappers.selection import Kernels, select_groups, weight_cost
-from tfrewprune.wrappers.steps import rebuild_steps
 from tfrewprune.wrappers.targets import Target, resolve
 
 #: Bounds of a controlled penalty's largest pull on a weight. The upper one is a hundred
@@ -230,11 +229,7 @@ class GradualPrune(PhaseClock):
         if recipe.method.score == "fisher":
             scored = {t.path_key: _fisher(self.model, t, kernels) for t in targets}
         masks = select_groups(targets, scored, recipe, defaultdict(list))
-        unseen = [
-            t.layer for t in targets if set_mask(self.model, t, masks[t.path_key])
-        ]
-        apply_masks(self.model)
-        rebuild_steps(unseen)
+        set_masks(self.model, targets, masks)
 
 
 def _fisher(model: keras.Model, target: Target, kernels: Kernels) -> np.ndarray:

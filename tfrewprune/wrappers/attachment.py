@@ -141,16 +141,26 @@ def release(model: keras.Model) -> None:
         take_state(layer)
 
 
-def set_mask(model: keras.Model, target: Target, groups: np.ndarray) -> bool:
-    """Masks a kernel; returns whether steps must be rebuilt to see it.
+def set_masks(
+    model: keras.Model, targets: list[Target], masks: dict[tuple, np.ndarray]
+) -> None:
+    """Masks kernels and sets what is outside to zero, for every step from now on.
 
-    The weights are not changed; see `apply_masks`.
+    Args:
+        model: The model.
+        targets: Kernels with the structure of their groups.
+        masks: Boolean group masks by `Target.path_key`.
     """
-    bound = target.mask is not None and target.mask.bound
+    jax = keras.backend.backend() == "jax"  # a mask is a constant of its steps
+    unseen = []
     with variable_scope(model):
-        _open_mask(target)
-        target.mask.set_mask(groups, target.structure)
-    return not bound or keras.backend.backend() == "jax"
+        for target in targets:
+            if jax or target.mask is None or not target.mask.bound:
+                unseen.append(target.layer)
+            _open_mask(target)
+            target.mask.set_mask(masks[target.path_key], target.structure)
+    apply_masks(model)
+    rebuild_steps(unseen)
 
 
 def apply_masks(model: keras.Model) -> None:
