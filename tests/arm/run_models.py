@@ -3,7 +3,7 @@
 
 `python run_models.py FOLDER LIBRARY`: for each FOLDER/x.tflite the inputs are
 FOLDER/x.inputs.npz (`arr_0`, ...); the outputs become FOLDER/x.outputs.npz. LIBRARY is
-the delegate, or "package" for the installed tfrewprune.
+the delegate; or "Interpreter" or "CompiledModel" for that class of the installed package.
 """
 
 import sys
@@ -15,7 +15,7 @@ from ai_edge_litert.interpreter import Interpreter, load_delegate
 
 def start(model: Path, library: str, threads: int) -> Interpreter:
     """An interpreter that has loaded our library."""
-    if library == "package":
+    if library == "Interpreter":
         import tfrewprune as trp
 
         return trp.Interpreter(model, num_threads=threads)
@@ -27,8 +27,15 @@ def start(model: Path, library: str, threads: int) -> Interpreter:
     return interpreter
 
 
-def run(interpreter: Interpreter, inputs: list[np.ndarray]) -> list[np.ndarray]:
+def run(model: Path, library: str, inputs: list[np.ndarray]) -> list[np.ndarray]:
     """The outputs of the second run, so that scratch memory has been used before."""
+    if library == "CompiledModel":
+        import tfrewprune as trp
+
+        compiled = trp.CompiledModel(model, num_threads=2)
+        compiled.run(inputs)
+        return list(compiled.run(inputs).values())
+    interpreter = start(model, library, threads=2)
     interpreter.allocate_tensors()
     for detail, values in zip(interpreter.get_input_details(), inputs, strict=True):
         interpreter.set_tensor(detail["index"], values)
@@ -44,7 +51,7 @@ def main(folder: Path, library: str) -> None:
     for model in sorted(folder.glob("*.tflite")):
         with np.load(model.with_suffix(".inputs.npz")) as stored:
             inputs = [stored[name] for name in stored.files]
-        outputs = run(start(model, library, threads=2), inputs)
+        outputs = run(model, library, inputs)
         np.savez(model.with_suffix(".outputs.npz"), *outputs)
         print("ran", model.name)
 

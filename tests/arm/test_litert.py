@@ -120,9 +120,10 @@ def test_android_library_of_x86_64(build, cases, tmp_path):
     _compare(cases)
 
 
-def test_wheel(arm_python, wheel, cases, tmp_path):
+@pytest.mark.parametrize("host", ["Interpreter", "CompiledModel"])
+def test_wheel(arm_python, wheel, host, cases, tmp_path):
     """The package as an ARM user installs it, without TensorFlow and Keras."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
-    arm_python.run(RUNNER, cases, "package", packages=tmp_path)
+    arm_python.run(RUNNER, cases, host, packages=tmp_path)
     _compare(cases)
