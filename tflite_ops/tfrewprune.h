@@ -34,10 +34,12 @@ void tflite_plugin_destroy_delegate(struct TfLiteDelegate* delegate);
  * LiteRtEnvironment from now on runs packed layers. find_symbol returns the
  * address of a function of LiteRT's C API, for example by dlsym. Returns 0; or
  * 1, after a call of report_error (may be NULL). */
-int tfrewprune_register_accelerator(
-    void* environment, void* (*find_symbol)(const char* name),
-    const char* const* options_keys, const char* const* options_values,
-    size_t num_options, void (*report_error)(const char* message));
+int tfrewprune_register_accelerator(void* environment,
+                                    void* (*find_symbol)(const char* name),
+                                    const char* const* options_keys,
+                                    const char* const* options_values,
+                                    size_t num_options,
+                                    void (*report_error)(const char* message));
 
 /* "major.minor.patch". */
 const char* tfrewprune_version(void);

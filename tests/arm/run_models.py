@@ -3,7 +3,7 @@
 
 `python run_models.py FOLDER LIBRARY`: for each FOLDER/x.tflite the inputs are
 FOLDER/x.inputs.npz (`arr_0`, ...); the outputs become FOLDER/x.outputs.npz. LIBRARY is
-the delegate; or "Interpreter" or "CompiledModel" for that class of the installed package.
+the delegate; or "Interpreter" or "CompiledModel" for that class of the package.
 """
 
 import sys
