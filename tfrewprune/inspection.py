@@ -236,7 +236,7 @@ def _stored_size(model: Model, layer: Layer) -> int:
     if source is None:
         return 4
     tensors = model.subgraphs[layer.subgraph].tensors
-    return _BYTES.get(tensors[source.decoders[0].input].type, 4)
+    return _BYTES.get(tensors[source.constant].type, 4)
 
 
 def _with(record: LayerRecord, **fields: Any) -> LayerRecord:

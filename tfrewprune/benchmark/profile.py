@@ -19,7 +19,7 @@ from tfrewprune.converter.flatbuffer import (
     read_model,
     write_model,
 )
-from tfrewprune.payload.format import VALUE_ALIGNMENT
+from tfrewprune.payload.container import VALUE_ALIGNMENT
 from tfrewprune.runtime import Interpreter
 
 

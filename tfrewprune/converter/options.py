@@ -48,10 +48,14 @@ class FullyConnectedOptions:
 
     activation: int
     keep_num_dims: int
+    asymmetric_inputs: int = 0
+    """What LiteRT's int8 operator was told to round activations to; unpacking needs it,
+    the packed operator rounds none."""
 
     def encode(self) -> bytes:
         head = (_MAGIC, 1, 1, self.activation)
-        return _BLOCK.pack(*head, *(0,) * 7, self.keep_num_dims, 0, 0, 0, 0)
+        tail = (self.keep_num_dims, self.asymmetric_inputs, 0, 0, 0)
+        return _BLOCK.pack(*head, *(0,) * 7, *tail)
 
 
 def decode(custom_code: str, data: bytes) -> ConvOptions | FullyConnectedOptions:
@@ -75,14 +79,16 @@ def decode(custom_code: str, data: bytes) -> ConvOptions | FullyConnectedOptions
         refuse(f"operator {OPERATORS.index(custom_code)}", values[2])
     if not 0 <= values[3] <= 5:
         refuse("an activation from 0 to 5", values[3])
-    if any(values[12:]):
-        refuse("zeros in words 12 to 15", values[12:])
-    if values[11] not in (0, 1):
-        refuse("0 or 1 in word 11", values[11])
+    if any(values[13:]):
+        refuse("zeros in words 13 to 15", values[13:])
+    if values[11] not in (0, 1) or values[12] not in (0, 1):
+        refuse("0 or 1 in words 11 and 12", values[11:13])
     if custom_code == FULLY_CONNECTED:
         if any(values[4:11]):
             refuse("zeros in words 4 to 10", values[4:11])
-        return FullyConnectedOptions(values[3], values[11])
+        return FullyConnectedOptions(values[3], *values[11:13])
+    if values[12]:
+        refuse("zero in word 12", values[12])
     if min(values[4:11]) < 1:
         refuse("kernel, channels, strides and dilations of at least 1", values[4:11])
     return ConvOptions(*values[3:12])

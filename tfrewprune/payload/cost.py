@@ -113,11 +113,13 @@ class CostModel:
     Attributes:
         call: A call of either operator.
         cache_bytes: Weights up to this size stay in the cache from call to call.
-        dense: Coefficients of dense layers.
+        dense_cost: Coefficients of dense layers.
         many: Coefficients of packed layers with several output positions.
         single: The same with one: a matrix times a vector has kernels of its own.
         irregular_cost: Coefficients of layers packed without bands; None leaves that
             way out.
+        dynamic_range_cost: Coefficients of dense layers with int8 weights; None takes
+            them for as slow as others.
     """
 
     call: float
@@ -126,12 +128,20 @@ class CostModel:
     many: PackedCost
     single: PackedCost
     irregular_cost: IrregularCost | None = None
+    dynamic_range_cost: DenseCost | None = None
 
-    def dense(self, shape: LayerShape) -> float:
-        """Returns the predicted microseconds of the dense layer."""
+    def dense(self, shape: LayerShape, dynamic_range: bool = False) -> float:
+        """Returns the predicted microseconds of the dense layer.
+
+        Args:
+            shape: Size of the layer.
+            dynamic_range: Whether it has int8 weights, and LiteRT rounds activations to
+                int8 as well.
+        """
         weights = shape.rows * shape.columns
-        cost = self.dense_cost
-        uncached = max(0, 4 * weights - self.cache_bytes)
+        cost = (dynamic_range and self.dynamic_range_cost) or self.dense_cost
+        weight_bytes = 1 if dynamic_range else 4
+        uncached = max(0, weight_bytes * weights - self.cache_bytes)
         time = self.call + weights * cost.weight + cost.uncached_byte * uncached
         if shape.pixels == 1:
             return time
@@ -201,4 +211,5 @@ def default_cost_model() -> CostModel:
         packed_cost("many"),
         packed_cost("single"),
         IrregularCost(**fields["irregular"]),
+        DenseCost(**fields["dynamic_range"]),
     )
