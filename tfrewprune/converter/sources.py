@@ -123,7 +123,7 @@ def _parse(model: Model, item: dict[str, Any]) -> Source:
             raise ValueError(f"operator {decoder['code']} decodes nothing")
         form = None if form is None else SparseForm.parse(form)
         decoders.append(Decoder(decoder["code"], decoder["input"], form))
-    weights = item["weights"]
+    weights = item.get("weights")
     if (
         not 0 <= item["tensor"] < len(tensors)
         or bool(decoders) == (weights is not None)
