@@ -19,6 +19,7 @@ from test_unpack import describe
 from tiny_models import Graph
 
 import tfrewprune as trp
+from tfrewprune.benchmark.compare import compare_models
 from tfrewprune.converter import SkipReason
 from tfrewprune.converter.dynamic_range import in_float
 from tfrewprune.converter.flatbuffer import read_model, write_model
@@ -162,3 +163,16 @@ def test_inspect_tells_the_bytes_that_the_integers_took() -> None:
     after = inspect_model(trp.convert(content, minimum_gain=0))
     assert [r.bytes_dense for r in after] == [r.bytes_dense for r in before]
     assert [r.kept for r in after] == [r.kept for r in before]
+
+
+def test_bench_compares_with_the_weights_as_floats(tmp_path) -> None:
+    content = dynamic_range(float_model())
+    (tmp_path / "dense.tflite").write_bytes(content)
+    trp.convert(content, tmp_path / "packed.tflite", minimum_gain=0)
+    result = compare_models(
+        *(tmp_path / "packed.tflite", tmp_path / "dense.tflite"),
+        min_seconds=0.01,
+        with_cost=False,
+    )
+    assert result.error < 1e-5
+    assert result.claimed_nodes == 5
