@@ -50,7 +50,8 @@ class Decision:
         layer: The layer.
         shape: Its weight matrix and output positions; None when it cannot be packed.
         kept: Weights other than 0; None when unknown.
-        packing: The packed weights with predicted times; None when it stays as it is.
+        packing: The packed weights; None when it cannot be packed.
+        dense_us: Predicted microseconds of the layer as it was; None as above.
         skip: Why it stays dense; None when it is packed.
         reason: The same as a sentence that tells what was found.
         sum: The sum it takes over; None mostly.
@@ -60,6 +61,7 @@ class Decision:
     shape: LayerShape | None = None
     kept: int | None = None
     packing: Packing | IrregularPacking | None = None
+    dense_us: float | None = None
     skip: SkipReason | None = None
     reason: str | None = None
     sum: Sum | None = None
@@ -172,7 +174,7 @@ def _decide(
             f"{packing.payload_bytes:,} bytes packed, the file has {stored:,} for its "
             "weights"
         )
-    return Decision(layer, shape, kept, packing, skip, reason)
+    return Decision(layer, shape, kept, packing, dense_time, skip, reason)
 
 
 def _rounded(layer: Layer, weights: np.ndarray) -> np.ndarray:
