@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dynamic-range models: int8 weights stay int8, arithmetic becomes float."""
 
+import json
+
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
@@ -176,3 +178,23 @@ def test_bench_compares_with_the_weights_as_floats(tmp_path) -> None:
     )
     assert result.error < 1e-5
     assert result.claimed_nodes == 5
+
+
+@pytest.mark.parametrize(
+    "weights, message",
+    [
+        (10_000, "metadata 'tfrewprune.sources' is damaged"),
+        (None, "metadata 'tfrewprune.sources' is damaged"),
+        (0, "must be weights of shape"),  # the input, a float
+        (2, "must be weights of shape"),  # the bias
+    ],
+)
+def test_sources_that_name_other_tensors_are_refused(weights, message) -> None:
+    model = read_model(trp.convert(dynamic_range(float_model()), minimum_gain=0))
+    (entry,) = model.tree.metadata
+    buffer = model.tree.buffers[entry.buffer]
+    sources = json.loads(bytes(buffer.data))
+    sources[0]["weights"] = weights
+    buffer.data = np.frombuffer(json.dumps(sources).encode(), np.uint8)
+    with pytest.raises(trp.ConversionError, match=message):
+        trp.unpack(write_model(model))

@@ -122,9 +122,11 @@ def _restore_constant(
     tensors = model.subgraphs[source.subgraph].tensors
     constant = tensors[source.constant]
     fits = constant.type in WEIGHT_TYPES and tensor_shape(constant) == weights.shape
-    if fits and constant.type not in FLOAT_TYPES:
+    if constant.type not in FLOAT_TYPES:
         scale = getattr(constant.quantization, "scale", None)
-        fits = scale is not None and len(scale) in (1, len(weights))
+        fits = fits and scale is not None and len(scale) in (1, len(weights))
+    elif source.weights is not None:
+        fits = False
     if not fits:
         raise ConversionError(
             f"the source of weights {text(tensors[source.tensor].name)!r} must be "
