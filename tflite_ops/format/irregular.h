@@ -46,7 +46,7 @@ struct IrregularView {
 };
 
 // Row ids, segment starts and columns of a payload that has a mask instead.
-// (Sized by the payload: no more than 14 bytes a weight.)
+// (Sized by the payload: no more than 12 bytes a weight.)
 class IrregularIndex {
  public:
   IrregularIndex() = default;
