@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Are bands of like filters worth it after retraining? `Block(16, 1, cluster=True)`.
 
-A network of three hidden layers names the phone of a frame of speech from eleven
+A network of two hidden layers names the phone of a frame of speech from eleven
 frames around it. Its hidden layers are pruned to 1/16 in blocks of 16 neighbours and in
 blocks of 16 alike, by each method: one cut by magnitude, masks that tighten, a
 reweighted penalty. All start from the same dense model of a seed and train for the same
 number of epochs with the same batches; no figure is tuned for one of them.
 
 The utterances of `ru_phones.npz` that it marks are the test set, every tenth of the
-others validates. Every 32nd frame is used, as neighbours are
+others validates. Every 48th frame is used, as neighbours are
 nearly the same and two cores are few.
 
 Run ``python -m tfrewprune.experiments.banding``; ``--quick`` for a trial of a minute.
@@ -65,7 +65,7 @@ QUICK = Plan(
 
 
 def phone_frames(
-    path: str | os.PathLike[str] | None = None, every: int = 32
+    path: str | os.PathLike[str] | None = None, every: int = 48
 ) -> datasets.ImageData:
     """Loads frames of speech with their context: (n, 11 x 40) standardised bands.
 
@@ -113,7 +113,7 @@ def network():
 
     hidden = [
         layers.Dense(WIDTH, activation="relu", name=f"hidden{number}")
-        for number in (1, 2, 3)
+        for number in (1, 2)
     ]
     first = layers.Input(((2 * CONTEXT + 1) * 40,))
     return keras.Sequential([first, *hidden, layers.Dense(51, name="phones")])

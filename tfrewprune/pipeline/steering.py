@@ -240,8 +240,7 @@ def _fisher(model: keras.Model, target: Target, kernels: Kernels) -> np.ndarray:
     moments = getattr(optimizer, "_velocities", None)  # Adam and its relatives
     if not moments:
         return kernel
-    moment = moments[optimizer._get_variable_index(target.variable)]
-    moment = target.spec.layout.to_kernel(ops.convert_to_numpy(moment))
+    moment = target.gather(lambda v: moments[optimizer._get_variable_index(v)])
     return np.abs(kernel) * np.sqrt(np.maximum(moment, 1e-30)).astype(np.float32)
 
 

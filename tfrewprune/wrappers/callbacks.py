@@ -163,7 +163,7 @@ class SparsityLogger(keras.callbacks.Callback):
             weights, survivors = target.shape.weights, self._surviving(target)
             kept, total = kept + survivors, total + weights
             if self.layers:
-                logs[f"sparsity/{target.path}"] = 1.0 - survivors / weights
+                logs[f"sparsity/{target.label}"] = 1.0 - survivors / weights
             if target.penalty is not None:
                 penalty += float(
                     ops.convert_to_numpy(
@@ -181,6 +181,5 @@ class SparsityLogger(keras.callbacks.Callback):
         structure, shape = target.structure, target.shape
         if target.mask is not None and target.mask.groups is not None:
             return structure.kept(target.mask.groups, shape)
-        kernel = target.spec.layout.to_kernel(target.weights())
-        rms = structure.rms(kernel, shape)
+        rms = structure.rms(target.values(), shape)
         return structure.kept(structure.above(rms, shape, self.threshold), shape)

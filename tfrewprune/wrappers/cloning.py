@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 
 import keras
 
@@ -15,7 +16,7 @@ from tfrewprune.wrappers.attachment import (
     revived_weights,
 )
 from tfrewprune.wrappers.compilation import compile_arguments, compile_with
-from tfrewprune.wrappers.kernels import walk_layers
+from tfrewprune.wrappers.kernels import kernel_specs, walk_layers
 from tfrewprune.wrappers.prunable import Prunable
 from tfrewprune.wrappers.targets import Target, resolve
 
@@ -51,17 +52,17 @@ def wrap(model: keras.Model, recipe: Recipe) -> keras.Model:
         raise ValueError(
             "wrap: the model has Prunable layers already. strip() it first."
         )
-    chosen: dict[int, Target] = {
-        id(target.layer): target
-        for target in resolve(model, recipe)
-        if target.reason is None
-    }
+    chosen: dict[int, list[Target]] = defaultdict(list)
+    for target in resolve(model, recipe):
+        if target.reason is None and target.spec.unit == "matrix":
+            chosen[id(target.layer)].append(target)
 
     def make(layer):
         copy = _copy_layer(layer)
-        target = chosen.get(id(layer))
-        if target is None:
+        targets = chosen.get(id(layer), [])
+        if not targets or not _alike(targets):
             return copy
+        target = targets[0]
         return Prunable(
             copy,
             structure=target.rule.structure,
@@ -110,6 +111,12 @@ def strip(model: keras.Model) -> keras.Model:
         model = _clone(model, make)
     release(model)
     return model
+
+
+def _alike(targets: list[Target]) -> bool:
+    """Whether one `Prunable` can prune all matrices of a layer as the recipe says."""
+    rules = {(t.rule.structure, t.rule.strength, t.rule.rate) for t in targets}
+    return len(rules) == 1 and len(targets) == len(kernel_specs(targets[0].layer))
 
 
 def _copy_layer(layer: keras.Operation) -> keras.Operation:

@@ -122,7 +122,8 @@ class MaskConstraint(keras.constraints.Constraint):
         if self.groups is None:
             return np.ones(shape, dtype=bool)
         mask = self.structure.mask(self.groups, kernel_shape)
-        return np.ascontiguousarray(self.layout.from_kernel(mask, shape))
+        others = np.ones(shape, dtype=bool)
+        return np.ascontiguousarray(self.layout.from_kernel(mask, shape, np, others))
 
     def revived(self, weights: np.ndarray) -> int:
         """Number of weights outside the mask that are not zero."""

@@ -70,12 +70,9 @@ class Prunable(keras.layers.Wrapper):
             for spec in specs:
                 self._add_penalty(spec)
         for spec in specs:
-            variable = spec.variable(self.layer)
-            if not isinstance(variable.constraint, MaskConstraint):
-                mask = MaskConstraint(
-                    self.structure, spec.layout, existing=variable.constraint
-                )
-                spec.set_constraint(self.layer, mask)
+            if spec.hooks(self.layer)[1] is None:
+                mask = MaskConstraint(self.structure, spec.layout)
+                spec.set_mask(self.layer, mask)
         give_state(self.layer)
         self.built = True
 
@@ -96,12 +93,10 @@ class Prunable(keras.layers.Wrapper):
 
     def _add_penalty(self, spec: KernelSpec) -> None:
         variable = spec.variable(self.layer)
-        found = variable.regularizer
-        existing = found.existing if isinstance(found, MethodRegularizer) else found
         penalty = regularizer_for(
-            self.method, self.structure, self.strength, spec.layout, existing
+            self.method, self.structure, self.strength, spec.layout, None
         )
-        spec.set_regularizer(self.layer, penalty)
+        spec.set_penalty(self.layer, penalty)
         # Under a stateless scope (a symbolic build) weights have no values yet.
         if not keras.src.backend.in_stateless_scope():
             penalty.refresh(variable.value)

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from tfrewprune.methods import GroupLasso, Method, Reweighted
-from tfrewprune.structures import Block, KernelLayout, Structure
+from tfrewprune.structures import Block, KernelLayout, KernelShape, Structure
 from tfrewprune.wrappers.probe import probe
 
 
@@ -44,6 +44,7 @@ class MethodRegularizer(keras.regularizers.Regularizer):
             that is loaded then sets it.
         reported: Whether the user was told that no step feels the penalty.
         refreshes: How often the state was computed from the weights.
+        rest: Further variables, with their layouts, that hold parts of the same groups.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         self.state: dict[str, keras.Variable] = {}
         self.felt = self.reported = self.controlled = False
         self.refreshes = 0
+        self.rest: list[tuple[keras.Variable, KernelLayout]] = []
         self._factor: keras.Variable | None = None  # the strength, as steps read it
         self._shape: tuple[int, ...] | None = None
         self._fingerprint: int | None = None
@@ -110,11 +112,11 @@ class MethodRegularizer(keras.regularizers.Regularizer):
 
     def penalty(self, weights):
         """The method's part of `__call__`: a float32 scalar."""
-        shape = self.layout.kernel_shape(weights.shape)
         weights = ops.convert_to_tensor(weights)
         if not self.felt:
             weights = probe(weights, self._feel)
-        kernel = self.layout.to_kernel(ops.cast(weights, "float32"), ops)
+        kernel = self._kernel(weights, ops)
+        shape = KernelShape(*kernel.shape)
         state = {name: ops.cast(v, "float32") for name, v in self.state.items()}
         if self._factor is None:
             fresh = self.method.state(kernel, self.structure, shape, ops)
@@ -170,12 +172,23 @@ class MethodRegularizer(keras.regularizers.Regularizer):
     def _fresh_state(
         self, weights: np.ndarray, previous: dict[str, np.ndarray] | None = None
     ) -> dict[str, np.ndarray]:
-        shape = self.layout.kernel_shape(weights.shape)
-        kernel = self.layout.to_kernel(weights)
+        kernel = self._kernel(weights, np)
+        shape = KernelShape(*kernel.shape)
         state = self.method.state(
             kernel, self.structure, shape, np, previous, self.keep
         )
         return {name: np.asarray(v, np.float32) for name, v in state.items()}
+
+    def _kernel(self, weights, xp):
+        """(positions, channels, outputs) of the weight tensor and of the `rest`."""
+        kernel = self.layout.to_kernel(_float32(weights, xp), xp)
+        if not self.rest:
+            return kernel
+        others = [
+            layout.to_kernel(_float32(variable.value, xp), xp)
+            for variable, layout in self.rest
+        ]
+        return xp.concatenate([kernel, *others], axis=1)
 
     def _check_shape(self, shape) -> None:
         if tuple(shape) != self._shape:
@@ -246,6 +259,12 @@ class GroupLassoRegularizer(MethodRegularizer):
         config = super().get_config()
         del config["method"], config["keep"]
         return config
+
+
+def _float32(tensor, xp):
+    if xp is np:
+        return ops.convert_to_numpy(tensor).astype(np.float32)
+    return ops.cast(tensor, "float32")
 
 
 def _state_variable(name: str, shape: tuple[int, ...], value: float) -> keras.Variable:
