@@ -14,6 +14,7 @@ from keras import ops
 
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import set_masks
+from tfrewprune.wrappers.moments import inner_optimizer, reach, second_moment
 from tfrewprune.wrappers.selection import Kernels, select_groups, weight_cost
 from tfrewprune.wrappers.targets import Target, resolve
 
@@ -78,17 +79,15 @@ class _Goal:
     at_start: float = 1.0
     before: float = math.inf
 
-    def left(self, step: float) -> tuple[float, float]:
-        """(weights of groups that are not emptied yet, all weights), as they cost.
-
-        Args:
-            step: Learning rate: emptied weights jump about zero by as much in Adam.
-        """
+    def left(self, optimizer: keras.optimizers.Optimizer) -> tuple[float, float]:
+        """(weights of groups that are not emptied yet, all weights), as they cost."""
         left = total = 0.0
         for target, cost in zip(self.targets, self.costs, strict=True):
             structure, shape = target.structure, target.shape
             kernel = target.kernel()
-            threshold = max(target.penalty.method.negligible, 2 * step)
+            method = target.penalty.method
+            step = reach(optimizer, target.penalty.strength * method.largest_pull)
+            threshold = method.emptied_below(step)
             survivors = structure.above(structure.rms(kernel, shape), shape, threshold)
             left += structure.kept(survivors, shape) * cost
             total += shape.weights * cost
@@ -98,8 +97,8 @@ class _Goal:
 class StrengthControl(PhaseClock):
     """Has the penalty's strength follow the rate, so that nobody needs to tune it.
 
-    Weights are counted as left while the rms of their group is above the method's
-    `negligible` and above twice the learning rate. Their number shall fall
+    Weights are counted as left while the rms of their group is above what the method
+    calls emptied (`Method.emptied_below`). Their number shall fall
     geometrically from what it is at the start to 1 / rate of all weights at the end:
     where more are left the strength grows, where fewer are left it shrinks, by a factor
     of at most 2 a look, and by 15 % more where nothing has moved since the last look.
@@ -151,19 +150,19 @@ class StrengthControl(PhaseClock):
             shared.costs.append(weight_cost(target, self.recipe))
         self._goals += [shared] if shared.targets else []
         for goal in self._goals:
-            left, total = goal.left(self._step())
+            left, total = goal.left(inner_optimizer(self.model))
             goal.at_start, goal.before = total / max(left, 1.0), math.inf
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
         if epoch:  # where weights were restored, no look has been taken at them yet
             for goal in self._goals:
-                goal.before, _ = goal.left(self._step())
+                goal.before, _ = goal.left(inner_optimizer(self.model))
 
     def tick(self, progress: float) -> None:
-        step = self._step()
+        optimizer = inner_optimizer(self.model)
         for goal in self._goals:
-            left, total = goal.left(step)
+            left, total = goal.left(optimizer)
             fallen = (max(goal.rate, goal.at_start) / goal.at_start) ** progress
             wanted = total / (goal.at_start * fallen)
             factor = math.exp(np.clip(math.log(max(left, 1.0) / wanted), -0.7, 0.7))
@@ -176,9 +175,6 @@ class StrengthControl(PhaseClock):
                 unit = target.penalty.method.largest_pull
                 pull = target.penalty.strength * factor * unit
                 target.penalty.strength = min(max(pull, WEAKEST), STRONGEST) / unit
-
-    def _step(self) -> float:
-        return float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
@@ -235,12 +231,9 @@ class GradualPrune(PhaseClock):
 def _fisher(model: keras.Model, target: Target, kernels: Kernels) -> np.ndarray:
     """|w| sqrt(v) of a kernel, or w where the optimizer has no second moment."""
     kernel = kernels[target.path_key]
-    optimizer = model.optimizer
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    moments = getattr(optimizer, "_velocities", None)  # Adam and its relatives
-    if not moments:
+    moment = second_moment(inner_optimizer(model), target.variable)
+    if moment is None:
         return kernel
-    moment = moments[optimizer._get_variable_index(target.variable)]
     moment = target.spec.layout.to_kernel(ops.convert_to_numpy(moment))
     return np.abs(kernel) * np.sqrt(np.maximum(moment, 1e-30)).astype(np.float32)
 
