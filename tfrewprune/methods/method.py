@@ -29,12 +29,17 @@ class Method(Registered, kind="method", example="Reweighted()"):
     projects: ClassVar[bool] = False
     #: Whether more strength empties more groups, so that it can follow a rate.
     controlled: ClassVar[bool] = True
-    #: Whether masks tighten during training, along `rate_at(progress, rate)`.
+    #: Whether masks tighten during training, along `rate_at(progress, rate, start)`.
     gradual: ClassVar[bool] = False
     #: Strength where neither the user nor a rate decides it.
     default_strength: ClassVar[float] = 1e-5
     #: Factor of the strength at each refresh.
     growth: float = 1.0
+
+    @property
+    def final_rate(self) -> float | None:
+        """The rate that the method itself leads to; None where the recipe says."""
+        return None
 
     @property
     def trains(self) -> bool:

@@ -25,11 +25,11 @@ class ReweightedProximal(Reweighted):
         w_g <- max(0, 1 - lr lambda alpha_g / rms(d w_g)) w_g
 
     where d is what the optimizer divides a gradient by: the root of Adam's second
-    moment, 1 - momentum for SGD. A group becomes exactly zero when the root of its mean w^2 v, the
-    first-order cost of removing it, falls below lr lambda alpha_g, and comes back when
-    its gradient outgrows that. For single weights this is the soft threshold by
-    lr lambda alpha / d; for larger groups the proximal operator in the measure d has no
-    closed form, and this one agrees with it in which groups are zero.
+    moment, 1 - momentum for SGD. A group becomes exactly zero when the root of its mean
+    w^2 v, the first-order cost of removing it, falls below lr lambda alpha_g, and comes
+    back when its gradient outgrows that. For single weights this is the soft threshold
+    by lr lambda alpha / d; for larger groups the proximal operator in the measure d has
+    no closed form, and this one agrees with it in which groups are zero.
 
     Dividing by d matters: weights of noisy gradients are otherwise penalised most, as
     in AdamW's decay. With it, penalty in the loss and proximal step pull alike.

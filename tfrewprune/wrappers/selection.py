@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 
@@ -22,7 +23,11 @@ Masks = dict[tuple, np.ndarray]
 
 
 def select_groups(
-    targets: list[Target], kernels: Kernels, recipe: Recipe, notes: Notes
+    targets: list[Target],
+    kernels: Kernels,
+    recipe: Recipe,
+    notes: Notes,
+    comparable: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Masks:
     """Chooses the groups that each kernel keeps.
 
@@ -31,6 +36,8 @@ def select_groups(
         kernels: Their weights, (positions, channels, outputs) each.
         recipe: Rates, budget or threshold.
         notes: Gets what is not as asked for.
+        comparable: Makes of the mean squares of a kernel's groups scores that compare
+            with those of other kernels, for a budget; None for `lamp_scores`.
 
     Returns:
         A boolean group mask a kernel. Groups that are zero already are not kept.
@@ -52,7 +59,8 @@ def select_groups(
         if target.note is not None:
             notes[key].append(target.note)
     if budgeted:
-        masks.update(_by_budget(budgeted, kernels, recipe, notes))
+        comparable = comparable or lamp_scores
+        masks.update(_by_budget(budgeted, kernels, recipe, notes, comparable))
     return {
         target.path_key: _without_zero_groups(
             target, kernels[target.path_key], masks[target.path_key], recipe, notes
@@ -147,7 +155,11 @@ def _by_threshold(
 
 
 def _by_budget(
-    targets: list[Target], kernels: Kernels, recipe: Recipe, notes: Notes
+    targets: list[Target],
+    kernels: Kernels,
+    recipe: Recipe,
+    notes: Notes,
+    comparable: Callable[[np.ndarray], np.ndarray],
 ) -> Masks:
     """Keeps the best groups of all targets together within the budget.
 
@@ -160,10 +172,10 @@ def _by_budget(
         rms = structure.rms(kernels[target.path_key], shape)
         cost = weight_cost(target, recipe)
         must = structure.select(rms, shape, 0, recipe.minimum_groups)
-        lamp = lamp_scores(np.square(rms)) / cost
+        value = comparable(np.square(rms)) / cost
         scores.append(rms)
         cost_of_weight.append(cost)
-        ranking.append(np.where(must, np.inf, lamp).ravel())
+        ranking.append(np.where(must, np.inf, value).ravel())
     order = np.argsort(-np.concatenate(ranking), kind="stable")
     ranks = np.empty(order.size, np.int64)
     ranks[order] = np.arange(order.size)

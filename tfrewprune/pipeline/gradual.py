@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks that tighten while the model trains."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfrewprune.methods import Magnitude
+from tfrewprune.pipeline.clock import PhaseClock
+from tfrewprune.recipe import Recipe
+from tfrewprune.wrappers.attachment import set_masks
+from tfrewprune.wrappers.moments import inner_optimizer, second_moment
+from tfrewprune.wrappers.selection import select_groups, weight_cost
+from tfrewprune.wrappers.targets import Target, resolve
+
+
+class GradualPrune(PhaseClock):
+    """Tightens the masks along a `GradualMagnitude` schedule while the model trains.
+
+    Args:
+        recipe: Method, rates and budget.
+
+    Raises:
+        ValueError: The recipe's method is not gradual.
+    """
+
+    def __init__(self, recipe: Recipe):
+        if not recipe.method.gradual:
+            raise ValueError(
+                "GradualPrune: expected a recipe with a gradual method, such as "
+                "Recipe(rate=8, method=GradualMagnitude()). Received: "
+                f"method={recipe.method!r}"
+            )
+        jax = keras.backend.backend() == "jax"
+        super().__init__(max(1.0, recipe.method.every) if jax else recipe.method.every)
+        self.recipe = recipe
+        self._start: dict[tuple, float] = {}
+        self._shared_start = 1.0
+        self._step: int | None = None  # of the phase; None before its first epoch
+
+    def on_train_begin(self, logs=None):
+        self._due = self.every
+        self._step = None
+        chosen = [t for t in resolve(self.model, self.recipe) if t.reason is None]
+        alive = {t.path_key: _alive(t) for t in chosen}
+        self._start = {t.path_key: t.shape.weights / alive[t.path_key] for t in chosen}
+        shared = [target for target in chosen if target.rule.rate is None]
+        dense = sum(weight_cost(t, self.recipe) * t.shape.weights for t in shared)
+        kept = sum(weight_cost(t, self.recipe) * alive[t.path_key] for t in shared)
+        self._shared_start = dense / kept if shared else 1.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
+        if self._step is None:
+            self._step = epoch * ((self.params or {}).get("steps") or 0)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        steps = self.recipe.method.steps
+        if steps is not None and steps.due(self._step):
+            self._tell(self._epoch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._step += 1
+        if self.recipe.method.steps is None:
+            super().on_train_batch_end(batch, logs)
+
+    def tick(self, progress: float) -> None:
+        method, step = self.recipe.method, self._step
+
+        def ease(rate: float | None, start: float) -> float | None:
+            if rate is None or method.steps is None:
+                return rate and method.rate_at(progress, rate, start)
+            return 1 / (1 - method.steps.sparsity_at(step))
+
+        targets = [
+            dataclasses.replace(
+                target,
+                rule=dataclasses.replace(
+                    target.rule,
+                    rate=ease(target.rule.rate, self._start[target.path_key]),
+                ),
+            )
+            for target in resolve(self.model, self.recipe)
+            if target.reason is None
+        ]
+        rate = ease(self.recipe.rate, self._shared_start)
+        if all((target.rule.rate or rate) == 1 for target in targets):
+            return
+        # Without the method, whose schedule allows no rate but its last.
+        recipe = self.recipe.replace(rate=rate, start_rate=1, method=Magnitude())
+        kernels = {target.path_key: target.kernel() for target in targets}
+        comparable = None if method.score == "lamp" else np.asarray
+        if method.score == "fisher":
+            optimizer = inner_optimizer(self.model)
+            moments = [_moment(optimizer, target) for target in targets]
+            if any(moment is None for moment in moments):
+                comparable = None
+            else:
+                for target, moment in zip(targets, moments, strict=True):
+                    kernels[target.path_key] = kernels[target.path_key] * moment
+        masks = select_groups(targets, kernels, recipe, defaultdict(list), comparable)
+        set_masks(self.model, targets, masks)
+
+
+def _alive(target: Target) -> int:
+    """Weights of groups that are not zero, at least 1."""
+    survivors = target.structure.surviving_groups(target.kernel())
+    return max(1, target.structure.kept(survivors, target.shape))
+
+
+def _moment(optimizer, target: Target) -> np.ndarray | None:
+    """Root of the second moment of a kernel's weights; None if there is none."""
+    moment = second_moment(optimizer, target.variable)
+    if moment is None:
+        return None
+    moment = target.spec.layout.to_kernel(ops.convert_to_numpy(moment))
+    return np.sqrt(np.maximum(moment, 1e-30)).astype(np.float32)
