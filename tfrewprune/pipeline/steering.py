@@ -190,6 +190,9 @@ class StrengthControl(PhaseClock):
 class GradualPrune(PhaseClock):
     """Tightens the masks along a `GradualMagnitude` schedule while the model trains.
 
+    The schedule begins at the rate of the masks in place: a model that `hard_prune` has
+    cut to 10x goes on from there.
+
     Args:
         recipe: Method, rates and budget.
 
@@ -210,39 +213,76 @@ class GradualPrune(PhaseClock):
 
     def on_train_begin(self, logs=None):
         self._due = self.every
+        targets = self._targets()
+        shared = [target for target in targets if target.rule.rate is None]
+        self._start = _rate_now(shared, self.recipe)
+        self._own_start = {t.path_key: _rate_now([t], self.recipe) for t in targets}
 
     def tick(self, progress: float) -> None:
-        def ease(rate: float | None) -> float | None:
-            return None if rate is None else self.recipe.method.rate_at(progress, rate)
+        def ease(rate: float | None, start: float) -> float | None:
+            if rate is None:
+                return None
+            return self.recipe.method.rate_at(progress, rate, start)
 
         targets = [
             dataclasses.replace(
                 target,
-                rule=dataclasses.replace(target.rule, rate=ease(target.rule.rate)),
+                rule=dataclasses.replace(
+                    target.rule,
+                    rate=ease(target.rule.rate, self._own_start[target.path_key]),
+                ),
             )
-            for target in resolve(self.model, self.recipe)
-            if target.reason is None
+            for target in self._targets()
         ]
-        recipe = self.recipe.replace(rate=ease(self.recipe.rate))
+        recipe = self.recipe.replace(rate=ease(self.recipe.rate, self._start))
         kernels = {target.path_key: target.kernel() for target in targets}
-        scored = kernels
+        costs = None
         if recipe.method.score == "fisher":
-            scored = {t.path_key: _fisher(self.model, t, kernels) for t in targets}
-        masks = select_groups(targets, scored, recipe, defaultdict(list))
+            costs = removal_costs(self.model, targets, kernels)
+        scored = kernels if costs is None else costs
+        masks = select_groups(
+            targets, scored, recipe, defaultdict(list), comparable=costs is not None
+        )
         set_masks(self.model, targets, masks)
 
+    def _targets(self) -> list[Target]:
+        return [t for t in resolve(self.model, self.recipe) if t.reason is None]
 
-def _fisher(model: keras.Model, target: Target, kernels: Kernels) -> np.ndarray:
-    """|w| sqrt(v) of a kernel, or w where the optimizer has no second moment."""
-    kernel = kernels[target.path_key]
+
+def _rate_now(targets: list[Target], recipe: Recipe) -> float:
+    """All weights / those that masks in place keep, as they cost."""
+    left = total = 0.0
+    for target in targets:
+        cost = weight_cost(target, recipe)
+        mask = target.mask
+        kept = target.shape.weights
+        if mask is not None and mask.groups is not None:
+            kept = mask.structure.kept(mask.groups, target.shape)
+        left += kept * cost
+        total += target.shape.weights * cost
+    return total / max(left, 1.0)
+
+
+def removal_costs(
+    model: keras.Model, targets: list[Target], kernels: Kernels
+) -> Kernels | None:
+    """|w| sqrt(v) of kernels; None where the optimizer has no second moment v.
+
+    Their squares, w^2 v, estimate what removing a weight does to the loss, and so can
+    be compared across layers.
+    """
     optimizer = model.optimizer
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     moments = getattr(optimizer, "_velocities", None)  # Adam and its relatives
     if not moments:
-        return kernel
-    moment = moments[optimizer._get_variable_index(target.variable)]
-    moment = target.spec.layout.to_kernel(ops.convert_to_numpy(moment))
-    return np.abs(kernel) * np.sqrt(np.maximum(moment, 1e-30)).astype(np.float32)
+        return None
+    costs = {}
+    for target in targets:
+        moment = moments[optimizer._get_variable_index(target.variable)]
+        moment = target.spec.layout.to_kernel(ops.convert_to_numpy(moment))
+        root = np.sqrt(np.maximum(moment, 1e-30)).astype(np.float32)
+        costs[target.path_key] = np.abs(kernels[target.path_key]) * root
+    return costs
 
 
 def controls_strength(recipe: Recipe) -> bool:
