@@ -15,7 +15,7 @@ from tfrewprune.pipeline.clock import PhaseClock
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import set_masks
 from tfrewprune.wrappers.moments import inner_optimizer, second_moment
-from tfrewprune.wrappers.selection import select_groups, weight_cost
+from tfrewprune.wrappers.selection import Kernels, select_groups, weight_cost
 from tfrewprune.wrappers.targets import Target, resolve
 
 
@@ -93,17 +93,12 @@ class GradualPrune(PhaseClock):
             return
         # Without the method, whose schedule allows no rate but its last.
         recipe = self.recipe.replace(rate=rate, start_rate=1, method=Magnitude())
-        kernels = {target.path_key: target.kernel() for target in targets}
-        comparable = None if method.score == "lamp" else np.asarray
+        scored = {target.path_key: target.kernel() for target in targets}
+        comparable = method.score != "lamp"
         if method.score == "fisher":
-            optimizer = inner_optimizer(self.model)
-            moments = [_moment(optimizer, target) for target in targets]
-            if any(moment is None for moment in moments):
-                comparable = None
-            else:
-                for target, moment in zip(targets, moments, strict=True):
-                    kernels[target.path_key] = kernels[target.path_key] * moment
-        masks = select_groups(targets, kernels, recipe, defaultdict(list), comparable)
+            costs = removal_costs(self.model, targets, scored)
+            scored, comparable = costs or scored, costs is not None
+        masks = select_groups(targets, scored, recipe, defaultdict(list), comparable)
         set_masks(self.model, targets, masks)
 
 
@@ -113,10 +108,20 @@ def _alive(target: Target) -> int:
     return max(1, target.structure.kept(survivors, target.shape))
 
 
-def _moment(optimizer, target: Target) -> np.ndarray | None:
-    """Root of the second moment of a kernel's weights; None if there is none."""
-    moment = second_moment(optimizer, target.variable)
-    if moment is None:
-        return None
-    moment = target.spec.layout.to_kernel(ops.convert_to_numpy(moment))
-    return np.sqrt(np.maximum(moment, 1e-30)).astype(np.float32)
+def removal_costs(
+    model: keras.Model, targets: list[Target], kernels: Kernels
+) -> Kernels | None:
+    """|w| sqrt(v) of kernels; None where the optimizer has no second moment v.
+
+    Their squares, w^2 v, estimate what removing a weight does to the loss, and so can
+    be compared across layers.
+    """
+    costs = {}
+    for target in targets:
+        moment = second_moment(inner_optimizer(model), target.variable)
+        if moment is None:
+            return None
+        moment = target.spec.layout.to_kernel(ops.convert_to_numpy(moment))
+        root = np.sqrt(np.maximum(moment, 1e-30)).astype(np.float32)
+        costs[target.path_key] = np.abs(kernels[target.path_key]) * root
+    return costs

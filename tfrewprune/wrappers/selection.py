@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 
 import numpy as np
 
@@ -27,7 +26,7 @@ def select_groups(
     kernels: Kernels,
     recipe: Recipe,
     notes: Notes,
-    comparable: Callable[[np.ndarray], np.ndarray] | None = None,
+    comparable: bool = False,
 ) -> Masks:
     """Chooses the groups that each kernel keeps.
 
@@ -36,8 +35,9 @@ def select_groups(
         kernels: Their weights, (positions, channels, outputs) each.
         recipe: Rates, budget or threshold.
         notes: Gets what is not as asked for.
-        comparable: Makes of the mean squares of a kernel's groups scores that compare
-            with those of other kernels, for a budget; None for `lamp_scores`.
+        comparable: Whether a budget may compare what is in `kernels` across layers as
+            it is, such as roots of what each weight costs in the loss. Else they are
+            compared by `lamp_scores`.
 
     Returns:
         A boolean group mask a kernel. Groups that are zero already are not kept.
@@ -59,7 +59,6 @@ def select_groups(
         if target.note is not None:
             notes[key].append(target.note)
     if budgeted:
-        comparable = comparable or lamp_scores
         masks.update(_by_budget(budgeted, kernels, recipe, notes, comparable))
     return {
         target.path_key: _without_zero_groups(
@@ -159,7 +158,7 @@ def _by_budget(
     kernels: Kernels,
     recipe: Recipe,
     notes: Notes,
-    comparable: Callable[[np.ndarray], np.ndarray],
+    comparable: bool,
 ) -> Masks:
     """Keeps the best groups of all targets together within the budget.
 
@@ -169,13 +168,14 @@ def _by_budget(
     scores, cost_of_weight, ranking = [], [], []
     for target in targets:
         structure, shape = target.structure, target.shape
-        rms = structure.rms(kernels[target.path_key], shape)
+        rms = structure.scores(kernels[target.path_key], shape)
         cost = weight_cost(target, recipe)
         must = structure.select(rms, shape, 0, recipe.minimum_groups)
-        value = comparable(np.square(rms)) / cost
+        energy = np.square(np.maximum(rms, 0))
+        worth = energy if comparable else lamp_scores(energy)
         scores.append(rms)
         cost_of_weight.append(cost)
-        ranking.append(np.where(must, np.inf, value).ravel())
+        ranking.append(np.where(must, np.inf, worth / cost).ravel())
     order = np.argsort(-np.concatenate(ranking), kind="stable")
     ranks = np.empty(order.size, np.int64)
     ranks[order] = np.arange(order.size)
