@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import json
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -164,8 +165,8 @@ class Recipe:
     Args:
         rules: `Rule`s in order of precedence; a single rule or pattern is fine, or a
             dict of patterns and rates, `{"conv*": 8, "dense": 16}`. Default: `"*"`.
-        method: `Reweighted()` (default), `GroupLasso()`, `Magnitude()`, their config or
-            name.
+        method: How training empties groups: `Reweighted()` (default) or another of
+            `tfrewprune.methods`, its config or its name.
         strength: Penalty strength lambda for all layers; None: where a rate is asked
             for it is controlled during training so that the surviving weights fall to
             that rate (`tfrewprune.StrengthControl`), elsewhere it is the method's
@@ -175,7 +176,13 @@ class Recipe:
             not depend on which other layers the model has. Larger empties more groups.
         rate: Budget over all pruned layers without a rate of their own: dense / kept.
         budget: What `rate` counts: `"weights"` or `"macs"`.
-        threshold: Groups with rms below it are removed (in units of the weights).
+        threshold: Groups with rms below it are removed (in units of the weights). Where
+            there is neither a rate nor this: what the method takes for empty, 1e-3 or
+            its `epsilon`, the `shrink` of `PrimalProximal()`.
+        start_rate: Dense / kept weights that the model is cut to, by magnitude, before
+            the phase under the method begins (rules of a smaller rate: to theirs).
+            Where much more shall go, these weights are free, and the phase is spent on
+            the others.
         reweighted_epochs: Length of the reweighted phase.
         retrain_epochs: Length of the masked retraining.
         refreshes: Updates of the penalty weights, evenly spaced inside the reweighted
@@ -206,6 +213,7 @@ class Recipe:
     rate: float | None = None
     budget: str = "weights"
     threshold: float | None = None
+    start_rate: float = 1
     reweighted_epochs: int = 10
     retrain_epochs: int = 10
     refreshes: int = 4
@@ -219,6 +227,13 @@ class Recipe:
         object.__setattr__(self, "method", Method.get(self.method))
         _check_strength(self.strength)
         _check_rate("rate", self.rate)
+        _check_rate("start_rate", self.start_rate)
+        self._check_final_rate()
+        if self.rate is not None and self.start_rate > self.rate:
+            raise ValueError(
+                "The model cannot be cut further at the start than at the end. "
+                f"Received: start_rate={self.start_rate}, rate={self.rate}"
+            )
         if self.budget not in BUDGETS:
             raise ValueError(
                 f"Invalid value for argument `budget`. Expected one of {BUDGETS}. "
@@ -248,6 +263,20 @@ class Recipe:
                     f"Received: {name}={value!r}"
                 )
         self._check_removal()
+
+    def _check_final_rate(self) -> None:
+        """Takes the rate of a method that has one; refuses others beside it."""
+        final = self.method.final_rate
+        if final is None:
+            return
+        given = {self.rate, *(rule.rate for rule in self.rules)} - {None}
+        if any(not math.isclose(rate, final, rel_tol=1e-6) for rate in given):
+            raise ValueError(
+                f"The schedule of {type(self.method).__name__} ends at rate "
+                f"{final:g}: leave out other rates, or change it. "
+                f"Received: {sorted(given)}"
+            )
+        object.__setattr__(self, "rate", final)
 
     def _check_removal(self) -> None:
         """Refuses what would train for nothing."""

@@ -200,6 +200,10 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
             inverse = xp.array(inverse)
         return xp.sqrt(self.sums(xp.square(kernel), shape, xp) * inverse + TINY)
 
+    def scores(self, kernel: np.ndarray, shape: KernelShape) -> np.ndarray:
+        """What a budget ranks groups by, larger is better: their rms."""
+        return self.rms(kernel, shape)
+
     def choose(
         self, energy: np.ndarray, weights: float, minimum: int = 0
     ) -> np.ndarray:

@@ -10,9 +10,11 @@ import numpy as np
 from keras import ops
 
 from tfrewprune.recipe import Recipe
+from tfrewprune.wrappers.after_step import AfterStep
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.regularizer import MethodRegularizer, regularizer_for
 from tfrewprune.wrappers.selection import select_groups
+from tfrewprune.wrappers.shown import unseen
 from tfrewprune.wrappers.state import give_state, take_state
 from tfrewprune.wrappers.steps import rebuild_steps, synchronize, variable_scope
 from tfrewprune.wrappers.targets import Target, hooked_kernels, resolve
@@ -52,7 +54,7 @@ def attach(model: keras.Model, recipe: Recipe) -> list[Target]:
     chosen = {target.path_key: target for target in targets if target.reason is None}
     hooked = hooked_kernels(model)
     synchronize(o for target in [*hooked, *chosen.values()] for o in target.owners)
-    keep = _allowances(list(chosen.values()), recipe)
+    keep = allowances(list(chosen.values()), recipe)
     changed = []
     for target in hooked:
         if target.path_key not in chosen and _set_penalty(target, None):
@@ -64,7 +66,7 @@ def attach(model: keras.Model, recipe: Recipe) -> list[Target]:
     return targets
 
 
-def _allowances(targets: list[Target], recipe: Recipe) -> dict[tuple, int]:
+def allowances(targets: list[Target], recipe: Recipe) -> dict[tuple, int]:
     """How many weights each kernel may keep, for methods that project onto it."""
     if not recipe.method.projects:
         return {}
@@ -106,6 +108,7 @@ def attach_target(
         if target.penalty is not None:
             target.penalty.controlled = recipe.is_controlled(target.rule)
         _open_mask(target)
+        _set_after_step(model, target)
     return changed or not bound
 
 
@@ -152,17 +155,15 @@ def set_masks(
         targets: Kernels with the structure of their groups.
         masks: Boolean group masks by `Target.path_key`.
     """
-    jax = keras.backend.backend() == "jax"  # a mask is a constant of its steps
-    unseen = []
+    synchronize(owner for target in targets for owner in target.owners)
+    blind = [t for t in targets if not _has_masks(t)] + unseen(model, targets)
     with variable_scope(model):
         for target in targets:
-            if jax or not _has_masks(target):
-                unseen += target.owners
             _open_mask(target)
             for _, mask in target.masks:
                 mask.set_mask(masks[target.path_key], target.structure)
     apply_masks(model)
-    rebuild_steps(unseen)
+    rebuild_steps([owner for target in blind for owner in target.owners])
 
 
 def apply_masks(model: keras.Model) -> None:
@@ -207,6 +208,9 @@ def adopt(model: keras.Model) -> None:
     with variable_scope(model):
         for target in hooked_kernels(model):
             found = [target.penalty, *(mask for _, mask in target.masks)]
+            if _set_after_step(model, target):
+                found.append(target.mask)
+                fresh += target.owners
             found = [hook for hook in found if hook is not None]
             stated = all(getattr(o, "pruning_state", None) for o in target.owners)
             if stated and all(hook.bound for hook in found):
@@ -227,7 +231,35 @@ def _set_penalty(target: Target, penalty: MethodRegularizer | None) -> bool:
     if old is not None:
         old.mute()
     target.spec.set_penalty(target.layer, penalty)
+    if target.mask is not None:
+        target.mask.after_step = None
     return True
+
+
+def _set_after_step(model: keras.Model, target: Target) -> bool:
+    """Has the kernel's constraint do what the method does after a step.
+
+    Returns whether steps must be traced anew.
+    """
+    penalty = target.penalty
+    if penalty is None or penalty.method.in_loss:
+        return False
+    if target.spec.rest:
+        raise ValueError(
+            f"Method {type(penalty.method).__name__} acts on one weight tensor after a "
+            f"step; {penalty.structure} removes parts of several together in "
+            f"{target.path!r}. Use a method with a penalty in the loss, such as "
+            "Reweighted(), or GradualMagnitude()."
+        )
+    if target.mask is None:
+        _open_mask(target)
+    found = target.mask.after_step
+    changed = found is None or not found.serves(model, penalty)
+    if changed:
+        target.mask.after_step = AfterStep(model, penalty)
+    penalty.bind(target.variable.shape)
+    target.mask.after_step.connect()
+    return changed
 
 
 def _has_masks(target: Target) -> bool:

@@ -159,7 +159,7 @@ def find_kernels(
             for spec in specs or ()
             if not all(part.variable(layer).trainable for part in spec.parts)
         ]
-        return (specs or [], None) if not frozen else ([], "frozen")
+        return specs or [], "frozen" if frozen else None
     own = list(layer._trainable_variables) + list(layer._non_trainable_variables)
     if not layer.built and specs is not None:
         return [], "not built: call the model on data, or build it, first"

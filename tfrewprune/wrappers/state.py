@@ -107,6 +107,17 @@ class PruningState(keras.Layer):
             for variable in penalty.variables
         ]
 
+    @property
+    def metrics(self) -> list:
+        """What Keras resets before every epoch of `fit` and every evaluation."""
+        return [_Unmute(self)]
+
+    def unmute(self) -> None:
+        """Lets penalties act again that an interrupted validation left muted."""
+        for _, (penalty, _) in self._hooked():
+            if penalty is not None and penalty.muted:
+                penalty.mute(False)
+
     def _hooked(self) -> Iterator[tuple[keras.Variable, Hooks]]:
         owner = self._owner()
         return iter(()) if owner is None else hooked_variables(owner)
@@ -138,7 +149,7 @@ class PruningState(keras.Layer):
                 for name, value in penalty.state.items():
                     key = f"{kernel}_{name}"
                     if key in saved and store[key].shape == tuple(value.shape):
-                        value.assign(store[key])
+                        penalty.assign(name, store[key])
                 if penalty.controlled and f"{kernel}_strength" in saved:
                     strength = store[f"{kernel}_strength"]
                     penalty.strength = float(np.asarray(strength))
@@ -159,6 +170,25 @@ class PruningState(keras.Layer):
                 )
         if changed and keras.backend.backend() == "jax":
             rebuild_steps([self._owner()])
+
+
+class _Unmute:
+    """Stands among a model's metrics, without a result, to be told of each new epoch.
+
+    It is the one thing that a plain `fit`, without any callback of ours, calls.
+    """
+
+    name = "pruning"
+    variables = ()
+
+    def __init__(self, state: PruningState):
+        self._state = state
+
+    def reset_state(self) -> None:
+        self._state.unmute()
+
+    def result(self) -> dict:
+        return {}
 
 
 def _key(variable: keras.Variable, hook: MethodRegularizer | MaskConstraint) -> str:

@@ -178,13 +178,13 @@ def all_kernels(model: keras.Layer, units: Sequence[str] = ("matrix",)) -> list[
     for path, layer, kinds in walk_kinds(model):
         for unit in units:
             specs, reason = find_kernels(layer, unit)
-            if reason is not None:
+            if reason is not None and not specs:
                 targets.append(Target(path, layer, reason=reason, kinds=kinds))
             for spec in specs:
-                target = Target(path, layer, spec, kinds=kinds)
+                target = Target(path, layer, spec, reason=reason, kinds=kinds)
                 if not target.shape.weights:
-                    reason = f"empty: weights of shape {tuple(target.variable.shape)}"
-                    target = Target(path, layer, reason=reason, kinds=kinds)
+                    empty = f"empty: weights of shape {tuple(target.variable.shape)}"
+                    target = Target(path, layer, reason=empty, kinds=kinds)
                 targets.append(target)
     return targets
 
@@ -213,7 +213,7 @@ def resolve(model: keras.Layer, recipe: Recipe) -> list[Target]:
     skipped = _ends(model, targets, recipe)
     resolved = _taken_along([_apply(target, recipe, skipped) for target in targets])
     if all(target.reason is not None for target in resolved):
-        reasons = "\n".join(f"  {t.path}: {t.reason}" for t in resolved)
+        reasons = "\n".join(f"  {t.label}: {t.reason}" for t in resolved)
         raise ValueError(
             "The recipe leaves no layer to prune:\n" + (reasons or "  no layers")
         )
@@ -252,7 +252,8 @@ def _taken_along(targets: list[Target]) -> list[Target]:
     kept = []
     for target in targets:
         if target.spec is not None and target.spec.unit != "matrix":
-            kept += [target] if target.reason is None else []
+            meant = target.rule is not None and not target.rule.skip
+            kept += [target] if meant else []
         elif target.spec is not None and id(target.variable) in holders:
             holder = holders[id(target.variable)]
             reason = f"pruned with the {holder.spec.label} of {holder.path}"
