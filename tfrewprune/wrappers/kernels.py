@@ -116,6 +116,9 @@ def register_prunable(layer_class: type, *kernels: KernelSpec | str) -> None:
     Example:
 
     >>> register_prunable(MyProjection, "projection_matrix")
+    >>> register_prunable(MyCell, *(  # two gates side by side in one variable
+    ...     KernelSpec("mixed", KernelLayout("gate", parts=2, part=part), name=name)
+    ...     for part, name in enumerate(["mixed/update", "mixed/candidate"])))
     """
     if not (isinstance(layer_class, type) and issubclass(layer_class, keras.Layer)):
         raise TypeError(f"Expected a keras.Layer subclass. Received: {layer_class!r}")
