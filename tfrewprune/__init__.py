@@ -35,6 +35,7 @@ _HOMES = {
         "Channel",
         "Column",
         "Filter",
+        "Head",
         "Kernel",
         "KernelGroup",
         "NofM",
@@ -52,6 +53,7 @@ _HOMES = {
         "Method",
         "PrimalProximal",
         "Reweighted",
+        "ReweightedProximal",
     ),
     "recipe": ("Recipe", "Rule"),
     "recipes": ("recipes",),  # the module itself

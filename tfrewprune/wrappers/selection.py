@@ -12,9 +12,6 @@ from tfrewprune.structures import Structure
 from tfrewprune.wrappers.kernels import macs_per_weight
 from tfrewprune.wrappers.targets import Target
 
-#: Groups with a smaller rms are removed where neither a rate nor a threshold is given.
-AUTOMATIC_THRESHOLD = 1e-3
-
 #: What the user should know, by `Target.path_key`.
 Notes = defaultdict[tuple, list[str]]
 Kernels = dict[tuple, np.ndarray]
@@ -22,7 +19,11 @@ Masks = dict[tuple, np.ndarray]
 
 
 def select_groups(
-    targets: list[Target], kernels: Kernels, recipe: Recipe, notes: Notes
+    targets: list[Target],
+    kernels: Kernels,
+    recipe: Recipe,
+    notes: Notes,
+    comparable: bool = False,
 ) -> Masks:
     """Chooses the groups that each kernel keeps.
 
@@ -31,6 +32,9 @@ def select_groups(
         kernels: Their weights, (positions, channels, outputs) each.
         recipe: Rates, budget or threshold.
         notes: Gets what is not as asked for.
+        comparable: Whether a budget may compare what is in `kernels` across layers as
+            it is, such as roots of what each weight costs in the loss. Else they are
+            compared by `lamp_scores`.
 
     Returns:
         A boolean group mask a kernel. Groups that are zero already are not kept.
@@ -52,7 +56,7 @@ def select_groups(
         if target.note is not None:
             notes[key].append(target.note)
     if budgeted:
-        masks.update(_by_budget(budgeted, kernels, recipe, notes))
+        masks.update(_by_budget(budgeted, kernels, recipe, notes, comparable))
     return {
         target.path_key: _without_zero_groups(
             target, kernels[target.path_key], masks[target.path_key], recipe, notes
@@ -128,7 +132,8 @@ def _by_rate(
 def _by_threshold(
     target: Target, kernel: np.ndarray, recipe: Recipe, notes: Notes
 ) -> np.ndarray:
-    threshold = AUTOMATIC_THRESHOLD if recipe.threshold is None else recipe.threshold
+    given = recipe.threshold
+    threshold = recipe.method.threshold if given is None else given
     structure, shape = target.structure, target.shape
     rms, minimum = structure.rms(kernel, shape), recipe.minimum_groups
     above = structure.above(rms, shape, threshold)
@@ -147,7 +152,11 @@ def _by_threshold(
 
 
 def _by_budget(
-    targets: list[Target], kernels: Kernels, recipe: Recipe, notes: Notes
+    targets: list[Target],
+    kernels: Kernels,
+    recipe: Recipe,
+    notes: Notes,
+    comparable: bool,
 ) -> Masks:
     """Keeps the best groups of all targets together within the budget.
 
@@ -157,13 +166,14 @@ def _by_budget(
     scores, cost_of_weight, ranking = [], [], []
     for target in targets:
         structure, shape = target.structure, target.shape
-        rms = structure.rms(kernels[target.path_key], shape)
+        rms = structure.scores(kernels[target.path_key], shape)
         cost = weight_cost(target, recipe)
         must = structure.select(rms, shape, 0, recipe.minimum_groups)
-        lamp = lamp_scores(np.square(rms)) / cost
+        energy = np.square(np.maximum(rms, 0))
+        worth = energy if comparable else lamp_scores(energy)
         scores.append(rms)
         cost_of_weight.append(cost)
-        ranking.append(np.where(must, np.inf, lamp).ravel())
+        ranking.append(np.where(must, np.inf, worth / cost).ravel())
     order = np.argsort(-np.concatenate(ranking), kind="stable")
     ranks = np.empty(order.size, np.int64)
     ranks[order] = np.arange(order.size)
