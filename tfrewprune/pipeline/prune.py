@@ -52,7 +52,7 @@ def hard_prune(model: keras.Model, recipe: Recipe) -> list[LayerRow]:
     check_finite(model)
     kernels = {target.path_key: target.kernel() for target in chosen}
     notes: Notes = defaultdict(list)
-    masks = select_groups(chosen, kernels, recipe, notes)
+    masks = select_groups(targets, kernels, recipe, notes)
     _check_penalties(chosen, notes)
     set_masks(model, chosen, masks)
     detach_penalty(model)
@@ -88,7 +88,12 @@ def first_cut(model: keras.Model, recipe: Recipe) -> None:
         for rule in recipe.rules
     ]
     cut = recipe.replace(
-        rules=rules, rate=start, start_rate=1, threshold=None, method=Magnitude()
+        rules=rules,
+        rate=start,
+        start_rate=1,
+        threshold=None,
+        constraints=None,
+        method=Magnitude(),
     )
     hard_prune(model, cut)
 

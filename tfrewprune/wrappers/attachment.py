@@ -53,7 +53,7 @@ def attach(model: keras.Model, recipe: Recipe) -> list[Target]:
     chosen = {target.path_key: target for target in targets if target.reason is None}
     hooked = hooked_kernels(model)
     synchronize(target.layer for target in [*hooked, *chosen.values()])
-    keep = _allowances(list(chosen.values()), recipe)
+    keep = _allowances(targets, recipe)
     changed = []
     for target in hooked:
         if target.path_key not in chosen and _set_penalty(target, None):
@@ -69,11 +69,12 @@ def _allowances(targets: list[Target], recipe: Recipe) -> dict[tuple, int]:
     """How many weights each kernel may keep, for methods that project onto it."""
     if not recipe.method.projects:
         return {}
-    kernels = {target.path_key: target.kernel() for target in targets}
+    chosen = [target for target in targets if target.reason is None]
+    kernels = {target.path_key: target.kernel() for target in chosen}
     masks = select_groups(targets, kernels, recipe, defaultdict(list))
     return {
         target.path_key: target.structure.kept(masks[target.path_key], target.shape)
-        for target in targets
+        for target in chosen
     }
 
 
