@@ -46,6 +46,7 @@ class CompressResult:
         seconds: Wall time.
         costs: Of each constraint the `"limit"` and what was `"reached"`, in its own
             units; empty without constraints.
+        collapsed: Layers that lost everything under the method, by epoch (from 1).
     """
 
     model: keras.Model
@@ -55,6 +56,7 @@ class CompressResult:
     recipe: Recipe
     seconds: float
     costs: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    collapsed: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -77,6 +79,7 @@ class CompressResult:
             "recipe": self.recipe.get_config(),
             "seconds": self.seconds,
             "costs": self.costs,
+            "collapsed": self.collapsed,
         }
 
     @property
@@ -86,6 +89,8 @@ class CompressResult:
             f"{self.rate:.2f}x fewer weights in the model, {self.pruned_rate:.2f}x in "
             "its pruned layers"
         ]
+        for layer, epoch in self.collapsed.items():
+            lines.append(f"{layer} collapsed in epoch {epoch}: see CollapseWatch")
         for name, cost in self.costs.items():
             lines.append(f"{name}: {cost['reached']:.4g} of {cost['limit']:.4g}")
         for name, scores in self.scores.items():
@@ -150,6 +155,7 @@ def compress(
     >>> result.model.save("pruned.keras")
     """
     started = time.perf_counter()
+    options = dict(fit)
     recipe = _recipe(recipe, rate, constraints)
     check_compiled(model, "compress")
     for name in {"epochs", "initial_epoch"} & set(fit):
@@ -167,8 +173,14 @@ def compress(
     build_from_data(model, x)
     check_finite(model)
     arguments = compile_arguments(model)
-    scores = _Scores(validation_data, fit)
+    scores: dict[str, dict[str, float]] = {}
+
+    def score(name: str, scored: keras.Model) -> None:
+        if validation_data is not None:
+            scores[name] = evaluate(scored, validation_data, options)
+
     history: dict[str, dict[str, list[float]]] = {}
+    collapsed: dict[str, int] = {}
     # The recipe must fit before any time is spent.
     check_budget(resolve(model, recipe), recipe)
     trained = [name for name, epochs in phases.items() if epochs]
@@ -185,22 +197,24 @@ def compress(
                 span = {"initial_epoch": epoch, "epochs": epoch + phases[phase]}
                 done = run(model, recipe, x, y, watchers, **span, **fit)
                 epoch = span["epochs"]
+                collapsed.update(getattr(done, "collapsed", {}))
                 if done.epoch:  # none are left where a run goes on after this phase
                     history[phase] = done.history
 
-        scores("before", model)
+        score("before", model)
         train("reweighted", reweighted_train)
         rows = hard_prune(model, recipe)
         costs = _costs(model, recipe)
-        scores("pruned", model)
+        score("pruned", model)
         train("retrain", masked_retrain)
         stripped = strip(model)
-        scores("after", stripped)
+        score("after", stripped)
     chosen.finish()
     result = CompressResult(
-        *(stripped, rows, history, scores.found, recipe),
+        *(stripped, rows, history, scores, recipe),
         seconds=time.perf_counter() - started,
         costs=costs,
+        collapsed=collapsed,
     )
     progress.finish(result.headline)
     return result
@@ -262,24 +276,20 @@ def build_from_data(model: keras.Model, x) -> None:
     model(keras.tree.map_structure(lambda array: array[:1], inputs))
 
 
-class _Scores:
-    """Validation results under a name each; stays empty without validation data."""
+def evaluate(model: keras.Model, validation_data, fit: dict) -> dict[str, float]:
+    """Validation results by name.
 
-    def __init__(self, validation_data, fit: dict):
-        self.found: dict[str, dict[str, float]] = {}
-        self._data = validation_data
-        self._options = {
-            "batch_size": fit.get("validation_batch_size") or fit.get("batch_size"),
-            "steps": fit.get("validation_steps"),
-        }
-
-    def __call__(self, name: str, model: keras.Model) -> None:
-        if self._data is None:
-            return
-        if isinstance(self._data, tuple | list):
-            x, y, weights = (*self._data, None, None)[:3]
-            data = {"x": x, "y": y, "sample_weight": weights}
-        else:
-            data = {"x": self._data}
-        results = model.evaluate(verbose=0, return_dict=True, **data, **self._options)
-        self.found[name] = {key: float(value) for key, value in results.items()}
+    Args:
+        model: A compiled model.
+        validation_data: As in `fit`.
+        fit: Arguments of `fit`, for batch size and steps.
+    """
+    if isinstance(validation_data, tuple | list):
+        x, y, weights = (*validation_data, None, None)[:3]
+        data = {"x": x, "y": y, "sample_weight": weights}
+    else:
+        data = {"x": validation_data}
+    batch = fit.get("validation_batch_size") or fit.get("batch_size")
+    options = {"batch_size": batch, "steps": fit.get("validation_steps")}
+    results = model.evaluate(verbose=0, return_dict=True, **data, **options)
+    return {key: float(value) for key, value in results.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import keras
 
+from tfrewprune.pipeline.collapse import CollapseWatch
 from tfrewprune.pipeline.prune import first_cut
 from tfrewprune.pipeline.steering import phase_callbacks
 from tfrewprune.recipe import Recipe
@@ -18,9 +19,9 @@ def reweighted_train(
 ) -> keras.callbacks.History:
     """Trains under the recipe's method, so that groups empty themselves or go.
 
-    Plain `model.fit` with callbacks: `Reweight`, `SparsityLogger`, and as the recipe
-    needs it `StrengthControl` or `GradualPrune`. The penalties are those of `recipe`,
-    whatever the model carried before (see `attach`).
+    Plain `model.fit` with callbacks: `Reweight`, `SparsityLogger`, `CollapseWatch`, and
+    as the recipe needs it `StrengthControl` or `GradualPrune`. The penalties are those
+    of `recipe`, whatever the model carried before (see `attach`).
 
     Args:
         model: A built and compiled model.
@@ -31,7 +32,8 @@ def reweighted_train(
         **fit: Passed to `fit`; `epochs` overrides `recipe.reweighted_epochs`.
 
     Returns:
-        The history of `fit`.
+        The history of `fit`; its attribute `collapsed` tells the layers that lost
+        everything, by epoch.
 
     Raises:
         ValueError: The model is not compiled or not built, there is no data, or the
@@ -43,8 +45,12 @@ def reweighted_train(
     attach(model, recipe)
     model._initial_epoch = None  # BackupAndRestore left it there in an earlier fit
     fit.setdefault("epochs", recipe.reweighted_epochs)
-    ours = [Reweight(recipe.refreshes), *phase_callbacks(recipe), SparsityLogger()]
-    return model.fit(x, y, callbacks=[*ours, *(callbacks or [])], **fit)
+    watch = CollapseWatch(recipe)
+    ours = [Reweight(recipe.refreshes), *phase_callbacks(recipe)]
+    ours += [SparsityLogger(), watch]
+    history = model.fit(x, y, callbacks=[*ours, *(callbacks or [])], **fit)
+    history.collapsed = watch.collapsed
+    return history
 
 
 def masked_retrain(

@@ -19,6 +19,10 @@ from tfrewprune.wrappers.targets import Target
 Kept = Mapping[tuple, float]
 
 
+class Infeasible(ValueError):
+    """Constraints that no choice of groups meets."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Limit:
     """One resource.
@@ -162,7 +166,7 @@ class Budget:
             kept: The fewest weights that each kernel keeps.
 
         Raises:
-            ValueError: Which, and by how much.
+            Infeasible: Which, and by how much.
         """
         broken = []
         for limit in self.limits:
@@ -174,7 +178,7 @@ class Budget:
                     "layers left dense, biases, and what an empty layer costs)"
                 )
         if broken:
-            raise ValueError(
+            raise Infeasible(
                 "The constraints cannot be met, even with the fewest groups "
                 "(minimum_groups) in every pruned layer. " + "; ".join(broken) + "."
             )
