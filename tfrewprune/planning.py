@@ -150,7 +150,7 @@ def _default_reasons(
 
 
 def _key(target: Target) -> tuple[int, str]:
-    return id(target.layer), target.spec.attribute if target.spec else ""
+    return id(target.layer), target.spec.label if target.spec else ""
 
 
 def _row(
@@ -161,9 +161,9 @@ def _row(
     spec = target.spec or next(iter(kernel_specs(layer) or ()), None)
     kind = type(layer).__name__
     row = PlanRow(
-        target.path,
+        target.label,
         kind,
-        shape=tuple(spec.variable(layer).shape) if spec else (),
+        shape=dataclasses.replace(target, spec=spec).extent if spec else (),
         not_prunable=target.reason,
         not_packable=f"no packed operator for {kind}"
         if spec and not spec.packed
@@ -172,7 +172,7 @@ def _row(
     )
     if spec is None or getattr(layer, "groups", 1) != 1:
         return row
-    kernel = spec.layout.kernel_shape(row.shape)
+    kernel = dataclasses.replace(target, spec=spec).shape
     row = dataclasses.replace(row, weights=kernel.weights)
     try:
         pixels = macs_per_weight(layer, spec)

@@ -191,7 +191,6 @@ _RECIPES = {
             Rule("*", structure=RowColumn()),
             method=PrimalProximal(shrink=1e-2),
             strength=1e-1,
-            threshold=1e-2,
             refreshes=9,
             reweighted_epochs=10,
             retrain_epochs=10,
@@ -201,8 +200,8 @@ _RECIPES = {
             "method": "Primal and proximal steps in turn: the paper's abstract, all "
             "that could be read. The form of the proximal step and shrink 1e-2: ours.",
             "rate": "Open, as in the paper: it emerges from shrink and strength. What "
-            "the proximal step would empty at the end is removed, threshold = shrink; "
-            "change them together. A rate removes the smallest groups instead.",
+            "the proximal step would empty at the end is removed, below shrink. "
+            "A rate removes the smallest groups instead.",
             "strength": "0.1: ours. In a small network for the digits of scikit-learn "
             "it leaves 1/6 of the weights after 10 epochs, without loss; 0.01 leaves "
             "1/1.6.",

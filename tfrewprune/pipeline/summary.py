@@ -24,7 +24,8 @@ class LayerRow:
         layer: Path of the layer inside the model.
         kind: Layer class.
         structure: Structure, or None.
-        shape: Shape of the weight tensor in Keras' order; () if there is no kernel.
+        shape: Shape of the weight tensor in Keras' order, of a gate's or of all heads'
+            part as a matrix; () if there is no kernel.
         weights: Number of weights.
         kept: Weights of the groups that are left: inside the mask and not all zero.
             Without a structure the non-zero weights.
@@ -83,7 +84,7 @@ def layer_row(target: Target, note: str | None = None) -> LayerRow:
     kind = type(target.layer).__name__
     if target.spec is None:
         return LayerRow(target.path, kind, None, (), reason=target.reason)
-    kernel, shape = target.spec.layout.to_kernel(target.weights()), target.shape
+    kernel, shape = target.values(), target.shape
     structure = target.structure if target.reason is None else None
     kept = int(np.count_nonzero(kernel))
     groups = groups_kept = 0
@@ -94,10 +95,10 @@ def layer_row(target: Target, note: str | None = None) -> LayerRow:
             kept = structure.kept(survivors, shape)
         groups_kept = int(survivors.sum())
     return LayerRow(
-        layer=target.path,
+        layer=target.label,
         kind=kind,
         structure=structure,
-        shape=tuple(target.variable.shape),
+        shape=target.extent,
         weights=shape.weights,
         kept=kept,
         groups=groups,
@@ -150,7 +151,8 @@ def format_rows(rows: list[LayerRow], width: int | None = None) -> str:
     widths[0] = min(widths[0], max(12, width - sum(widths[1:]) - 10))
     names = keep_ends((line[0] for line in table), widths[0])
     lines = []
-    for line, row in zip(table, [None, *pruned], strict=True):
+    following = [None, *pruned[1:], None]
+    for line, row, after in zip(table, [None, *pruned], following, strict=True):
         cells = [names[line[0]], *line[1:]]
         lines.append(
             "  ".join(
@@ -158,7 +160,7 @@ def format_rows(rows: list[LayerRow], width: int | None = None) -> str:
                 for index, (cell, size) in enumerate(zip(cells, widths, strict=True))
             )
         )
-        if row is not None and row.note:
+        if row is not None and row.note and (after is None or after.note != row.note):
             lines += _wrapped(row.note, width, "    ")
     dense = [row for row in rows if row.reason is not None]
     plain = [row for row in dense if row.reason == NO_MATRIX]

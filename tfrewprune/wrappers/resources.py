@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tfrewprune.payload.cost import LayerShape, default_cost_model
-from tfrewprune.wrappers.kernels import kernel_specs, macs_per_weight
+from tfrewprune.wrappers.kernels import kernel_shape, kernel_specs, macs_per_weight
 from tfrewprune.wrappers.targets import Target, expected_gain
 
 #: Rates at which costs are looked up; in between they are interpolated.
@@ -92,7 +92,7 @@ def dense_cost(resource: str, target: Target, times: LayerTimes | None) -> float
     spec = target.spec or next(iter(kernel_specs(target.layer) or ()), None)
     if spec is None or getattr(target.layer, "groups", 1) != 1:
         return 0.0
-    shape = spec.layout.kernel_shape(spec.variable(target.layer).shape)
+    shape = target.shape if target.spec else kernel_shape(spec, target.layer)
     if resource in ("weights", "bytes"):
         return shape.weights * (4.0 if resource == "bytes" else 1.0)
     if resource == "latency_ms" and (measured := (times or {}).get(target.path)):

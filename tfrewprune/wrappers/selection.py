@@ -13,9 +13,6 @@ from tfrewprune.structures import Structure
 from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.targets import Target
 
-#: Groups with a smaller rms are removed where neither a rate nor a threshold is given.
-AUTOMATIC_THRESHOLD = 1e-3
-
 #: Tries to find which of several limits is the scarce one.
 TRIES = 8
 
@@ -142,7 +139,8 @@ def _by_rate(
 def _by_threshold(
     target: Target, kernel: np.ndarray, recipe: Recipe, notes: Notes
 ) -> np.ndarray:
-    threshold = AUTOMATIC_THRESHOLD if recipe.threshold is None else recipe.threshold
+    given = recipe.threshold
+    threshold = recipe.method.threshold if given is None else given
     structure, shape = target.structure, target.shape
     rms, minimum = structure.rms(kernel, shape), recipe.minimum_groups
     above = structure.above(rms, shape, threshold)
