@@ -87,6 +87,7 @@ _HOMES = {
         "convert",
         "unpack",
     ),
+    "oneshot": ("Infeasible", "LossTable", "OneShotResult", "prune_one_shot"),
     "inspection": ("inspect_model",),
     "planning": ("PlanRow", "plan"),
     "runtime": ("Interpreter", "delegate_path"),

@@ -112,6 +112,20 @@ def strip(model: keras.Model) -> keras.Model:
     return model
 
 
+def plain_copy(model: keras.Model, caller: str) -> keras.Model:
+    """A copy without any object of this package; the model is left as it is.
+
+    Args:
+        model: A built Sequential or functional model.
+        caller: Name of the function that was called.
+
+    Raises:
+        ValueError: The model is subclassed, or not built.
+    """
+    _check_clonable(model, caller, None)
+    return strip(_clone(model, _copy_layer))
+
+
 def _copy_layer(layer: keras.Operation) -> keras.Operation:
     return type(layer).from_config(layer.get_config())
 
