@@ -18,6 +18,9 @@ from tfrewprune.structures import Block, Structure
 VERSION = 1
 BUDGETS = ("weights", "macs")
 
+#: Rate at which a layer's gain is judged where something else decides its rate.
+TYPICAL_RATE = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:

@@ -16,6 +16,7 @@ LAYERS = [
     "text",
     "registry",
     "structures",
+    "rows",
     "payload",
     "methods",
     "recipe",
@@ -37,6 +38,7 @@ LAYERS = [
 # These run on a machine that only converts or runs models.
 LIGHT = [
     "text",
+    "rows",
     "payload",
     "converter",
     "runtime",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The input of a convolution or dense layer as the matrix that its kernel multiplies."""
+"""A layer's input as the matrix that its kernel multiplies."""
 
 from __future__ import annotations
 
@@ -84,11 +84,13 @@ class Geometry:
         edges = [(before, after) for _, before, after in axes]
         padded = np.pad(inputs, [(0, 0), *edges, (0, 0)])
         spatial = tuple(range(1, rank + 1))
-        reach = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations)]
+        reach = [
+            (k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)
+        ]
         views = np.lib.stride_tricks.sliding_window_view(padded, reach, spatial)
         outer = [
             slice(0, count * stride, stride)
-            for (count, _, _), stride in zip(axes, self.strides)
+            for (count, _, _), stride in zip(axes, self.strides, strict=True)
         ]
         inner = [slice(None, None, step) for step in self.dilations]
         views = views[(slice(None), *outer, slice(None), *inner)]

@@ -189,7 +189,7 @@ def _checked(array: Any, spec: InputSpec) -> np.ndarray:
     shape = tuple(n if n is None or n >= 0 else None for n in spec.shape)
     fits = array.ndim == len(shape) and all(
         wanted is None or axis == 0 or wanted == n
-        for axis, (wanted, n) in enumerate(zip(shape, array.shape))
+        for axis, (wanted, n) in enumerate(zip(shape, array.shape, strict=True))
     )
     if not fits:
         wanted = ", ".join("any" if n is None else str(n) for n in shape[1:])

@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from tfrewprune.calibration.columns import Geometry
+from tfrewprune.calibration.inputs import InputSpec
 from tfrewprune.calibration.network import Network, Site
 from tfrewprune.wrappers.kernels import kernel_shape, walk_layers
 from tfrewprune.wrappers.targets import Target
@@ -90,7 +91,8 @@ class KerasNetwork(Network):
         for batch in self._batches(data):
             results = keras.tree.flatten(self._run(batch))
             found.append([ops.convert_to_numpy(result) for result in results])
-        return [np.concatenate(parts).astype(np.float32) for parts in zip(*found)]
+        columns = zip(*found, strict=True)
+        return [np.concatenate(parts).astype(np.float32) for parts in columns]
 
     def kernel(self, site: Site) -> np.ndarray:
         target = self._targets[site.key]
@@ -137,18 +139,13 @@ class KerasNetwork(Network):
             self.restore(dense)
             before = self._moments(layer, data)
             self.restore(here)
-            mean = ops.convert_to_numpy(layer.moving_mean.value)
-            variance = ops.convert_to_numpy(layer.moving_variance.value)
-            tiny = layer.epsilon
-            ratio = (now[1] + tiny) / (before[1] + tiny)
+            ratio = (now[1] + layer.epsilon) / (before[1] + layer.epsilon)
             if np.allclose(ratio, 1, atol=1e-6) and np.allclose(now[0], before[0]):
                 continue
             # The dense moments, not the present ones, which refits may have shifted.
             start = dict(zip(map(id, self._variables), dense, strict=True))
-            mean, variance = (
-                start[id(layer.moving_mean)],
-                start[id(layer.moving_variance)],
-            )
+            mean = start[id(layer.moving_mean)]
+            variance = start[id(layer.moving_variance)]
             layer.moving_mean.assign((mean + now[0] - before[0]).astype(np.float32))
             layer.moving_variance.assign((variance * ratio).astype(np.float32))
             changed += 1
@@ -238,6 +235,28 @@ class KerasNetwork(Network):
             with _watched([layer], note), contextlib.suppress(_Enough):
                 self._run(batch)
             yield from seen
+
+
+def input_specs(model: keras.Model) -> list[InputSpec]:
+    """What a built functional model takes, in the order of its inputs.
+
+    Raises:
+        ValueError: The model does not say.
+    """
+    tensors = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    if not tensors:
+        raise ValueError(
+            f"Model {model.name!r} does not say what it takes. Expected a "
+            "built Sequential or functional model."
+        )
+    return [
+        InputSpec(
+            tensor.name,
+            tuple(tensor.shape),
+            np.dtype("float32" if "float" in tensor.dtype else tensor.dtype),
+        )
+        for tensor in tensors
+    ]
 
 
 @contextlib.contextmanager

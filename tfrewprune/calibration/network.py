@@ -18,7 +18,7 @@ from tfrewprune.calibration.columns import Geometry
 from tfrewprune.calibration.problem import Problem
 from tfrewprune.structures import KernelShape
 
-#: Output positions that a layer is measured at, at most: this many, or as many a column.
+#: Output positions that a layer is measured at: at most so many, or so many a column.
 SAMPLES, SAMPLES_A_COLUMN = 1 << 16, 32
 
 
@@ -87,14 +87,17 @@ class Walk:
         data: Calibration inputs, as the network takes them.
         propagate: Measure each layer on the activations of the network as it is by
             then; else on those of the dense state.
+        cut: Whether layers will have changed before `refit` is called.
     """
 
-    def __init__(self, network: Network, data: Any, propagate: bool = True):
+    def __init__(
+        self, network: Network, data: Any, propagate: bool = True, cut: bool = False
+    ):
         self.network = network
         self.data = data
         self.propagate = propagate
         self.dense = network.state()
-        self._changed = False
+        self._changed = cut
 
     def measure(self, site: Site) -> Problem:
         """The least-squares problem of a layer.
@@ -110,7 +113,7 @@ class Walk:
             if self.propagate and self._changed:
                 targets = [x @ dense for x in inputs]
                 self.network.restore(here)
-                pairs = zip(self._rows(site), targets)
+                pairs = zip(self._rows(site), targets, strict=True)
             else:
                 pairs = ((x, x @ dense) for x in inputs)
             problem = Problem(dense, pairs, site.centred)

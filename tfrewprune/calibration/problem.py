@@ -77,6 +77,19 @@ class Problem:
         self.hessian = self._xx + strength * np.eye(columns)
         self.target = self._xy + strength * self.weights
 
+    @property
+    def remark(self) -> str | None:
+        """What the user should know about the samples; None if they were enough."""
+        if self.dead:
+            return "its inputs do not vary over the calibration data: cut by magnitude"
+        columns = len(self.weights)
+        if self.samples < columns:
+            return (
+                f"{self.samples:,} samples for {columns:,} columns: the refit leans on "
+                "damping; more inputs would help"
+            )
+        return None
+
     def inverse(self, columns: np.ndarray) -> np.ndarray:
         """Inverse of the second moments of some columns."""
         return np.linalg.inv(self.hessian[np.ix_(columns, columns)])

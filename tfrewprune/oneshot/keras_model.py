@@ -9,38 +9,16 @@ import os
 import keras
 import numpy as np
 
-from tfrewprune.calibration.inputs import InputSpec
 from tfrewprune.calibration.keras_network import KerasNetwork
 from tfrewprune.oneshot.constraints import LayerCost
 from tfrewprune.oneshot.pruning import Job
 from tfrewprune.oneshot.source import Source
 from tfrewprune.payload.cost import LayerShape
-from tfrewprune.pipeline.summary import LayerRow, layer_row, model_rate
+from tfrewprune.pipeline.summary import layer_row, model_rate
 from tfrewprune.recipe import Recipe
+from tfrewprune.rows import LayerRow
 from tfrewprune.wrappers.kernels import macs_per_weight
 from tfrewprune.wrappers.targets import Target, resolve
-
-
-def input_specs(model: keras.Model) -> list[InputSpec]:
-    """What a built functional model takes, in the order of its inputs.
-
-    Raises:
-        ValueError: The model does not say.
-    """
-    tensors = keras.tree.flatten(getattr(model, "inputs", None) or [])
-    if not tensors:
-        raise ValueError(
-            f"prune_one_shot: {model.name!r} does not say what it takes. Expected a "
-            "built Sequential or functional model."
-        )
-    return [
-        InputSpec(
-            tensor.name,
-            tuple(tensor.shape),
-            np.dtype("float32" if "float" in tensor.dtype else tensor.dtype),
-        )
-        for tensor in tensors
-    ]
 
 
 def load(path: str | os.PathLike[str]) -> keras.Model:

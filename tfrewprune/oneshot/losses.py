@@ -65,8 +65,8 @@ def allocate(
         if least + other > limit * (1 + 1e-9):
             raise Infeasible(
                 f"The constraint {unit} <= {limit:,.6g} cannot be met: at the largest "
-                f"rates the layers that may be pruned still need {least:,.6g}, and what "
-                f"stays as it is needs {other:,.6g}."
+                f"rates the layers that may be pruned still need {least:,.6g}, and "
+                f"what stays as it is needs {other:,.6g}."
             )
     chosen = [0] * len(tables)
     loss = [np.asarray(table.loss) for table in tables]

@@ -36,9 +36,8 @@ def prune_one_shot(
     Layer by layer, in the order of execution: group OBS chooses what goes, least
     squares refits what is left and the bias, so that the layer's outputs come as near
     as they can to those of the dense model, given what the layers before it put out by
-    now. How much each layer loses follows from the losses it has at every rate, weighed
-    by what they do to the model's outputs. Layers left dense are refitted too, but
-    for those that a rule skips.
+    now. How much each layer loses follows from the losses it has at every rate. Layers
+    left dense are refitted too, but for those that a rule skips.
 
     Args:
         model: A built Keras model or a `.keras` file; or a `.tflite` file, its bytes or
@@ -143,7 +142,8 @@ def _source(
         content = read_source(model)
         arrays = calibration_inputs(data, specs_of(content))
         return TFLiteSource(content, recipe, arrays), arrays
-    from tfrewprune.oneshot.keras_model import KerasSource, input_specs, load
+    from tfrewprune.calibration.keras_network import input_specs
+    from tfrewprune.oneshot.keras_model import KerasSource, load
     from tfrewprune.wrappers.cloning import plain_copy
 
     if keras_file:

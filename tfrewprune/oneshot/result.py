@@ -7,8 +7,8 @@ import dataclasses
 from typing import Any
 
 from tfrewprune.oneshot.losses import LossTable
-from tfrewprune.pipeline.summary import LayerRow, format_rows, total_rate
 from tfrewprune.recipe import Recipe
+from tfrewprune.rows import LayerRow, format_rows, total_rate
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from tfrewprune.calibration.network import Network
 from tfrewprune.oneshot.constraints import LayerCost, parse
 from tfrewprune.oneshot.losses import Infeasible
 from tfrewprune.oneshot.pruning import Job
-from tfrewprune.pipeline.summary import LayerRow
+from tfrewprune.rows import LayerRow
 
 
 class Source(abc.ABC):

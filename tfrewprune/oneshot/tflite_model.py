@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from typing import Any
 
@@ -28,9 +29,8 @@ from tfrewprune.oneshot.pruning import Job
 from tfrewprune.oneshot.source import Source
 from tfrewprune.oneshot.tflite_network import TFLiteNetwork
 from tfrewprune.payload.gain import predicted_gain
-from tfrewprune.pipeline.summary import LayerRow
-from tfrewprune.recipe import Recipe, Rule
-from tfrewprune.wrappers.targets import TYPICAL_RATE
+from tfrewprune.recipe import TYPICAL_RATE, Recipe, Rule
+from tfrewprune.rows import LayerRow
 
 _TYPES = {
     schema.TensorType.FLOAT32: "float32",
@@ -141,12 +141,9 @@ class TFLiteSource(Source):
         rows = []
         for number, layer in enumerate(self.network.layers):
             if number not in self._rules:
+                row = LayerRow(layer.name, layer.op, None, layer.weight_shape)
                 reason = self._reasons[number]
-                rows.append(
-                    LayerRow(
-                        layer.name, layer.op, None, layer.weight_shape, reason=reason
-                    )
-                )
+                rows.append(dataclasses.replace(row, reason=reason))
                 continue
             job = jobs[number]
             kernel = self.network.kernel(job.site)

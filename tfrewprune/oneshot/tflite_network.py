@@ -102,7 +102,8 @@ class TFLiteNetwork(Network):
     def outputs(self, data: list[np.ndarray]) -> list[np.ndarray]:
         graph = self.model.subgraphs[0]
         parts = list(self._run(data, index_list(graph.outputs), len(graph.operators)))
-        return [np.concatenate(part).astype(np.float32) for part in zip(*parts)]
+        columns = zip(*parts, strict=True)
+        return [np.concatenate(part).astype(np.float32) for part in columns]
 
     def kernel(self, site: Site) -> np.ndarray:
         return self._kernels[site.key]

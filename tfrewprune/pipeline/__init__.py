@@ -2,10 +2,12 @@
 """The stages between a Keras model and a pruned one."""
 
 from tfrewprune.pipeline.compression import CompressResult, compress
-from tfrewprune.pipeline.prune import hard_prune
+from tfrewprune.pipeline.distillation import Teacher
+from tfrewprune.pipeline.prune import hard_prune, mask_zeros
 from tfrewprune.pipeline.steering import GradualPrune, StrengthControl
-from tfrewprune.pipeline.summary import LayerRow, format_rows, sparsity_summary
+from tfrewprune.pipeline.summary import sparsity_summary
 from tfrewprune.pipeline.train import masked_retrain, reweighted_train
+from tfrewprune.rows import LayerRow, format_rows
 from tfrewprune.wrappers.cloning import strip
 from tfrewprune.wrappers.selection import lamp_scores
 
@@ -14,10 +16,12 @@ __all__ = [
     "GradualPrune",
     "LayerRow",
     "StrengthControl",
+    "Teacher",
     "compress",
     "format_rows",
     "hard_prune",
     "lamp_scores",
+    "mask_zeros",
     "masked_retrain",
     "reweighted_train",
     "sparsity_summary",

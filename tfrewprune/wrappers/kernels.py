@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import keras
 
+from tfrewprune.rows import NO_MATRIX
 from tfrewprune.structures import KernelLayout, KernelShape
 from tfrewprune.wrappers.state import PruningState, hooked_variables
 
@@ -54,9 +55,6 @@ class KernelSpec:
         if hasattr(layer, name):
             setattr(layer, name, value)
 
-
-NO_MATRIX = "no weight matrix"
-"""The reason of layers whose weights are vectors, such as a normalization."""
 
 KernelFinder = Callable[[keras.Layer], list[KernelSpec]]
 _REGISTRY: dict[type, KernelFinder] = {}
