@@ -43,7 +43,8 @@ class Recovery:
         walk = Walk(self._network, self._data, cut=True)
         self._network.restore(cut)
         remarks = {
-            key: f"not refitted: {r}" for key, r in self._network.reasons.items()
+            key: f"not refitted: {reason}"
+            for key, reason in self._network.reasons.items()
         }
         for site in self._network.sites:
             problem = walk.measure(site)

@@ -40,6 +40,7 @@ def allocate(
     From the dense model on, the step with the least loss per cost is taken until every
     limit is met; cost is that of the limits still exceeded, in parts of the excess. A
     step may go several choices down at once, so that a bump in a table hides nothing.
+    What the last step saved too much is given back.
 
     Args:
         tables: The layers.
@@ -74,19 +75,17 @@ def allocate(
         {unit: np.asarray(table.cost[unit], float) for unit in limits}
         for table in tables
     ]
-    while True:
-        now = {
-            unit: fixed.get(unit, 0)
-            + sum(each[unit][i] for each, i in zip(cost, chosen, strict=True))
-            for unit in limits
+
+    def room() -> dict[str, float]:
+        """What is left of each limit, below 0 where it is exceeded."""
+        return {
+            unit: limit * (1 + 1e-9)
+            - fixed.get(unit, 0)
+            - sum(each[unit][i] for each, i in zip(cost, chosen, strict=True))
+            for unit, limit in limits.items()
         }
-        excess = {
-            unit: now[unit] - limits[unit]
-            for unit in limits
-            if now[unit] > limits[unit] * (1 + 1e-9)
-        }
-        if not excess:
-            return chosen
+
+    while excess := {unit: -left for unit, left in room().items() if left < 0}:
         best = (np.inf, 0, 0)
         for number, here in enumerate(chosen):
             saved = sum(
@@ -94,13 +93,11 @@ def allocate(
                 for unit, each in cost[number].items()
                 if unit in excess
             )
-            lost = loss[number][here + 1 :] - loss[number][here]
-            lost = np.maximum(lost, 0) + 1e-12
-            with np.errstate(divide="ignore"):
-                price = np.where(saved > 0, lost / saved, np.inf)
+            lost = np.maximum(loss[number][here + 1 :] - loss[number][here], 0)
+            price = np.full(len(lost), np.inf)
+            np.divide(lost + 1e-12, saved, out=price, where=np.asarray(saved) > 0)
             if price.size and price.min() < best[0]:
-                step = here + 1 + int(price.argmin())
-                best = (float(price.min()), number, step)
+                best = (price.min(), number, here + 1 + int(price.argmin()))
         if not np.isfinite(best[0]):  # limits that pull in different directions
             units = ", ".join(
                 f"{unit} (over by {over:,.6g})" for unit, over in excess.items()
@@ -109,3 +106,28 @@ def allocate(
                 f"No choice of rates meets all constraints at once: {units}."
             )
         chosen[best[1]] = best[2]
+    while _give_back(chosen, loss, cost, room()):
+        pass
+    return chosen
+
+
+def _give_back(
+    chosen: list[int],
+    loss: list[np.ndarray],
+    cost: list[dict[str, np.ndarray]],
+    room: dict[str, float],
+) -> bool:
+    """Takes the one step back that there is room for and gains most; if any."""
+    best = (0.0, 0, 0)
+    for number, here in enumerate(chosen):
+        for other in range(here):
+            gain = loss[number][here] - loss[number][other]
+            fits = all(
+                each[other] - each[here] <= room[unit]
+                for unit, each in cost[number].items()
+            )
+            if fits and gain > best[0]:
+                best = (gain, number, other)
+    if best[0] > 0:
+        chosen[best[1]] = best[2]
+    return best[0] > 0

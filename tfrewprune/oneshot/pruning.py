@@ -142,7 +142,7 @@ def _tables(
 
 
 def _table(job: Job, levels: list[Level], units: list[str]) -> LossTable:
-    kept = np.array([level.kept for level in levels], float)
+    kept = np.array([max(level.kept, 1) for level in levels], float)
     loss = np.array([level.loss for level in levels])
     grid = np.geomspace(kept[0], kept[-1], CHOICES)
     grid[0], grid[-1] = kept[0], kept[-1]

@@ -55,8 +55,9 @@ def hard_prune(
         One `LayerRow` a layer; `note` reports what was not as asked for.
 
     Raises:
-        ValueError: Data that do not fit the model; NaN or infinite weights; a recipe that names no layer; no rate for a
-            method without a penalty; a MACs budget without fixed shapes.
+        ValueError: Data that do not fit the model; NaN or infinite weights; a recipe
+            that names no layer; no rate for a method without a penalty; a MACs budget
+            without fixed shapes.
 
     Warns:
         UserWarning: Nothing was removed; or a penalty had no effect on the training
