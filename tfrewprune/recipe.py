@@ -20,6 +20,13 @@ VERSION = 1
 BUDGETS = ("weights", "macs")
 CONSTRAINTS = ("weights", "macs", "bytes", "latency_ms")
 
+#: Rate at which a layer's gain is judged where something else decides its rate.
+TYPICAL_RATE = 8
+
+
+class Infeasible(ValueError):
+    """No choice meets all constraints; the message says which, and by how much."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:

@@ -10,9 +10,8 @@ import pytest
 
 from tfrewprune.pipeline import largest_rate, search
 from tfrewprune.pipeline.search import RateSearch
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Infeasible, Recipe, Rule
 from tfrewprune.structures import Unstructured
-from tfrewprune.wrappers.budget import Infeasible
 
 X = np.random.default_rng(0).standard_normal((256, 16)).astype(np.float32)
 Y = (X[:, :4].sum(axis=1) > 0).astype(int)

@@ -40,7 +40,7 @@ class CollapseWatch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         least = max(1, self.recipe.minimum_groups)
         targets = [t for t in hooked_kernels(self.model) if _pruned(t)]
-        empty = [target.path for target in targets if self._left(target) <= least]
+        empty = [target.label for target in targets if self._left(target) <= least]
         for path in empty:
             if path not in self.collapsed:
                 self.collapsed[path] = epoch + 1

@@ -4,19 +4,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 
 import keras
 
+from tfrewprune.pipeline.distillation import Teacher
 from tfrewprune.pipeline.phases import PhaseCallbacks
 from tfrewprune.pipeline.progress import Progress
 from tfrewprune.pipeline.prune import check_finite, hard_prune
-from tfrewprune.pipeline.summary import (
-    LayerRow,
-    format_rows,
-    model_rate,
-    total_rate,
-)
+from tfrewprune.pipeline.summary import model_rate
 from tfrewprune.pipeline.train import (
     check_compiled,
     check_data,
@@ -24,8 +21,9 @@ from tfrewprune.pipeline.train import (
     reweighted_train,
 )
 from tfrewprune.recipe import Recipe
+from tfrewprune.rows import LayerRow, format_rows, total_rate
 from tfrewprune.wrappers.budget import Budget
-from tfrewprune.wrappers.cloning import strip
+from tfrewprune.wrappers.cloning import plain_copy, strip
 from tfrewprune.wrappers.compilation import compile_arguments, compile_with
 from tfrewprune.wrappers.selection import check_budget
 from tfrewprune.wrappers.targets import resolve
@@ -112,6 +110,7 @@ def compress(
     constraints: dict[str, float | str] | None = None,
     validation_data=None,
     callbacks=None,
+    teacher: Teacher | keras.Model | str | None = None,
     verbose: str | int = "auto",
     **fit,
 ) -> CompressResult:
@@ -137,6 +136,8 @@ def compress(
             metric (`EarlyStopping`, `ModelCheckpoint` with `save_best_only`) act in the
             retraining alone: they choose among pruned models. `BackupAndRestore`
             resumes in the phase that was interrupted.
+        teacher: A model whose outputs the retraining follows beside the labels (a
+            `Teacher` says how much), or `"dense"` for this model as it comes.
         verbose: 0 silent, 1 or `"auto"` one progress bar over both phases and the
             result's headline, 2 Keras' own line per epoch.
         **fit: Passed to both `fit` calls, such as `batch_size`.
@@ -173,6 +174,11 @@ def compress(
     build_from_data(model, x)
     check_finite(model)
     arguments = compile_arguments(model)
+    if isinstance(teacher, str) and teacher == "dense":
+        teacher = plain_copy(model, "compress")
+    retrain = masked_retrain
+    if teacher is not None:
+        retrain = functools.partial(masked_retrain, teacher=Teacher.get(teacher))
     scores: dict[str, dict[str, float]] = {}
 
     def score(name: str, scored: keras.Model) -> None:
@@ -206,7 +212,7 @@ def compress(
         rows = hard_prune(model, recipe)
         costs = _costs(model, recipe)
         score("pruned", model)
-        train("retrain", masked_retrain)
+        train("retrain", retrain)
         stripped = strip(model)
         score("after", stripped)
     chosen.finish()

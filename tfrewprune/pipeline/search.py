@@ -15,8 +15,7 @@ import keras
 
 from tfrewprune.pipeline.compression import compress, evaluate
 from tfrewprune.pipeline.train import check_compiled
-from tfrewprune.recipe import CONSTRAINTS, Recipe
-from tfrewprune.wrappers.budget import Infeasible
+from tfrewprune.recipe import CONSTRAINTS, Infeasible, Recipe
 from tfrewprune.wrappers.compilation import compile_arguments, compile_with
 
 #: Metrics of which less is better, by a part of their name.

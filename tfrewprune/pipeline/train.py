@@ -6,6 +6,7 @@ from __future__ import annotations
 import keras
 
 from tfrewprune.pipeline.collapse import CollapseWatch
+from tfrewprune.pipeline.distillation import Teacher, taught_by
 from tfrewprune.pipeline.prune import first_cut
 from tfrewprune.pipeline.steering import phase_callbacks
 from tfrewprune.recipe import Recipe
@@ -54,7 +55,14 @@ def reweighted_train(
 
 
 def masked_retrain(
-    model: keras.Model, recipe: Recipe, x=None, y=None, callbacks=None, **fit
+    model: keras.Model,
+    recipe: Recipe,
+    x=None,
+    y=None,
+    callbacks=None,
+    *,
+    teacher: Teacher | keras.Model | None = None,
+    **fit,
 ) -> keras.callbacks.History:
     """Trains the surviving weights of a hard-pruned model; the others stay 0.0.
 
@@ -64,6 +72,8 @@ def masked_retrain(
         x: As in `fit`.
         y: As in `fit`.
         callbacks: More callbacks; they see `sparsity` and `rate` in the logs.
+        teacher: A model whose outputs the training follows beside the labels, or a
+            `Teacher` that says how much.
         **fit: Passed to `fit`; `epochs` overrides `recipe.retrain_epochs`.
 
     Returns:
@@ -84,7 +94,8 @@ def masked_retrain(
     model._initial_epoch = None  # BackupAndRestore left it there in an earlier fit
     fit.setdefault("epochs", recipe.retrain_epochs)
     callbacks = [SparsityLogger(), *(callbacks or [])]
-    history = model.fit(x, y, callbacks=callbacks, **fit)
+    with taught_by(model, None if teacher is None else Teacher.get(teacher)):
+        history = model.fit(x, y, callbacks=callbacks, **fit)
     apply_masks(model)
     return history
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from tfrewprune.recipe import Recipe
+from tfrewprune.recipe import Infeasible, Recipe
 from tfrewprune.wrappers.resources import (
     CostCurve,
     cost_curve,
@@ -17,10 +17,6 @@ from tfrewprune.wrappers.targets import Target
 
 #: Numbers of kept weights by `Target.path_key`.
 Kept = Mapping[tuple, float]
-
-
-class Infeasible(ValueError):
-    """Constraints that no choice of groups meets."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from keras import ops
 
 from tfrewprune.payload.cost import LayerShape
 from tfrewprune.payload.gain import predicted_gain
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import TYPICAL_RATE, Recipe, Rule
 from tfrewprune.structures import KernelShape, Structure
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.kernels import (
@@ -25,9 +25,6 @@ from tfrewprune.wrappers.kernels import (
     walk_kinds,
 )
 from tfrewprune.wrappers.regularizer import MethodRegularizer
-
-#: Rate at which a layer's gain is judged where the penalty decides its rate.
-TYPICAL_RATE = 8
 
 
 @dataclasses.dataclass(frozen=True)
