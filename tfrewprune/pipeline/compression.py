@@ -37,7 +37,8 @@ class CompressResult:
         model: The pruned plain model, ready to save or convert.
         layers: One `LayerRow` a layer.
         history: Logs of every phase that trained, by epoch:
-            `{"reweighted": {"loss": [...], ...}, "retrain": {...}}`.
+            `{"reweighted": {"loss": [...], ...}, "retrain": {...}}`, and for a recipe
+            with a second step `"reweighted 2"` and `"retrain 2"`.
         scores: Validation results of the model `"before"`, `"pruned"` (before
             retraining) and `"after"`; empty without validation data.
         recipe: The recipe that was followed.
@@ -164,10 +165,11 @@ def compress(
             "compress: the recipe holds the epochs of each phase (reweighted_epochs, "
             f"retrain_epochs). Received: {name}={fit[name]}"
         )
-    phases = {
-        "reweighted": recipe.reweighted_epochs if recipe.method.trains else 0,
-        "retrain": recipe.retrain_epochs,
-    }
+    phases = {}
+    for number, step in enumerate(recipe.steps):
+        trains = step.method.trains
+        phases[_named("reweighted", number)] = trains * step.reweighted_epochs
+        phases[_named("retrain", number)] = step.retrain_epochs
     if any(phases.values()):
         none = ", or a recipe with reweighted_epochs=0 and retrain_epochs=0"
         check_data(x, "compress", none)
@@ -188,31 +190,33 @@ def compress(
     history: dict[str, dict[str, list[float]]] = {}
     collapsed: dict[str, int] = {}
     # The recipe must fit before any time is spent.
-    check_budget(resolve(model, recipe), recipe)
+    for step in recipe.steps:
+        check_budget(resolve(model, step), step)
     trained = [name for name, epochs in phases.items() if epochs]
     chosen = PhaseCallbacks(callbacks, trained[-1] if trained else None)
     with Progress(phases, verbose) as progress:
         fit.update(validation_data=validation_data, verbose=progress.fit_verbose)
         epoch = 0
 
-        def train(phase: str, run) -> None:
+        def train(phase: str, step: Recipe, run) -> None:
             nonlocal epoch
             if phases[phase]:
                 compile_with(model, arguments)
                 watchers = [*chosen.of(phase), *progress.phase(phase)]
                 span = {"initial_epoch": epoch, "epochs": epoch + phases[phase]}
-                done = run(model, recipe, x, y, watchers, **span, **fit)
+                done = run(model, step, x, y, watchers, **span, **fit)
                 epoch = span["epochs"]
                 collapsed.update(getattr(done, "collapsed", {}))
                 if done.epoch:  # none are left where a run goes on after this phase
                     history[phase] = done.history
 
         score("before", model)
-        train("reweighted", reweighted_train)
-        rows = hard_prune(model, recipe)
-        costs = _costs(model, recipe)
-        score("pruned", model)
-        train("retrain", retrain)
+        for number, step in enumerate(recipe.steps):
+            train(_named("reweighted", number), step, reweighted_train)
+            rows = hard_prune(model, step)
+            costs = _costs(model, step)
+            score("pruned", model)
+            train(_named("retrain", number), step, retrain)
         stripped = strip(model)
         score("after", stripped)
     chosen.finish()
@@ -247,13 +251,19 @@ def _recipe(
     return recipe.replace(rate=None, threshold=None, constraints=constraints)
 
 
+def _named(phase: str, number: int) -> str:
+    """The name of a phase of the first step of a recipe, or of a later one."""
+    return f"{phase} {number + 1}" if number else phase
+
+
 def _costs(model: keras.Model, recipe: Recipe) -> dict[str, dict[str, float]]:
     """What a pruned model comes to, by constraint."""
     if recipe.constraints is None:
         return {}
     budget = Budget.of(resolve(model, recipe), recipe)
     kept = {
-        t.path_key: t.structure.kept(t.mask.groups, t.shape) for t in budget.targets
+        target.path_key: target.kept(target.structure.surviving_groups(target.kernel()))
+        for target in budget.targets
     }
     return budget.report(kept)
 

@@ -104,7 +104,7 @@ class GradualPrune(PhaseClock):
 def _alive(target: Target) -> int:
     """Weights of groups that are not zero, at least 1."""
     survivors = target.structure.surviving_groups(target.kernel())
-    return max(1, target.structure.kept(survivors, target.shape))
+    return max(1, target.kept(survivors))
 
 
 def removal_costs(

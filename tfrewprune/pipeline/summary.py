@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tfrewprune.rows import LayerRow
+from tfrewprune.structures import Unstructured
 from tfrewprune.wrappers.targets import Target, all_kernels
 
 
@@ -41,8 +42,12 @@ def layer_row(target: Target, note: str | None = None) -> LayerRow:
     if structure is not None:
         groups = structure.group_count(shape)
         survivors = structure.surviving_groups(kernel)
-        if target.mask is not None and target.mask.groups is not None:
-            kept = structure.kept(survivors, shape)
+        mask = target.mask
+        if mask is not None and mask.groups is not None:
+            if mask.structure == structure:
+                kept = structure.kept(survivors, shape)
+            elif mask.structure == Unstructured():  # of several structures' zeros
+                kept = int(mask.groups.sum())
         groups_kept = int(survivors.sum())
     return LayerRow(
         layer=target.label,

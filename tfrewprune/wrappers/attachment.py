@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from tfrewprune.recipe import Recipe
+from tfrewprune.structures import Structure, Unstructured
 from tfrewprune.wrappers.after_step import AfterStep
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.regularizer import MethodRegularizer, regularizer_for
@@ -151,6 +152,8 @@ def set_masks(
 ) -> None:
     """Masks kernels and sets what is outside to zero, for every step from now on.
 
+    What a mask of another structure has removed before stays removed.
+
     Args:
         model: The model.
         targets: Kernels with the structure of their groups.
@@ -162,9 +165,22 @@ def set_masks(
         for target in targets:
             _open_mask(target)
             for _, mask in target.masks:
-                mask.set_mask(masks[target.path_key], target.structure)
+                mask.set_mask(*_with_zeros_of(mask, target, masks[target.path_key]))
     apply_masks(model)
     rebuild_steps([owner for target in blind for owner in target.owners])
+
+
+def _with_zeros_of(
+    mask: MaskConstraint, target: Target, groups: np.ndarray
+) -> tuple[np.ndarray, Structure]:
+    """New groups with what the mask in place removed, and what they are groups of."""
+    old, new = mask.structure, target.structure
+    several = len(target.masks) > 1
+    if mask.groups is None or several or old.settles(new) or new.settles(old):
+        return groups, new
+    both = new.mask(groups, target.shape) & old.mask(mask.groups, target.shape)
+    single = Unstructured()
+    return single.surviving_groups(both), single
 
 
 def apply_masks(model: keras.Model) -> None:

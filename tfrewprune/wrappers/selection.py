@@ -91,7 +91,7 @@ def _fewest(target: Target, least: int) -> int:
     """Weights of a kernel that are kept whatever the budget."""
     structure, shape = target.structure, target.shape
     scores = structure.scores(target.kernel(), shape)
-    return structure.kept(structure.select(scores, shape, 0, least), shape)
+    return target.kept(structure.select(scores, shape, 0, least))
 
 
 def lamp_scores(energy: np.ndarray) -> np.ndarray:
@@ -205,7 +205,7 @@ def _by_budget(
                 mask = structure.select(
                     scores[target.path_key], target.shape, number, least
                 )
-            numbers[target.path_key] = structure.kept(mask, target.shape)
+            numbers[target.path_key] = target.kept(mask)
         return numbers
 
     if budget.excess(kept(musts)) > allowed * (1 + 1e-9):

@@ -112,6 +112,16 @@ class Target:
         ]
         return [(variable, mask) for variable, mask in found if mask is not None]
 
+    def kept(self, groups: np.ndarray) -> int:
+        """Weights of these groups that no mask of another structure has removed."""
+        structure, mask = self.structure, self.mask
+        if mask is None or mask.groups is None or mask.structure == structure:
+            return structure.kept(groups, self.shape)
+        if len(self.masks) > 1 or mask.structure.settles(structure):
+            return structure.kept(groups, self.shape)
+        left = mask.structure.mask(mask.groups, self.shape)
+        return int(np.count_nonzero(left & structure.mask(groups, self.shape)))
+
     def revived(self) -> int:
         """Number of weights outside the mask that are not zero."""
         return sum(mask.revived(_values(v)) for v, mask in self.masks)
