@@ -9,6 +9,7 @@ from tfrewprune.pipeline import compress
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import Column, Filter, Unstructured
 
+pytestmark = pytest.mark.backend
 X = np.random.default_rng(0).standard_normal((128, 24)).astype(np.float32)
 Y = (X[:, :6].sum(axis=1) > 0).astype(int)
 

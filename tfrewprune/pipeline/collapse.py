@@ -59,10 +59,9 @@ class CollapseWatch(keras.callbacks.Callback):
         rms = structure.rms(target.kernel(), shape)
         threshold = 0.0
         if target.penalty is not None:
-            method = target.penalty.method
-            pull = target.penalty.strength * method.largest_pull
-            optimizer = inner_optimizer(self.model)
-            threshold = method.emptied_below(reach(optimizer, pull))
+            # As far as the optimizer moves weights that nothing pulls.
+            step = reach(inner_optimizer(self.model), 0.0)
+            threshold = target.penalty.method.emptied_below(step)
         return int((rms >= max(threshold, EMPTY)).sum())
 
 

@@ -60,7 +60,7 @@ class Budget:
 
     @classmethod
     def of(cls, targets: Sequence[Target], recipe: Recipe) -> Budget:
-        """The budget of a recipe.
+        """The budget of a recipe; of no kernels where it has none.
 
         Args:
             targets: What `resolve` returned: constraints also count layers that stay
@@ -72,11 +72,13 @@ class Budget:
         """
         pruned = [target for target in targets if target.reason is None]
         shared = [target for target in pruned if target.rule.rate is None]
+        if recipe.rate is None and recipe.constraints is None:
+            return cls([], [])
         if recipe.constraints is None:
             curves = {t.path_key: cost_curve(recipe.budget, t, None) for t in shared}
             dense = sum(curve.dense for curve in curves.values())
-            rate = recipe.rate or 1.0
-            return cls(shared, [Limit(recipe.budget, dense / rate, 0.0, curves)])
+            limit = Limit(recipe.budget, dense / recipe.rate, 0.0, curves)
+            return cls(shared, [limit])
         limits = []
         for name, asked in recipe.constraints.items():
             curves = {t.path_key: cost_curve(name, t, recipe.layer_ms) for t in pruned}
