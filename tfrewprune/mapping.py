@@ -14,7 +14,12 @@ from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import Block, Structure, Unstructured
 from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.resources import cost_curve
-from tfrewprune.wrappers.targets import Target, expected_gain, resolve
+from tfrewprune.wrappers.targets import (
+    TYPICAL_RATE,
+    Target,
+    expected_gain,
+    resolve,
+)
 
 #: From the finest, which costs least accuracy, to the coarsest, which runs fastest.
 STRUCTURES = (Unstructured(), Block(4, 1), Block(8, 1), Block(16, 1))
@@ -60,15 +65,32 @@ def map_by_rule(
     _check(structures)
     rules = []
     for target in _pruned(model, recipe):
-        rate = target.rule.rate or recipe.rate or 8
-        gains = [
-            (structure, expected_gain(target, structure, rate) or 1.0)
-            for structure in structures
-        ]
-        fastest = max(gain for _, gain in gains)
-        chosen = next(s for s, gain in gains if gain * (1 + tolerance) >= fastest)
+        rate = target.rule.rate or recipe.rate or TYPICAL_RATE
+        chosen = finest(target, rate, structures, tolerance)
         rules.append(_rule(target, chosen, target.rule.rate))
     return recipe.replace(rules=_with_others(rules, recipe))
+
+
+def finest(
+    target: Target,
+    rate: float,
+    structures: Sequence[Structure] = STRUCTURES,
+    tolerance: float = 0.1,
+) -> Structure:
+    """The first of the structures that runs nearly as fast as the fastest of them.
+
+    Args:
+        target: A kernel.
+        rate: Dense / kept weights.
+        structures: As in `map_by_rule`.
+        tolerance: As in `map_by_rule`.
+    """
+    gains = [
+        (structure, expected_gain(target, structure, rate) or 1.0)
+        for structure in structures
+    ]
+    fastest = max(gain for _, gain in gains)
+    return next(s for s, gain in gains if gain * (1 + tolerance) >= fastest)
 
 
 def map_by_loss(
