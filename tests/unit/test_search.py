@@ -133,6 +133,7 @@ def test_of_a_falling_metric_percent_are_counted(model, monkeypatch):
         ({"validation_data": None}, "expected validation_data"),
         ({"precision": 1.0}, "precision > 1"),
         ({"metric": "auc"}, "Unknown metric 'auc'. Expected one of"),
+        ({"recipe": Recipe(rate=2, then=Recipe(rate=4))}, "a recipe of one step"),
     ],
 )
 def test_impossible_searches_are_refused(model, arguments, message):

@@ -72,3 +72,5 @@ def test_steps_are_written_to_json_and_counted():
     assert all(step.then is None for step in recipe.steps)
     with pytest.raises(ValueError, match="`then` must be a Recipe"):
         Recipe(rate=2, then="filter")
+    with pytest.raises(ValueError, match="several steps keeps its own rates"):
+        compress(mlp(), recipe, X, Y, constraints={"weights": 0.5})

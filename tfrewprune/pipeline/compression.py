@@ -248,6 +248,11 @@ def _recipe(
         )
     if constraints is None:
         return recipe
+    if recipe.then is not None:
+        raise ValueError(
+            "compress: a recipe of several steps keeps its own rates. Give the last "
+            f"step its `constraints`. Received: constraints={constraints!r}"
+        )
     return recipe.replace(rate=None, threshold=None, constraints=constraints)
 
 

@@ -127,6 +127,11 @@ def largest_rate(
     check_compiled(model, "largest_rate")
     _check(within, of, first, highest, precision, validation_data)
     recipe = Recipe(rate=first) if recipe is None else recipe
+    if recipe.then is not None:
+        raise ValueError(
+            "largest_rate: expected a recipe of one step, whose rate can be searched. "
+            f"Received: {len(recipe.steps)} steps"
+        )
     arguments, weights = compile_arguments(model), model.get_weights()
     scores = evaluate(model, validation_data, fit)
     metric = _metric(scores, metric)
