@@ -35,6 +35,7 @@ _HOMES = {
         "Channel",
         "Column",
         "Filter",
+        "Head",
         "Kernel",
         "KernelGroup",
         "NofM",

@@ -15,14 +15,17 @@ from tfrewprune.structures import (
     BlockRowColumn,
     Column,
     Filter,
+    KernelLayout,
     KernelShape,
     NofM,
     Unstructured,
 )
 from tfrewprune.wrappers import (
+    KernelSpec,
     apply_masks,
     attach,
     hooked_kernels,
+    register_prunable,
     resolve,
     strip,
     wrap,
@@ -262,6 +265,31 @@ def test_what_recurrent_layers_hold_is_found():
     assert pruned == expected | set(cells)
     assert "convolutional recurrent cell" in found["conv_lstm"]
     assert found["frames/conv"] == "no rule matches"
+
+
+def test_gates_of_a_layer_of_the_users_own():
+    class Mixing(layers.Layer):
+        def build(self, shape):
+            self.mixed = self.add_weight(shape=(shape[-1], 64), name="mixed")
+
+        def call(self, x):
+            update, candidate = ops.split(ops.matmul(x, self.mixed), 2, axis=-1)
+            return ops.sigmoid(update) * candidate
+
+    names = ["mixed/update", "mixed/candidate"]
+    register_prunable(
+        Mixing,
+        *(
+            KernelSpec("mixed", KernelLayout("gate", parts=2, part=part), name=name)
+            for part, name in enumerate(names)
+        ),
+    )
+    model = keras.Sequential([keras.Input((16,)), Mixing(name="mix"), layers.Dense(2)])
+    recipe = Recipe([Rule("mix", weights="*/update", rate=8), Rule("mix", rate=2)])
+    hard_prune(model, recipe)
+    update, candidate = np.split(ops.convert_to_numpy(model.layers[0].mixed), 2, axis=1)
+    assert np.count_nonzero(update) == 16 * 32 / 8
+    assert np.count_nonzero(candidate) == 16 * 32 / 2
 
 
 def test_recurrent_layers_need_to_be_meant():

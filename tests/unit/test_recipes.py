@@ -102,7 +102,8 @@ def test_what_can_be_changed():
     assert (recipe.rate, recipe.threshold) == (None, 0.02)
     automatic = trp.recipes.get("ss-auto")
     assert automatic.rate is None
-    assert automatic.threshold == automatic.method.shrink
+    assert automatic.threshold is None
+    assert automatic.method.threshold == automatic.method.shrink
 
 
 @pytest.mark.parametrize(

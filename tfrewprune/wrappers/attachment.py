@@ -39,7 +39,9 @@ def attach(model: keras.Model, recipe: Recipe) -> list[Target]:
 
     Saved to `.keras`, penalty and mask come back with the layers' configs; `.keras` and
     `.weights.h5` files hold the penalty weights alpha and the mask for a model that is
-    attached when they are loaded.
+    attached when they are loaded. The projections of an attention layer are the
+    exception: its config does not hold theirs, so a model from a `.keras` file must be
+    attached, and the file's weights loaded (`load_weights`), before it trains on.
 
     Args:
         model: A built `keras.Model`.

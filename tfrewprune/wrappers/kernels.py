@@ -114,6 +114,9 @@ def register_prunable(layer_class: type, *kernels: KernelSpec | str) -> None:
     Example:
 
     >>> register_prunable(MyProjection, "projection_matrix")
+    >>> register_prunable(MyCell, *(  # two gates side by side in one variable
+    ...     KernelSpec("mixed", KernelLayout("gate", parts=2, part=part), name=name)
+    ...     for part, name in enumerate(["mixed/update", "mixed/candidate"])))
     """
     if not (isinstance(layer_class, type) and issubclass(layer_class, keras.Layer)):
         raise TypeError(f"Expected a keras.Layer subclass. Received: {layer_class!r}")
@@ -128,12 +131,19 @@ def declare(layer_class: type, finder: KernelFinder) -> None:
     _REGISTRY[layer_class] = finder
 
 
-def kernel_specs(layer: keras.Layer, unit: str = "matrix") -> list[KernelSpec] | None:
-    """The kernels of a layer of a known class, trainable or not; None if unknown."""
+def kernel_specs(
+    layer: keras.Layer, unit: str | None = "matrix"
+) -> list[KernelSpec] | None:
+    """The kernels of a layer of a known class, trainable or not; None if unknown.
+
+    Args:
+        layer: A layer.
+        unit: What structures shall cut, see `Structure.unit`; None for all units.
+    """
     finder = next((_REGISTRY[c] for c in type(layer).__mro__ if c in _REGISTRY), None)
     if finder is None:
         return None
-    found = [spec for spec in finder(layer) if spec.unit == unit]
+    found = [spec for spec in finder(layer) if unit in (None, spec.unit)]
     return [
         spec
         for spec in found
@@ -182,7 +192,7 @@ def hooked_specs(layer: keras.Layer) -> list[KernelSpec]:
     Whatever the layer is: frozen since, quantized since, or of a class that is not
     known and was given a regularizer by hand.
     """
-    known = [*(kernel_specs(layer) or ()), *(kernel_specs(layer, "heads") or ())]
+    known = kernel_specs(layer, None) or ()
     specs = [spec for spec in known if any(spec.hooks(layer))]
     claimed = {(id(spec.variable(layer)), spec.layout.suffix) for spec in specs}
     names = {id(value): name for name, value in vars(layer).items()}
