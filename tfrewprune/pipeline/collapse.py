@@ -24,14 +24,15 @@ class CollapseWatch(keras.callbacks.Callback):
 
     Args:
         recipe: Gives the groups that a layer keeps at least.
+        tell: Whether to warn; else such layers are only counted, in the logs.
 
     Warns:
         UserWarning: Once a layer.
     """
 
-    def __init__(self, recipe: Recipe):
+    def __init__(self, recipe: Recipe, tell: bool = True):
         super().__init__()
-        self.recipe = recipe
+        self.recipe, self.tell = recipe, tell
         self.collapsed: dict[str, int] = {}
 
     def on_train_begin(self, logs=None):
@@ -42,7 +43,7 @@ class CollapseWatch(keras.callbacks.Callback):
         targets = [t for t in hooked_kernels(self.model) if _pruned(t)]
         empty = [target.label for target in targets if self._left(target) <= least]
         for path in empty:
-            if path not in self.collapsed:
+            if self.tell and path not in self.collapsed:
                 self.collapsed[path] = epoch + 1
                 warnings.warn(
                     f"Layer {path!r} collapsed in epoch {epoch + 1}: no more than "

@@ -93,7 +93,9 @@ def masked_retrain(
     detach_penalty(model)
     model._initial_epoch = None  # BackupAndRestore left it there in an earlier fit
     fit.setdefault("epochs", recipe.retrain_epochs)
-    callbacks = [SparsityLogger(), *(callbacks or [])]
+    # The logs of all phases have the same columns.
+    counts = [SparsityLogger(), CollapseWatch(recipe, tell=False)]
+    callbacks = [*counts, *(callbacks or [])]
     with taught_by(model, None if teacher is None else Teacher.get(teacher)):
         history = model.fit(x, y, callbacks=callbacks, **fit)
     apply_masks(model)
