@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import keras
 
+from tfrewprune.mapping import finest
 from tfrewprune.payload.cost import LayerShape, default_cost_model
 from tfrewprune.payload.gain import predicted_gain
 from tfrewprune.recipe import Recipe, Rule
@@ -36,6 +37,8 @@ class PlanRow:
         dense_us: Predicted microseconds in dense, on one thread; None when unknown.
         share: Of the predicted time of all layers with a known one.
         gains: Rate to how many times faster the layer would be; empty when unknown.
+        finest: The finest structure that at 8x is nearly as fast as the fastest, see
+            `map_by_rule`; None when unknown.
     """
 
     layer: str
@@ -49,6 +52,7 @@ class PlanRow:
     dense_us: float | None = None
     share: float | None = None
     gains: dict[int, float] = dataclasses.field(default_factory=dict)
+    finest: str | None = None
 
     def to_dict(self) -> dict:
         """JSON-serializable."""
@@ -187,4 +191,5 @@ def _row(
         row,
         dense_us=default_cost_model().dense(size),
         gains={rate: predicted_gain(size, rate, alike) for rate in RATES},
+        finest=str(finest(dataclasses.replace(target, spec=spec), RATES[-1])),
     )

@@ -18,6 +18,14 @@ from tfrewprune.structures import Block, Structure
 
 VERSION = 1
 BUDGETS = ("weights", "macs")
+CONSTRAINTS = ("weights", "macs", "bytes", "latency_ms")
+
+#: Rate at which a layer's gain is judged where something else decides its rate.
+TYPICAL_RATE = 8
+
+
+class Infeasible(ValueError):
+    """No choice meets all constraints; the message says which, and by how much."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +137,12 @@ class Rule:
             )
         )
 
+    @property
+    def steps(self) -> tuple[Recipe, ...]:
+        """This recipe and those that follow, one by one."""
+        rest = () if self.then is None else self.then.steps
+        return (self.replace(then=None), *rest)
+
     def replace(self, **changes: Any) -> Rule:
         """A copy with some arguments changed."""
         return dataclasses.replace(self, **changes)
@@ -159,8 +173,9 @@ class Recipe:
     """Everything that describes a compression but the model and the data.
 
     How much is removed is decided by exactly one of these, in this order: a rule's own
-    `rate`; the recipe's `rate` as a budget over all other pruned layers together; the
-    `threshold`, so that the penalty strength decides (the automatic rate).
+    `rate`; the recipe's `rate` as a budget over all other pruned layers together, or
+    its `constraints` on the model; the `threshold`, so that the penalty strength
+    decides (the automatic rate).
 
     Args:
         rules: `Rule`s in order of precedence; a single rule or pattern is fine, or a
@@ -179,6 +194,13 @@ class Recipe:
         threshold: Groups with rms below it are removed (in units of the weights). Where
             there is neither a rate nor this: what the method takes for empty, 1e-3 or
             its `epsilon`, the `shrink` of `PrimalProximal()`.
+        constraints: In place of a rate, what the whole model may cost, one or several
+            of `"weights"`, `"macs"` (of layers with a weight matrix), `"bytes"` (of
+            weights in a `.tflite`) and `"latency_ms"` (on one thread, of layers that
+            the cost model knows). A number, or a share of the dense model: `"40%"`, or
+            a number below 1 where that is no time.
+        layer_ms: Measured milliseconds by layer path and rate (1 is dense), such as
+            `{"conv": {1: 2.0, 4: 0.7, 16: 0.3}}`, in place of the cost model's.
         start_rate: Dense / kept weights that the model is cut to, by magnitude, before
             the phase under the method begins (rules of a smaller rate: to theirs).
             Where much more shall go, these weights are free, and the phase is spent on
@@ -193,6 +215,9 @@ class Recipe:
         skip_last: Leave `Dense` layers that give an output of the model, the
             classifiers, dense. Both are only obeyed by rules with a pattern: a rule
             that names a layer exactly prunes it.
+        then: What follows when all this is done, on the model as it is then: what is
+            removed stays removed, and a `rate` counts it. Columns at rate 5, then rows
+            at rate 10: the rows remove the other half.
 
     Raises:
         ValueError: No rules, duplicate rules, an impossible number, or a recipe that
@@ -213,6 +238,8 @@ class Recipe:
     rate: float | None = None
     budget: str = "weights"
     threshold: float | None = None
+    constraints: dict[str, float | str] | None = None
+    layer_ms: dict[str, dict[float, float]] | None = None
     start_rate: float = 1
     reweighted_epochs: int = 10
     retrain_epochs: int = 10
@@ -221,6 +248,7 @@ class Recipe:
     minimum_weights: int = 256
     skip_first: bool = True
     skip_last: bool = True
+    then: Recipe | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "rules", _as_rules(self.rules))
@@ -243,12 +271,21 @@ class Recipe:
             raise ValueError(
                 f"Argument `threshold` must be positive. Received: {self.threshold!r}"
             )
-        if self.rate is not None and self.threshold is not None:
+        given = {
+            name: getattr(self, name)
+            for name in ("rate", "threshold", "constraints")
+            if getattr(self, name) is not None
+        }
+        if len(given) > 1:
             raise ValueError(
-                "A recipe has either a `rate` (the budget decides) or a `threshold` "
-                "(the strength decides), not both. Received: "
-                f"rate={self.rate}, threshold={self.threshold}"
+                "A recipe has either a `rate` (the budget decides), or `constraints`, "
+                "or a `threshold` (the strength decides), not both. Received: "
+                + ", ".join(f"{name}={value}" for name, value in given.items())
             )
+        if self.constraints is not None:
+            object.__setattr__(self, "constraints", _as_constraints(self.constraints))
+        if self.layer_ms is not None:
+            object.__setattr__(self, "layer_ms", _as_times(self.layer_ms))
         for name, least in (
             ("reweighted_epochs", 0),
             ("retrain_epochs", 0),
@@ -262,6 +299,10 @@ class Recipe:
                     f"Argument `{name}` must be an integer of at least {least}. "
                     f"Received: {name}={value!r}"
                 )
+        if self.then is not None and not isinstance(self.then, Recipe):
+            raise ValueError(
+                f"Argument `then` must be a Recipe. Received: then={self.then!r}"
+            )
         self._check_removal()
 
     def _check_final_rate(self) -> None:
@@ -287,8 +328,10 @@ class Recipe:
                 "The recipe removes nothing: every rule skips or has rate 1. Give a "
                 'rate above 1, such as Rule("*", rate=8).'
             )
-        if None not in rates or (
-            self.threshold is not None and not self.method.gradual
+        if (
+            None not in rates
+            or self.constraints is not None
+            or (self.threshold is not None and not self.method.gradual)
         ):
             return
         if not self.method.penalized or self.method.projects:
@@ -317,7 +360,7 @@ class Recipe:
     def is_controlled(self, rule: Rule) -> bool:
         """Whether the penalty strength follows from the rate during training."""
         fixed = self.strength if rule.strength is None else rule.strength
-        rated = self.rate_of(rule) is not None
+        rated = self.rate_of(rule) is not None or self.constraints is not None
         return fixed is None and rated and self.method.controlled
 
     def strength_of(self, rule: Rule) -> float:
@@ -334,6 +377,12 @@ class Recipe:
                 return rule
         return None
 
+    @property
+    def steps(self) -> tuple[Recipe, ...]:
+        """This recipe and those that follow, one by one."""
+        rest = () if self.then is None else self.then.steps
+        return (self.replace(then=None), *rest)
+
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some arguments changed."""
         return dataclasses.replace(self, **changes)
@@ -345,6 +394,7 @@ class Recipe:
         }
         config["rules"] = [rule.get_config() for rule in self.rules]
         config["method"] = self.method.get_config()
+        config["then"] = None if self.then is None else self.then.get_config()
         return config
 
     @classmethod
@@ -362,6 +412,8 @@ class Recipe:
         for entry in config["rules"]:
             _check_names("rule", entry, Rule)
             rules.append(Rule(**entry))
+        if config.get("then") is not None:
+            config["then"] = cls.from_config(config["then"])
         return cls(**{**config, "rules": tuple(rules)})
 
     def to_json(self) -> str:
@@ -445,6 +497,50 @@ def _check_rate(name: str, rate) -> None:
             f"Argument `{name}` is dense weights / kept weights, a finite number of at "
             f"least 1 (8 keeps 1/8). Received: {name}={rate!r}"
         )
+
+
+def _as_constraints(constraints) -> dict[str, float | str]:
+    """Checked; in the order given."""
+    if not _is_dict(constraints) or not constraints:
+        raise ValueError(
+            f"Argument `constraints` must be a dict of some of {CONSTRAINTS} and their "
+            f"limits. Received: constraints={constraints!r}"
+        )
+    for name, limit in constraints.items():
+        if name not in CONSTRAINTS:
+            raise ValueError(
+                f"Unknown constraint {name!r}. Expected some of {CONSTRAINTS}."
+            )
+        number, most = limit, float("inf")
+        if isinstance(limit, str) and limit.endswith("%"):
+            try:
+                number, most = float(limit[:-1]), 100
+            except ValueError:
+                number = None
+        valid = isinstance(number, int | float) and not isinstance(number, bool)
+        if not valid or not 0 < number <= most or number == float("inf"):
+            raise ValueError(
+                f"The constraint {name!r} must be a positive number, or a share such "
+                f"as '40%'. Received: {limit!r}"
+            )
+    return dict(constraints)
+
+
+def _as_times(times) -> dict[str, dict[float, float]]:
+    """Checked, with numbers for rates, which JSON makes strings of."""
+    try:
+        found = {
+            path: {float(rate): float(ms) for rate, ms in by_rate.items()}
+            for path, by_rate in times.items()
+        }
+    except (AttributeError, TypeError, ValueError):
+        found = {}
+    if not found or not all(1 in by_rate for by_rate in found.values()):
+        raise ValueError(
+            "Argument `layer_ms` must be a dict of layer paths to milliseconds by "
+            f"rate, rate 1 (dense) among them. Received: layer_ms={times!r}"
+        )
+    return found
 
 
 def _check_strength(strength) -> None:

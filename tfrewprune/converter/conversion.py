@@ -184,6 +184,7 @@ def read_content(
 
 def _ready_content(model: Any, may_export: bool) -> bytes | None:
     """The bytes of a model that is `.tflite` already; None if it must be exported."""
+    model = _unwrapped(model)
     if isinstance(model, (bytes, bytearray, memoryview)):
         return bytes(model)
     if isinstance(model, (str, os.PathLike)):
@@ -205,7 +206,7 @@ def _ready_content(model: Any, may_export: bool) -> bytes | None:
 
 
 def _unwrapped(model: Any) -> Any:
-    """The model that a result of `compress` holds; anything else as it is."""
+    """The model that a result of pruning holds; anything else as it is."""
     return model if hasattr(model, "save") else getattr(model, "model", model)
 
 

@@ -9,12 +9,12 @@ from collections import defaultdict
 import keras
 import numpy as np
 
-from tfrewprune.methods import Magnitude
 from tfrewprune.pipeline.clock import PhaseClock
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import set_masks
+from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.moments import inner_optimizer, second_moment
-from tfrewprune.wrappers.selection import Kernels, select_groups, weight_cost
+from tfrewprune.wrappers.selection import Kernels, select_groups
 from tfrewprune.wrappers.shown import hide_masks, show_masks
 from tfrewprune.wrappers.targets import Target, resolve
 
@@ -39,20 +39,22 @@ class GradualPrune(PhaseClock):
         super().__init__(recipe.method.every)
         self.recipe = recipe
         self._start: dict[tuple, float] = {}
-        self._shared_start = 1.0
+        self._dense = self._shared_start = 1.0
         self._step: int | None = None  # of the phase; None before its first epoch
 
     def on_train_begin(self, logs=None):
         self._due = self.every
         self._step = None
         show_masks(self.model)
-        chosen = [t for t in resolve(self.model, self.recipe) if t.reason is None]
-        alive = {t.path_key: _alive(t) for t in chosen}
+        targets = resolve(self.model, self.recipe)
+        chosen = [target for target in targets if target.reason is None]
+        alive = {target.path_key: _alive(target) for target in chosen}
         self._start = {t.path_key: t.shape.weights / alive[t.path_key] for t in chosen}
-        shared = [target for target in chosen if target.rule.rate is None]
-        dense = sum(weight_cost(t, self.recipe) * t.shape.weights for t in shared)
-        kept = sum(weight_cost(t, self.recipe) * alive[t.path_key] for t in shared)
-        self._shared_start = dense / kept if shared else 1.0
+        budget = Budget.of(targets, self.recipe)
+        self._dense = self._shared_start = 1.0
+        if budget.targets:
+            self._dense = max(1.0, budget.dense_excess)
+            self._shared_start = self._dense / max(budget.excess(alive), 1e-6)
 
     def on_train_end(self, logs=None):
         hide_masks(self.model)
@@ -75,40 +77,34 @@ class GradualPrune(PhaseClock):
     def tick(self, progress: float) -> None:
         method, step = self.recipe.method, self._step
 
-        def ease(rate: float | None, start: float) -> float | None:
-            if rate is None or method.steps is None:
-                return rate and method.rate_at(progress, rate, start)
+        def ease(rate: float, start: float) -> float:
+            if method.steps is None:
+                return method.rate_at(progress, rate, start)
             return 1 / (1 - method.steps.sparsity_at(step))
 
-        targets = [
-            dataclasses.replace(
-                target,
-                rule=dataclasses.replace(
-                    target.rule,
-                    rate=ease(target.rule.rate, self._start[target.path_key]),
-                ),
-            )
-            for target in resolve(self.model, self.recipe)
-            if target.reason is None
-        ]
-        rate = ease(self.recipe.rate, self._shared_start)
-        if all((target.rule.rate or rate) == 1 for target in targets):
-            return
-        # Without the method, whose schedule allows no rate but its last.
-        recipe = self.recipe.replace(rate=rate, start_rate=1, method=Magnitude())
-        scored = {target.path_key: target.kernel() for target in targets}
+        targets = []
+        for target in resolve(self.model, self.recipe):
+            if target.reason is None and target.rule.rate is not None:
+                rate = ease(target.rule.rate, self._start[target.path_key])
+                rule = dataclasses.replace(target.rule, rate=rate)
+                target = dataclasses.replace(target, rule=rule)
+            targets.append(target)
+        allowed = self._dense / ease(self._dense, self._shared_start)
+        chosen = [target for target in targets if target.reason is None]
+        scored = {target.path_key: target.kernel() for target in chosen}
         comparable = method.score != "lamp"
         if method.score == "fisher":
-            costs = removal_costs(self.model, targets, scored)
+            costs = removal_costs(self.model, chosen, scored)
             scored, comparable = costs or scored, costs is not None
-        masks = select_groups(targets, scored, recipe, defaultdict(list), comparable)
-        set_masks(self.model, targets, masks)
+        notes = defaultdict(list)
+        masks = select_groups(targets, scored, self.recipe, notes, comparable, allowed)
+        set_masks(self.model, chosen, masks)
 
 
 def _alive(target: Target) -> int:
     """Weights of groups that are not zero, at least 1."""
     survivors = target.structure.surviving_groups(target.kernel())
-    return max(1, target.structure.kept(survivors, target.shape))
+    return max(1, target.kept(survivors))
 
 
 def removal_costs(

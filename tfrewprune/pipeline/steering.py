@@ -12,9 +12,9 @@ import numpy as np
 from tfrewprune.pipeline.clock import PhaseClock
 from tfrewprune.pipeline.gradual import GradualPrune
 from tfrewprune.recipe import Recipe
+from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.moments import inner_optimizer, reach
-from tfrewprune.wrappers.selection import weight_cost
-from tfrewprune.wrappers.targets import Target, resolve
+from tfrewprune.wrappers.targets import resolve
 
 #: Bounds of a controlled penalty's largest pull on a weight. The upper one is a hundred
 #: times the gradient of a usual task; more would only blow up what is left.
@@ -23,27 +23,23 @@ WEAKEST, STRONGEST = 1e-9, 1.0
 
 @dataclasses.dataclass
 class _Goal:
-    """Kernels that share a penalty strength, and what shall be left of them."""
+    """Kernels that share a penalty strength, and what they may cost at the end."""
 
-    targets: list[Target]
-    costs: list[float]
-    rate: float
+    budget: Budget
     at_start: float = 1.0
     before: float = math.inf
 
-    def left(self, optimizer: keras.optimizers.Optimizer) -> tuple[float, float]:
-        """(weights of groups that are not emptied yet, all weights), as they cost."""
-        left = total = 0.0
-        for target, cost in zip(self.targets, self.costs, strict=True):
+    def excess(self, optimizer: keras.optimizers.Optimizer) -> float:
+        """How many times the budget the groups cost that are not emptied yet."""
+        kept = {}
+        for target in self.budget.targets:
             structure, shape = target.structure, target.shape
-            kernel = target.kernel()
             method = target.penalty.method
             step = reach(optimizer, target.penalty.strength * method.largest_pull)
-            threshold = method.emptied_below(step)
-            survivors = structure.above(structure.rms(kernel, shape), shape, threshold)
-            left += structure.kept(survivors, shape) * cost
-            total += shape.weights * cost
-        return left, total
+            rms = structure.rms(target.kernel(), shape)
+            survivors = structure.above(rms, shape, method.emptied_below(step))
+            kept[target.path_key] = target.kept(survivors)
+        return max(self.budget.excess(kept), 1e-6)
 
 
 class StrengthControl(PhaseClock):
@@ -85,9 +81,9 @@ class StrengthControl(PhaseClock):
 
     def on_train_begin(self, logs=None):
         self._due = 0.0
-        shared = _Goal([], [], self.recipe.rate or 1.0)
-        self._goals = []
-        for target in resolve(self.model, self.recipe):
+        targets = resolve(self.model, self.recipe)
+        led = []
+        for target in targets:
             if target.reason is not None or not self.recipe.is_controlled(target.rule):
                 continue
             if target.penalty is None:
@@ -95,42 +91,44 @@ class StrengthControl(PhaseClock):
                     f"StrengthControl: layer {target.path!r} carries no penalty. Call "
                     "attach(model, recipe) before fit."
                 )
-            if target.rule.rate is not None:
-                self._goals.append(_Goal([target], [1.0], target.rule.rate))
-                continue
-            shared.targets.append(target)
-            shared.costs.append(weight_cost(target, self.recipe))
-        self._goals += [shared] if shared.targets else []
+            led.append(target)
+        self._goals = [
+            _Goal(Budget.of_one(target)) for target in led if target.rule.rate
+        ]
+        shared = Budget.of(targets, self.recipe).limited_to(led)
+        self._goals += [_Goal(shared)] if shared.targets else []
         for goal in self._goals:
-            left, total = goal.left(inner_optimizer(self.model))
-            goal.at_start, goal.before = total / max(left, 1.0), math.inf
+            goal.at_start = goal.excess(inner_optimizer(self.model))
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
         if epoch:  # where weights were restored, no look has been taken at them yet
             for goal in self._goals:
-                goal.before, _ = goal.left(inner_optimizer(self.model))
+                goal.before = goal.excess(inner_optimizer(self.model))
 
     def tick(self, progress: float) -> None:
         optimizer = inner_optimizer(self.model)
         for goal in self._goals:
-            left, total = goal.left(optimizer)
-            fallen = (max(goal.rate, goal.at_start) / goal.at_start) ** progress
-            wanted = total / (goal.at_start * fallen)
-            factor = math.exp(np.clip(math.log(max(left, 1.0) / wanted), -0.7, 0.7))
-            if left > wanted and left >= 0.97 * goal.before:
+            excess = goal.excess(optimizer)
+            wanted = goal.at_start / max(1.0, goal.at_start) ** progress
+            factor = math.exp(np.clip(math.log(excess / wanted), -0.7, 0.7))
+            if excess > wanted and excess >= 0.97 * goal.before:
                 factor *= 1.15
-            goal.before = left
-            for target in goal.targets:
-                if len(goal.targets) == 1:
-                    target.penalty.keep = wanted / goal.costs[0]
+            goal.before = excess
+            targets = goal.budget.targets
+            for target in targets:
+                if len(targets) == 1:
+                    share = wanted / max(goal.budget.dense_excess, 1.0)
+                    target.penalty.keep = share * target.shape.weights
                 unit = target.penalty.method.largest_pull
                 pull = target.penalty.strength * factor * unit
                 target.penalty.strength = min(max(pull, WEAKEST), STRONGEST) / unit
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
-        strengths = [t.penalty.strength for goal in self._goals for t in goal.targets]
+        strengths = [
+            t.penalty.strength for goal in self._goals for t in goal.budget.targets
+        ]
         if logs is not None and strengths:
             logs["strength"] = float(np.exp(np.mean(np.log(strengths))))
 

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from tfrewprune.recipe import Recipe
+from tfrewprune.structures import Structure, Unstructured
 from tfrewprune.wrappers.after_step import AfterStep
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.regularizer import MethodRegularizer, regularizer_for
@@ -56,7 +57,7 @@ def attach(model: keras.Model, recipe: Recipe) -> list[Target]:
     chosen = {target.path_key: target for target in targets if target.reason is None}
     hooked = hooked_kernels(model)
     synchronize(o for target in [*hooked, *chosen.values()] for o in target.owners)
-    keep = allowances(list(chosen.values()), recipe)
+    keep = allowances(targets, recipe)
     changed = []
     for target in hooked:
         if target.path_key not in chosen and _set_penalty(target, None):
@@ -72,11 +73,12 @@ def allowances(targets: list[Target], recipe: Recipe) -> dict[tuple, int]:
     """How many weights each kernel may keep, for methods that project onto it."""
     if not recipe.method.projects:
         return {}
-    kernels = {target.path_key: target.kernel() for target in targets}
+    chosen = [target for target in targets if target.reason is None]
+    kernels = {target.path_key: target.kernel() for target in chosen}
     masks = select_groups(targets, kernels, recipe, defaultdict(list))
     return {
         target.path_key: target.structure.kept(masks[target.path_key], target.shape)
-        for target in targets
+        for target in chosen
     }
 
 
@@ -152,6 +154,8 @@ def set_masks(
 ) -> None:
     """Masks kernels and sets what is outside to zero, for every step from now on.
 
+    What a mask of another structure has removed before stays removed.
+
     Args:
         model: The model.
         targets: Kernels with the structure of their groups.
@@ -163,9 +167,22 @@ def set_masks(
         for target in targets:
             _open_mask(target)
             for _, mask in target.masks:
-                mask.set_mask(masks[target.path_key], target.structure)
+                mask.set_mask(*_with_zeros_of(mask, target, masks[target.path_key]))
     apply_masks(model)
     rebuild_steps([owner for target in blind for owner in target.owners])
+
+
+def _with_zeros_of(
+    mask: MaskConstraint, target: Target, groups: np.ndarray
+) -> tuple[np.ndarray, Structure]:
+    """New groups with what the mask in place removed, and what they are groups of."""
+    old, new = mask.structure, target.structure
+    several = len(target.masks) > 1
+    if mask.groups is None or several or old.settles(new) or new.settles(old):
+        return groups, new
+    both = new.mask(groups, target.shape) & old.mask(mask.groups, target.shape)
+    single = Unstructured()
+    return single.surviving_groups(both), single
 
 
 def apply_masks(model: keras.Model) -> None:

@@ -123,6 +123,20 @@ def _rate(target: Target, keep: dict[tuple, int]) -> float | None:
     return None if kept is None else target.shape.weights / max(kept, 1)
 
 
+def plain_copy(model: keras.Model, caller: str) -> keras.Model:
+    """A copy without any object of this package; the model is left as it is.
+
+    Args:
+        model: A built Sequential or functional model.
+        caller: Name of the function that was called.
+
+    Raises:
+        ValueError: The model is subclassed, or not built.
+    """
+    _check_clonable(model, caller, None)
+    return strip(_clone(model, _copy_layer))
+
+
 def _copy_layer(layer: keras.Operation) -> keras.Operation:
     return type(layer).from_config(layer.get_config())
 

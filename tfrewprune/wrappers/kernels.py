@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import keras
 
+from tfrewprune.rows import NO_MATRIX
 from tfrewprune.structures import KernelLayout, KernelShape
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.regularizer import MethodRegularizer
@@ -95,9 +96,6 @@ class KernelSpec:
         if hasattr(self.owner(layer), name):
             setattr(self.owner(layer), name, value)
 
-
-NO_MATRIX = "no weight matrix"
-"""The reason of layers whose weights are vectors, such as a normalization."""
 
 KernelFinder = Callable[[keras.Layer], list[KernelSpec]]
 _REGISTRY: dict[type, KernelFinder] = {}

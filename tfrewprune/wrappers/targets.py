@@ -13,7 +13,7 @@ from keras import ops
 
 from tfrewprune.payload.cost import LayerShape
 from tfrewprune.payload.gain import predicted_gain
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import TYPICAL_RATE, Recipe, Rule
 from tfrewprune.structures import KernelShape, Structure
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.kernels import (
@@ -25,9 +25,6 @@ from tfrewprune.wrappers.kernels import (
     walk_kinds,
 )
 from tfrewprune.wrappers.regularizer import MethodRegularizer
-
-#: Rate at which a layer's gain is judged where the penalty decides its rate.
-TYPICAL_RATE = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +111,16 @@ class Target:
             for part in self.spec.parts
         ]
         return [(variable, mask) for variable, mask in found if mask is not None]
+
+    def kept(self, groups: np.ndarray) -> int:
+        """Weights of these groups that no mask of another structure has removed."""
+        structure, mask = self.structure, self.mask
+        if mask is None or mask.groups is None or mask.structure == structure:
+            return structure.kept(groups, self.shape)
+        if len(self.masks) > 1 or mask.structure.settles(structure):
+            return structure.kept(groups, self.shape)
+        left = mask.structure.mask(mask.groups, self.shape)
+        return int(np.count_nonzero(left & structure.mask(groups, self.shape)))
 
     def revived(self) -> int:
         """Number of weights outside the mask that are not zero."""
