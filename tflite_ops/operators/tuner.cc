@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "operators/tuner.h"
+
+#include <math.h>
+
+#include "operators/integers.h"
+
+namespace tfrewprune {
+namespace {
+
+// Layers whose kept columns differ by less than about this share one
+// measurement, as long as they are the same in all else.
+constexpr double kAlikeColumns = 0.07;
+// Of predicted cycles, until a measurement tells more.
+constexpr double kSecondsPerCycle = 1 / 3e9;
+// Runs of each candidate below which a measurement is worth nothing, its
+// preparation included.
+constexpr double kLeastRuns = 4;
+
+// What the time of a layer depends on, but for its weights.
+uint64_t ProblemKey(const Problem& problem, uint64_t seed, double columns) {
+  const ConvGeometry& g = problem.geometry;
+  const BandedView* bands = problem.bands;
+  const IrregularView* segments = problem.segments;
+  const uint64_t fields[] = {
+      uint64_t(g.batch),
+      uint64_t(g.in_h),
+      uint64_t(g.in_w),
+      uint64_t(g.in_c),
+      uint64_t(g.out_h),
+      uint64_t(g.out_w),
+      uint64_t(g.kernel_h),
+      uint64_t(g.kernel_w),
+      uint64_t(g.stride_h),
+      uint64_t(g.stride_w),
+      uint64_t(g.dilation_h),
+      uint64_t(g.dilation_w),
+      uint64_t(g.pad_top),
+      uint64_t(g.pad_left),
+      uint64_t(problem.residual),
+      uint64_t(problem.kernels->isa),
+      uint64_t(problem.threads()),
+      uint64_t(problem.rows()),
+      bands != nullptr ? bands->band_rows : 0,
+      bands != nullptr ? bands->band_count : segments->chunk_count(),
+      bands != nullptr ? bands->index_bytes : segments->index_bytes,
+      uint64_t(bands != nullptr ? bands->value.type() : segments->value.type()),
+      static_cast<uint64_t>(columns),
+  };
+  return Hash(fields, sizeof(fields), seed);
+}
+
+double Columns(const Problem& problem) {
+  return problem.bands != nullptr
+             ? static_cast<double>(problem.bands->column_count)
+             : static_cast<double>(problem.segments->weight_count);
+}
+
+uint64_t ExactKey(const Problem& problem, uint64_t payload) {
+  return ProblemKey(problem, payload, Columns(problem));
+}
+
+uint64_t AlikeKey(const Problem& problem) {
+  return ProblemKey(problem, 0,
+                    floor(log1p(Columns(problem)) / log1p(kAlikeColumns)));
+}
+
+class Lock {
+ public:
+  explicit Lock(pthread_mutex_t* mutex) : mutex_(mutex) {
+    pthread_mutex_lock(mutex_);
+  }
+  ~Lock() { pthread_mutex_unlock(mutex_); }
+  Lock(const Lock&) = delete;
+  Lock& operator=(const Lock&) = delete;
+
+ private:
+  pthread_mutex_t* mutex_;
+};
+
+}  // namespace
+
+const char* OriginName(Origin origin) {
+  static constexpr const char* kNames[] = {
+      "predicted", "measured", "measured on a layer like it", "remembered"};
+  return kNames[static_cast<int>(origin)];
+}
+
+Tuner* Tuner::Create(const TunerOptions& options) {
+  void* memory = malloc(sizeof(Tuner));
+  if (memory == nullptr) return nullptr;
+  Tuner* tuner = new (memory) Tuner(options);
+  tuner->options_.cache_path = nullptr;  // the caller's may go
+  if (options.cache_path != nullptr) {
+    tuner->path_ = strdup(options.cache_path);
+    if (tuner->path_ == nullptr) {
+      Destroy(tuner);
+      return nullptr;
+    }
+    tuner->exact_.Read(tuner->path_);
+  }
+  return tuner;
+}
+
+void Tuner::Destroy(Tuner* tuner) {
+  if (tuner == nullptr) return;
+  tuner->Write();
+  tuner->~Tuner();
+  free(tuner);
+}
+
+Tuner::~Tuner() {
+  free(path_);
+  pthread_mutex_destroy(&mutex_);
+}
+
+void Tuner::Announce(const Problem& problem, uint64_t payload, Claim* claim) {
+  const Lock lock(&mutex_);
+  Take(claim);
+  Chosen known;
+  const uint64_t alike = AlikeKey(problem);
+  if (Known(problem, payload, &known) || announced_.Find(alike) != nullptr) {
+    return;
+  }
+  announced_.Add(alike, {});
+  const Candidates candidates(problem);
+  if (candidates.count() < 2) return;
+  claim->trials = candidates.SampleCycles(problem);
+  claim->layer = candidates[0].cycles;
+  waiting_ += claim->trials;
+  ++claims_;
+  announced_cycles_ += claim->layer;
+  ++announced_layers_;
+}
+
+// The layer is no longer waited for.
+void Tuner::Take(Claim* claim) {
+  if (claim->trials > 0) {
+    waiting_ = --claims_ == 0 ? 0 : waiting_ - claim->trials;
+  }
+  *claim = {};
+}
+
+bool Tuner::Known(const Problem& problem, uint64_t payload, Chosen* chosen) {
+  const uint64_t key = ExactKey(problem, payload);
+  const Choice* choice = exact_.Find(key);
+  chosen->origin = Origin::kRemembered;
+  if (choice == nullptr) {
+    choice = alike_.Find(AlikeKey(problem));
+    chosen->origin = Origin::kAlike;
+  }
+  // Not what a stranger's file says it can do.
+  if (choice == nullptr || choice->driver->cycles(problem) == kUnsupported) {
+    chosen->origin = Origin::kPredicted;
+    return false;
+  }
+  chosen->choice = *choice;
+  if (chosen->origin == Origin::kAlike) {
+    exact_.Add(key, chosen->choice);
+    changed_ = true;
+  }
+  return true;
+}
+
+// Seconds for the trials of a layer that is no longer waited for: its part of
+// what is left. Where that is too little for anybody, the longer half of the
+// layers takes what it needs, first come, first served.
+double Tuner::Share(const Claim& claim) const {
+  const double left = options_.budget - spent_;
+  if (left <= 0) return 0;
+  const double part = left * claim.trials / (waiting_ + claim.trials);
+  const double need = kLeastRuns * claim.trials * kSecondsPerCycle;
+  if (part >= need) return part;
+  const bool large = claim.layer * announced_layers_ >= 0.5 * announced_cycles_;
+  return large && left >= need ? need : 0;
+}
+
+Tuner::Chosen Tuner::Choose(const Problem& problem, uint64_t payload,
+                            Claim* claim) {
+  const Lock lock(&mutex_);
+  Take(claim);
+  Chosen chosen;
+  if (!Known(problem, payload, &chosen)) {
+    const Candidates candidates(problem);
+    chosen.choice = candidates[0].choice;
+    const double share =
+        candidates.count() < 2
+            ? 0
+            : Share({candidates.SampleCycles(problem), candidates[0].cycles});
+    if (share > 0) {
+      const double begin = options_.now();
+      const Measured measured =
+          Measure(problem, candidates, begin + share, options_.now);
+      spent_ += options_.now() - begin;
+      if (measured.decided) {
+        chosen = {measured.choice, Origin::kMeasured, measured.gain};
+        exact_.Add(ExactKey(problem, payload), chosen.choice);
+        alike_.Add(AlikeKey(problem), chosen.choice);
+        changed_ = true;
+      }
+    }
+  }
+  if (claims_ == 0) Write();
+  return chosen;
+}
+
+void Tuner::Write() {
+  if (!changed_ || path_ == nullptr) return;
+  changed_ = false;
+  write_error_ = exact_.Write(path_);
+}
+
+const char* Tuner::TakeWriteError() {
+  const Lock lock(&mutex_);
+  const char* error = write_error_;
+  write_error_ = nullptr;
+  return error;
+}
+
+}  // namespace tfrewprune

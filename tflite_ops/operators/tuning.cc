@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "operators/tuning.h"
+
+#include <math.h>
+#include <time.h>
+
+#include "isa/denormals.h"
+#include "operators/integers.h"
+
+namespace tfrewprune {
+namespace {
+
+// Worse predictions are not tried.
+constexpr double kWorthTrying = 2;
+// Below so many cycles a layer may be faster without the pool's hand-offs.
+constexpr double kHandOffCycles = 60e3;
+// What a sample should take, and the least rows of it: blocks of rows have
+// fewer.
+constexpr double kSampleCycles = 600e3;
+constexpr int kSampleRows = 8, kSampleColumns = 256;
+// One timing lasts at least so long: clocks are read in 20 to 50 ns.
+constexpr double kTimedSeconds = 20e-6;
+// Candidates that are so much slower than the best one by now are out: first
+// timings are rough.
+constexpr int kRounds = 24, kRoughRounds = 3, kFineRounds = 10;
+constexpr double kRough = 1.2, kFine = 1.04;
+
+// A candidate on the bench.
+class Trial {
+ public:
+  Trial() = default;
+  ~Trial() {
+    if (state_ == nullptr) return;
+    driver_->destroy(state_);
+    free(state_);
+  }
+  Trial(const Trial&) = delete;
+  Trial& operator=(const Trial&) = delete;
+
+  // False when it cannot be prepared.
+  bool Prepare(const Problem& problem, const Choice& choice,
+               Workspace* workspace) {
+    driver_ = choice.driver;
+    if (posix_memalign(&state_, 64, driver_->state_bytes) != 0) {
+      state_ = nullptr;
+      return false;
+    }
+    driver_->construct(state_);
+    problem_ = problem;
+    problem_.workspace = workspace;
+    if (choice.alone) problem_.pool = nullptr;
+    return driver_->prepare(state_, problem_) == nullptr;
+  }
+
+  // Finds out how often to run it in one timing.
+  void WarmUp(const Tensors& tensors, Clock now) {
+    const double seconds = Run(tensors, now);
+    if (seconds < kTimedSeconds) {
+      runs_ = 1 + static_cast<int>(kTimedSeconds / (seconds + 1e-9));
+    }
+  }
+  void Time(const Tensors& tensors, Clock now) {
+    const double seconds = Run(tensors, now);
+    if (least == 0 || seconds < least) least = seconds;
+  }
+
+  bool live = true;
+  double least = 0;  // seconds of a run; 0: not timed yet
+
+ private:
+  double Run(const Tensors& tensors, Clock now) {
+    const FlushDenormals flush;
+    const double begin = now();
+    for (int i = 0; i < runs_; ++i) driver_->invoke(state_, tensors);
+    return (now() - begin) / runs_;
+  }
+
+  const Driver* driver_ = nullptr;
+  void* state_ = nullptr;
+  Problem problem_;  // the state may point to it
+  int runs_ = 1;     // of one timing
+};
+
+}  // namespace
+
+double MonotonicSeconds() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return double(now.tv_sec) + 1e-9 * double(now.tv_nsec);
+}
+
+Candidates::Candidates(const Problem& problem) {
+  int count;
+  const Driver* drivers = Drivers(&count);
+  for (int i = 0; i < count; ++i) Add(problem, drivers[i], false);
+  if (count_ > 0 && problem.threads() > 1) {
+    Add(problem, *candidate_[0].choice.driver, true);
+  }
+  while (count_ > 1 &&
+         candidate_[count_ - 1].cycles > kWorthTrying * candidate_[0].cycles) {
+    --count_;
+  }
+}
+
+// Sorted in.
+void Candidates::Add(const Problem& problem, const Driver& driver, bool alone) {
+  Problem own = problem;
+  if (alone) own.pool = nullptr;
+  double cycles = driver.cycles(own);
+  if (cycles == kUnsupported || count_ == kMost) return;
+  if (alone) {
+    if (cycles > kHandOffCycles) return;
+    // Whatever is predicted: hand-offs are not. Behind its own kind.
+    cycles = candidate_[0].cycles * 1.001;
+  }
+  int place = count_++;
+  for (; place > 0 && candidate_[place - 1].cycles > cycles; --place) {
+    candidate_[place] = candidate_[place - 1];
+  }
+  candidate_[place] = {{&driver, alone}, cycles};
+}
+
+double Candidates::SampleCycles(const Problem& problem) const {
+  const ConvGeometry sample = Sample(problem, candidate_[0].cycles);
+  const ConvGeometry& g = problem.geometry;
+  const double share = double(sample.batch) * sample.out_h * sample.out_w /
+                       Max(1, g.batch * problem.pixels());
+  double cycles = 0;
+  for (int i = 0; i < count_; ++i) cycles += share * candidate_[i].cycles;
+  return cycles;
+}
+
+ConvGeometry Sample(const Problem& problem, double cycles) {
+  ConvGeometry g = problem.geometry;
+  const int threads = problem.threads();
+  const auto shrink = [&](int size, int64_t least) {
+    if (cycles <= kSampleCycles) return size;
+    const double wanted = ceil(size * (kSampleCycles / cycles));
+    const int taken =
+        static_cast<int>(Min(size, Max(least, static_cast<int64_t>(wanted))));
+    cycles *= double(taken) / size;
+    return taken;
+  };
+  // What `size` outputs reach of the input.
+  const auto reach = [](int64_t size, int stride, int kernel, int dilation,
+                        int pad, int most) {
+    const int64_t end =
+        (size - 1) * stride + int64_t{kernel - 1} * dilation + 1 - pad;
+    return static_cast<int>(Max(1, Min(most, end)));
+  };
+  g.batch = shrink(g.batch, 1);
+  const int rows = shrink(g.out_h, kSampleRows * threads);
+  if (rows < g.out_h) {
+    g.out_h = rows;
+    g.in_h =
+        reach(rows, g.stride_h, g.kernel_h, g.dilation_h, g.pad_top, g.in_h);
+  }
+  const int columns =
+      g.out_h == 1 ? shrink(g.out_w, kSampleColumns * threads) : g.out_w;
+  if (columns < g.out_w) {
+    g.out_w = columns;
+    g.in_w = reach(columns, g.stride_w, g.kernel_w, g.dilation_w, g.pad_left,
+                   g.in_w);
+  }
+  return g;
+}
+
+namespace {
+
+// All candidates of a layer.
+class Trials {
+ public:
+  // False when one of them cannot be prepared in time.
+  bool Prepare(const Problem& problem, const Candidates& candidates,
+               double deadline, Clock now) {
+    const ConvGeometry& g = problem.geometry;
+    const uint64_t in = uint64_t(g.batch) * g.in_h * g.in_w * g.in_c;
+    const uint64_t out = uint64_t(g.batch) * g.out_h * g.out_w * problem.rows();
+    if (!input_.Allocate(in) || !output_.Allocate(out)) return false;
+    // Time does not depend on values; zeros stay zeros, whatever is added.
+    tensors_ = {input_.get(), nullptr,
+                problem.residual ? output_.get() : nullptr, output_.get()};
+    count_ = live_ = candidates.count();
+    for (int i = 0; i < count_; ++i) {
+      if (now() >= deadline ||
+          !trial_[i].Prepare(problem, candidates[i].choice, &workspace_)) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  // Until the best one is clear, or the deadline.
+  void Run(double deadline, Clock now) {
+    for (int round = 0; round <= kRounds && live_ > 1; ++round) {
+      for (int i = 0; i < count_; ++i) {
+        if (!trial_[i].live) continue;
+        if (now() >= deadline) return;
+        // Weights come into the caches, and pages into memory.
+        if (round == 0) {
+          trial_[i].WarmUp(tensors_, now);
+        } else {
+          trial_[i].Time(tensors_, now);
+        }
+      }
+      if (round >= kRoughRounds) Drop(round < kFineRounds ? kRough : kFine);
+    }
+  }
+
+  // Whether all were timed.
+  bool decided() const {
+    for (int i = 0; i < count_; ++i) {
+      if (trial_[i].least == 0) return false;
+    }
+    return true;
+  }
+  int best() const {
+    int best = 0;
+    for (int i = 1; i < count_; ++i) {
+      if (trial_[i].least < trial_[best].least) best = i;
+    }
+    return best;
+  }
+  double seconds(int i) const { return trial_[i].least; }
+
+ private:
+  static constexpr int kMost = Candidates::kMost;
+
+  // Those that are slower than the best one by this factor.
+  void Drop(double factor) {
+    const double limit = factor * trial_[best()].least;
+    for (int i = 0; i < count_; ++i) {
+      if (!trial_[i].live || trial_[i].least <= limit) continue;
+      trial_[i].live = false;
+      --live_;
+    }
+  }
+
+  Workspace workspace_;
+  Buffer<float> input_, output_;
+  Tensors tensors_ = {};
+  Trial trial_[kMost];
+  int count_ = 0, live_ = 0;
+};
+
+}  // namespace
+
+Measured Measure(const Problem& problem, const Candidates& candidates,
+                 double deadline, Clock now) {
+  Measured measured;
+  measured.choice = candidates[0].choice;
+  Problem sample = problem;
+  sample.geometry = Sample(problem, candidates[0].cycles);
+  Trials trials;
+  if (!trials.Prepare(sample, candidates, deadline, now)) return measured;
+  trials.Run(deadline, now);
+  if (!trials.decided()) return measured;
+  const int best = trials.best();
+  measured.decided = true;
+  measured.choice = candidates[best].choice;
+  measured.gain = trials.seconds(0) / trials.seconds(best);
+  return measured;
+}
+
+}  // namespace tfrewprune

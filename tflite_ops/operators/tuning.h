@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Measures the drivers that may be the best of a layer. Predictions are made
+// from one CPU's figures; on the CPU at hand a run is worth more.
+#ifndef TFREWPRUNE_OPERATORS_TUNING_H_
+#define TFREWPRUNE_OPERATORS_TUNING_H_
+
+#include "operators/driver.h"
+
+namespace tfrewprune {
+
+// Seconds from some beginning; another one only in tests.
+using Clock = double (*)();
+double MonotonicSeconds();
+
+// A way to run a layer that is worth a measurement.
+struct Candidate {
+  Choice choice;
+  double cycles;  // predicted
+};
+
+class Candidates {
+ public:
+  static constexpr int kMost = 8;
+
+  // Those that are predicted to take at most twice the least time, the best
+  // one first.
+  explicit Candidates(const Problem& problem);
+
+  int count() const { return count_; }
+  const Candidate& operator[](int i) const { return candidate_[i]; }
+  // Predicted, of one run of each on what Sample() leaves of the layer.
+  double SampleCycles(const Problem& problem) const;
+
+ private:
+  void Add(const Problem& problem, const Driver& driver, bool alone);
+
+  Candidate candidate_[kMost];
+  int count_ = 0;
+};
+
+// As much of a layer as tells its drivers apart: a few images of a batch, a few
+// rows of large images.
+ConvGeometry Sample(const Problem& problem, double cycles);
+
+struct Measured {
+  bool decided = false;  // every candidate was timed
+  Choice choice;
+  double gain = 1;  // of the choice over the predicted one
+};
+
+// Runs the candidates in turn, until the best one is clear or `deadline` has
+// come. Allocates, and gives all of it back. The least time of each counts:
+// whatever else runs on the machine only adds to it.
+Measured Measure(const Problem& problem, const Candidates& candidates,
+                 double deadline, Clock now);
+
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_OPERATORS_TUNING_H_
