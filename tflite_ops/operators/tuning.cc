@@ -24,6 +24,7 @@ constexpr double kTimedSeconds = 20e-6;
 // timings are rough.
 constexpr int kRounds = 24, kRoughRounds = 3, kFineRounds = 10;
 constexpr double kRough = 1.2, kFine = 1.04;
+constexpr double kClear = 0.99;
 
 // A candidate on the bench.
 class Trial {
@@ -60,12 +61,22 @@ class Trial {
     }
   }
   void Time(const Tensors& tensors, Clock now) {
+    if (timings_ == kRounds) return;
     const double seconds = Run(tensors, now);
-    if (least == 0 || seconds < least) least = seconds;
+    int place = timings_++;
+    for (; place > 0 && timing_[place - 1] > seconds; --place) {
+      timing_[place] = timing_[place - 1];
+    }
+    timing_[place] = seconds;
+  }
+  bool timed() const { return timings_ > 0; }
+  // Of a run. Whatever else goes on only adds to the time of one thread, so
+  // that the least one counts; several meet by luck as well.
+  double seconds() const {
+    return timing_[problem_.pool == nullptr ? 0 : timings_ / 2];
   }
 
   bool live = true;
-  double least = 0;  // seconds of a run; 0: not timed yet
 
  private:
   double Run(const Tensors& tensors, Clock now) {
@@ -79,6 +90,8 @@ class Trial {
   void* state_ = nullptr;
   Problem problem_;  // the state may point to it
   int runs_ = 1;     // of one timing
+  int timings_ = 0;
+  double timing_[kRounds] = {};  // ascending
 };
 
 }  // namespace
@@ -210,27 +223,28 @@ class Trials {
   // Whether all were timed.
   bool decided() const {
     for (int i = 0; i < count_; ++i) {
-      if (trial_[i].least == 0) return false;
+      if (!trial_[i].timed()) return false;
     }
     return true;
   }
+  // The predicted one, unless another is clearly faster.
   int best() const {
     int best = 0;
     for (int i = 1; i < count_; ++i) {
-      if (trial_[i].least < trial_[best].least) best = i;
+      if (seconds(i) < (best == 0 ? kClear : 1) * seconds(best)) best = i;
     }
     return best;
   }
-  double seconds(int i) const { return trial_[i].least; }
+  double seconds(int i) const { return trial_[i].seconds(); }
 
  private:
   static constexpr int kMost = Candidates::kMost;
 
   // Those that are slower than the best one by this factor.
   void Drop(double factor) {
-    const double limit = factor * trial_[best()].least;
+    const double limit = factor * seconds(best());
     for (int i = 0; i < count_; ++i) {
-      if (!trial_[i].live || trial_[i].least <= limit) continue;
+      if (!trial_[i].live || seconds(i) <= limit) continue;
       trial_[i].live = false;
       --live_;
     }

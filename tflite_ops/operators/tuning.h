@@ -50,8 +50,7 @@ struct Measured {
 };
 
 // Runs the candidates in turn, until the best one is clear or `deadline` has
-// come. Allocates, and gives all of it back. The least time of each counts:
-// whatever else runs on the machine only adds to it.
+// come. Allocates, and gives all of it back.
 Measured Measure(const Problem& problem, const Candidates& candidates,
                  double deadline, Clock now);
 

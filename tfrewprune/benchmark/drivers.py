@@ -50,7 +50,7 @@ class DriverRow:
         predicted: The driver that predictions choose.
         tuned: The driver that measuring at the first `allocate_tensors` chooses.
         predicted_loss: Time of the predicted driver over that of the best, minus 1:
-            median over rounds.
+            ratios within a round, their median.
         tuned_loss: The same of the tuned one.
     """
 
@@ -128,11 +128,14 @@ def measure_drivers(
         runners, min_seconds=min_seconds, clock=clock_for(threads)
     )
     seconds = {name: measurement.timing(name).median for name in runners}
-    best = min(seconds, key=lambda name: seconds[name])
+
+    def loss(name: str) -> float:
+        return max(measurement.ratio(name, other).median for other in runners) - 1
+
     return DriverRow(
         *(where, layer.name, structure, rate, threads, seconds, predicted, tuned),
-        predicted_loss=1 / measurement.ratio(best, predicted).median - 1,
-        tuned_loss=1 / measurement.ratio(best, tuned).median - 1,
+        predicted_loss=loss(predicted),
+        tuned_loss=loss(tuned),
     )
 
 
