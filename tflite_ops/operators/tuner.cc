@@ -11,11 +11,8 @@ namespace {
 // Layers whose kept columns differ by less than about this share one
 // measurement, as long as they are the same in all else.
 constexpr double kAlikeColumns = 0.07;
-// Of predicted cycles, until a measurement tells more.
-constexpr double kSecondsPerCycle = 1 / 3e9;
-// Runs of each candidate below which a measurement is worth nothing, its
-// preparation included.
-constexpr double kLeastRuns = 4;
+// Rounds below which a measurement is worth nothing, preparations included.
+constexpr double kLeastRounds = 4;
 
 // What the time of a layer depends on, but for its weights.
 uint64_t ProblemKey(const Problem& problem, uint64_t seed, double columns) {
@@ -125,9 +122,9 @@ void Tuner::Announce(const Problem& problem, uint64_t payload, Claim* claim) {
   announced_.Add(alike, {});
   const Candidates candidates(problem);
   if (candidates.count() < 2) return;
-  claim->trials = candidates.SampleCycles(problem);
+  claim->round = candidates.RoundSeconds(problem);
   claim->layer = candidates[0].cycles;
-  waiting_ += claim->trials;
+  waiting_ += claim->round;
   ++claims_;
   announced_cycles_ += claim->layer;
   ++announced_layers_;
@@ -135,8 +132,8 @@ void Tuner::Announce(const Problem& problem, uint64_t payload, Claim* claim) {
 
 // The layer is no longer waited for.
 void Tuner::Take(Claim* claim) {
-  if (claim->trials > 0) {
-    waiting_ = --claims_ == 0 ? 0 : waiting_ - claim->trials;
+  if (claim->round > 0) {
+    waiting_ = --claims_ == 0 ? 0 : waiting_ - claim->round;
   }
   *claim = {};
 }
@@ -162,14 +159,14 @@ bool Tuner::Known(const Problem& problem, uint64_t payload, Chosen* chosen) {
   return true;
 }
 
-// Seconds for the trials of a layer that is no longer waited for: its part of
+// Seconds for measuring a layer that is no longer waited for: its part of
 // what is left. Where that is too little for anybody, the longer half of the
 // layers takes what it needs, first come, first served.
 double Tuner::Share(const Claim& claim) const {
   const double left = options_.budget - spent_;
   if (left <= 0) return 0;
-  const double part = left * claim.trials / (waiting_ + claim.trials);
-  const double need = kLeastRuns * claim.trials * kSecondsPerCycle;
+  const double part = left * claim.round / (waiting_ + claim.round);
+  const double need = kLeastRounds * claim.round;
   if (part >= need) return part;
   const bool large = claim.layer * announced_layers_ >= 0.5 * announced_cycles_;
   return large && left >= need ? need : 0;
@@ -186,7 +183,7 @@ Tuner::Chosen Tuner::Choose(const Problem& problem, uint64_t payload,
     const double share =
         candidates.count() < 2
             ? 0
-            : Share({candidates.SampleCycles(problem), candidates[0].cycles});
+            : Share({candidates.RoundSeconds(problem), candidates[0].cycles});
     if (share > 0) {
       const double begin = options_.now();
       const Measured measured =

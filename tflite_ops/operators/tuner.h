@@ -31,8 +31,8 @@ class Tuner {
 
   // What a layer may want to spend; nothing once it was chosen for.
   struct Claim {
-    double trials = 0;  // cycles of one run of every candidate
-    double layer = 0;   // of one run of the layer
+    double round = 0;  // seconds of a round of trials
+    double layer = 0;  // cycles of one run
   };
   // Tells of a layer before the first choice is made, so that all share the
   // budget by their time. `payload` is the hash of its weights.
@@ -67,7 +67,7 @@ class Tuner {
   TuningCache alike_;      // by what counts, in this process
   TuningCache announced_;  // likewise
   int claims_ = 0, announced_layers_ = 0;
-  double waiting_ = 0;           // trials of all claims
+  double waiting_ = 0;           // rounds of all claims
   double announced_cycles_ = 0;  // layers of all claims ever
   double spent_ = 0;             // seconds
   bool changed_ = false;         // since the file was written

@@ -18,6 +18,8 @@ constexpr double kHandOffCycles = 60e3;
 // fewer.
 constexpr double kSampleCycles = 600e3;
 constexpr int kSampleRows = 8, kSampleColumns = 256;
+// Of a predicted cycle, on whatever CPU.
+constexpr double kSecondsPerCycle = 1 / 3e9;
 // One timing lasts at least so long: clocks are read in 20 to 50 ns.
 constexpr double kTimedSeconds = 20e-6;
 // Candidates that are so much slower than the best one by now are out: first
@@ -49,8 +51,10 @@ class Trial {
     driver_->construct(state_);
     problem_ = problem;
     problem_.workspace = workspace;
+    several_ = problem.threads() > 1;
     if (choice.alone) problem_.pool = nullptr;
-    return driver_->prepare(state_, problem_) == nullptr;
+    return driver_->cycles(problem_) != kUnsupported &&
+           driver_->prepare(state_, problem_) == nullptr;
   }
 
   // Finds out how often to run it in one timing.
@@ -72,9 +76,7 @@ class Trial {
   bool timed() const { return timings_ > 0; }
   // Of a run. Whatever else goes on only adds to the time of one thread, so
   // that the least one counts; several meet by luck as well.
-  double seconds() const {
-    return timing_[problem_.pool == nullptr ? 0 : timings_ / 2];
-  }
+  double seconds() const { return timing_[several_ ? timings_ / 2 : 0]; }
 
   bool live = true;
 
@@ -89,7 +91,8 @@ class Trial {
   const Driver* driver_ = nullptr;
   void* state_ = nullptr;
   Problem problem_;  // the state may point to it
-  int runs_ = 1;     // of one timing
+  bool several_ = false;
+  int runs_ = 1;  // of one timing
   int timings_ = 0;
   double timing_[kRounds] = {};  // ascending
 };
@@ -133,14 +136,17 @@ void Candidates::Add(const Problem& problem, const Driver& driver, bool alone) {
   candidate_[place] = {{&driver, alone}, cycles};
 }
 
-double Candidates::SampleCycles(const Problem& problem) const {
+double Candidates::RoundSeconds(const Problem& problem) const {
   const ConvGeometry sample = Sample(problem, candidate_[0].cycles);
   const ConvGeometry& g = problem.geometry;
   const double share = double(sample.batch) * sample.out_h * sample.out_w /
                        Max(1, g.batch * problem.pixels());
-  double cycles = 0;
-  for (int i = 0; i < count_; ++i) cycles += share * candidate_[i].cycles;
-  return cycles;
+  double seconds = 0;
+  for (int i = 0; i < count_; ++i) {
+    const double run = share * candidate_[i].cycles * kSecondsPerCycle;
+    seconds += run < kTimedSeconds ? kTimedSeconds : run;
+  }
+  return seconds;
 }
 
 ConvGeometry Sample(const Problem& problem, double cycles) {

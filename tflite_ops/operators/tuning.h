@@ -29,8 +29,9 @@ class Candidates {
 
   int count() const { return count_; }
   const Candidate& operator[](int i) const { return candidate_[i]; }
-  // Predicted, of one run of each on what Sample() leaves of the layer.
-  double SampleCycles(const Problem& problem) const;
+  // About what a round takes that times each of them once, on what Sample()
+  // leaves of the layer.
+  double RoundSeconds(const Problem& problem) const;
 
  private:
   void Add(const Problem& problem, const Driver& driver, bool alone);
