@@ -217,12 +217,14 @@ Spent TuneMany(double budget, double step, bool announced) {
   }
   std::vector<Tuner::Claim> claims(layers.size());
   for (size_t i = 0; announced && i < layers.size(); ++i) {
-    tuner->Announce(ProblemOf(layers[i].view, 5, pool.get()), i, &claims[i]);
+    tuner->Announce(ProblemOf(layers[i].view, 5, pool.get()), {i, nullptr, 100},
+                    &claims[i]);
   }
   int measured = 0;
   for (size_t i = 0; i < layers.size(); ++i) {
     const Problem problem = ProblemOf(layers[i].view, 5, pool.get());
-    const Tuner::Chosen chosen = tuner->Choose(problem, i, &claims[i]);
+    const Tuner::Chosen chosen =
+        tuner->Choose(problem, {i, nullptr, 100}, &claims[i]);
     EXPECT_NE(chosen.choice.driver, nullptr);
     EXPECT_EQ(claims[i].round, 0);
     measured += chosen.origin == Origin::kMeasured;
@@ -254,16 +256,23 @@ TEST(TunerTest, EveryLayerOnceAndThoseLikeItToo) {
   const RandomLayer one = SomeLayer(1), alike = SomeLayer(2);
   const Problem problem = ProblemOf(one.view, 5, pool.get());
   Tuner::Claim claim;
-  EXPECT_EQ(tuner->Choose(problem, 1, &claim).origin, Origin::kMeasured);
+  EXPECT_EQ(tuner->Choose(problem, {1, nullptr, 100}, &claim).origin,
+            Origin::kMeasured);
   const double spent = tuner->spent();
   EXPECT_GT(spent, 0);
-  EXPECT_EQ(tuner->Choose(problem, 1, &claim).origin, Origin::kRemembered);
+  EXPECT_EQ(tuner->Choose(problem, {1, nullptr, 100}, &claim).origin,
+            Origin::kRemembered);
   const Problem like_it = ProblemOf(alike.view, 5, pool.get());
-  EXPECT_EQ(tuner->Choose(like_it, 2, &claim).origin, Origin::kAlike);
-  EXPECT_EQ(tuner->Choose(like_it, 2, &claim).origin, Origin::kRemembered);
+  EXPECT_EQ(tuner->Choose(like_it, {2, nullptr, 100}, &claim).origin,
+            Origin::kAlike);
+  EXPECT_EQ(tuner->Choose(like_it, {2, nullptr, 100}, &claim).origin,
+            Origin::kRemembered);
   EXPECT_EQ(tuner->spent(), spent);
   // Another number of pixels is another layer.
-  EXPECT_EQ(tuner->Choose(ProblemOf(one.view, 6, pool.get()), 1, &claim).origin,
+  EXPECT_EQ(tuner
+                ->Choose(ProblemOf(one.view, 6, pool.get()), {1, nullptr, 100},
+                         &claim)
+                .origin,
             Origin::kMeasured);
 }
 
@@ -275,19 +284,22 @@ TEST(TunerTest, TheFileRemembersForTheNextOne) {
   const Problem problem = ProblemOf(layer.view, 5, pool.get());
   Tuner::Claim claim;
   TunerHandle first = MakeTuner(5, MonotonicSeconds, path);
-  const Choice choice = first->Choose(problem, 7, &claim).choice;
+  const Choice choice =
+      first->Choose(problem, {7, nullptr, 100}, &claim).choice;
   EXPECT_EQ(first->TakeWriteError(), nullptr);
   // Written when all is chosen, not at the end.
   TunerHandle second = MakeTuner(5, MonotonicSeconds, path);
-  const Tuner::Chosen chosen = second->Choose(problem, 7, &claim);
+  const Tuner::Chosen chosen =
+      second->Choose(problem, {7, nullptr, 100}, &claim);
   EXPECT_EQ(chosen.origin, Origin::kRemembered);
   EXPECT_EQ(chosen.choice.driver, choice.driver);
   EXPECT_EQ(second->spent(), 0);
-  EXPECT_EQ(second->Choose(problem, 8, &claim).origin, Origin::kMeasured)
+  EXPECT_EQ(second->Choose(problem, {8, nullptr, 100}, &claim).origin,
+            Origin::kMeasured)
       << "other weights";
   remove(path);
   TunerHandle lost = MakeTuner(5, MonotonicSeconds, "/no/such/folder/cache");
-  lost->Choose(problem, 7, &claim);
+  lost->Choose(problem, {7, nullptr, 100}, &claim);
   EXPECT_NE(lost->TakeWriteError(), nullptr);
   EXPECT_EQ(lost->TakeWriteError(), nullptr) << "told once";
 }
@@ -298,8 +310,9 @@ TEST(TunerTest, GivesAllItsMemoryBack) {
   const RandomLayer layer = SomeLayer();
   const Problem problem = ProblemOf(layer.view, 5, pool.get(), &workspace);
   const uint64_t before = held_bytes;
-  const Measured measured = Measure(problem, Candidates(problem),
-                                    MonotonicSeconds() + 1, MonotonicSeconds);
+  const Measured measured =
+      Measure(problem, Candidates(problem), {1 << 20, &layer, sizeof(layer)},
+              MonotonicSeconds() + 1, MonotonicSeconds);
   EXPECT_TRUE(measured.decided);
   EXPECT_EQ(held_bytes, before);
   EXPECT_EQ(workspace.count(), 0u) << "scratch of its own";

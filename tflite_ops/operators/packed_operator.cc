@@ -48,7 +48,7 @@ void PackedOperator::Announce(const ConvGeometry& geometry,
       SetProblem(geometry, resources, residual) != nullptr) {
     return;
   }
-  resources.tuner->Announce(problem_, PayloadHash(), &claim_);
+  resources.tuner->Announce(problem_, Payload(), &claim_);
 }
 
 const char* PackedOperator::PrepareConv2D(const ConvGeometry& geometry,
@@ -60,7 +60,7 @@ const char* PackedOperator::PrepareConv2D(const ConvGeometry& geometry,
     return error;
   }
   if (resources.driver == nullptr && resources.tuner != nullptr) {
-    chosen_ = resources.tuner->Choose(problem_, PayloadHash(), &claim_);
+    chosen_ = resources.tuner->Choose(problem_, Payload(), &claim_);
   } else {
     chosen_ = {};
     chosen_.choice.driver = ChooseDriver(problem_, resources.driver);
@@ -92,9 +92,9 @@ const char* PackedOperator::SetProblem(const ConvGeometry& geometry,
   return CheckProblem(problem_);
 }
 
-uint64_t PackedOperator::PayloadHash() {
+Tuner::Payload PackedOperator::Payload() {
   if (payload_hash_ == 0) payload_hash_ = Hash(payload_, payload_bytes_);
-  return payload_hash_;
+  return {payload_hash_, payload_, payload_bytes_};
 }
 
 const char* PackedOperator::Prepare(const Driver* driver) {

@@ -67,7 +67,7 @@ class PackedOperator {
   // nullptr, or what is wrong with the problem.
   const char* SetProblem(const ConvGeometry& geometry,
                          const Resources& resources, bool residual);
-  uint64_t PayloadHash();
+  Tuner::Payload Payload();
   const char* Prepare(const Driver* driver);
   void DropDriver();
 

@@ -11,6 +11,8 @@ namespace {
 // Layers whose kept columns differ by less than about this share one
 // measurement, as long as they are the same in all else.
 constexpr double kAlikeColumns = 0.07;
+// Of other layers' weights: more than a second-level cache holds.
+constexpr int64_t kMostRead = 3 << 20;
 // Rounds below which a measurement is worth nothing, preparations included.
 constexpr double kLeastRounds = 4;
 
@@ -111,12 +113,17 @@ Tuner::~Tuner() {
   pthread_mutex_destroy(&mutex_);
 }
 
-void Tuner::Announce(const Problem& problem, uint64_t payload, Claim* claim) {
+void Tuner::Announce(const Problem& problem, const Payload& payload,
+                     Claim* claim) {
   const Lock lock(&mutex_);
+  announced_bytes_ += payload.bytes;
+  const double activations = problem.ActivationBytes();
+  if (activations > most_activations_) most_activations_ = activations;
   Take(claim);
   Chosen known;
   const uint64_t alike = AlikeKey(problem);
-  if (Known(problem, payload, &known) || announced_.Find(alike) != nullptr) {
+  if (Known(problem, payload.hash, &known) ||
+      announced_.Find(alike) != nullptr) {
     return;
   }
   announced_.Add(alike, {});
@@ -172,12 +179,12 @@ double Tuner::Share(const Claim& claim) const {
   return large && left >= need ? need : 0;
 }
 
-Tuner::Chosen Tuner::Choose(const Problem& problem, uint64_t payload,
+Tuner::Chosen Tuner::Choose(const Problem& problem, const Payload& payload,
                             Claim* claim) {
   const Lock lock(&mutex_);
   Take(claim);
   Chosen chosen;
-  if (!Known(problem, payload, &chosen)) {
+  if (!Known(problem, payload.hash, &chosen)) {
     const Candidates candidates(problem);
     chosen.choice = candidates[0].choice;
     const double share =
@@ -187,11 +194,12 @@ Tuner::Chosen Tuner::Choose(const Problem& problem, uint64_t payload,
     if (share > 0) {
       const double begin = options_.now();
       const Measured measured =
-          Measure(problem, candidates, begin + share, options_.now);
+          Measure(problem, candidates, MeanwhileOf(payload), begin + share,
+                  options_.now);
       spent_ += options_.now() - begin;
       if (measured.decided) {
         chosen = {measured.choice, Origin::kMeasured, measured.gain};
-        exact_.Add(ExactKey(problem, payload), chosen.choice);
+        exact_.Add(ExactKey(problem, payload.hash), chosen.choice);
         alike_.Add(AlikeKey(problem), chosen.choice);
         changed_ = true;
       }
@@ -199,6 +207,22 @@ Tuner::Chosen Tuner::Choose(const Problem& problem, uint64_t payload,
   }
   if (claims_ == 0) Write();
   return chosen;
+}
+
+// Weights of a model that fills half of the last cache are in memory when their
+// turn comes (it has more than we know of), those of smaller ones in there.
+Meanwhile Tuner::MeanwhileOf(const Payload& payload) const {
+  Meanwhile meanwhile;
+  if (announced_bytes_ > payload.bytes) {
+    meanwhile.read =
+        static_cast<size_t>(Min(announced_bytes_ - payload.bytes, kMostRead));
+  }
+  const double all = static_cast<double>(announced_bytes_) + most_activations_;
+  if (meanwhile.read > 0 && all >= 0.5 * double(last_cache_bytes_)) {
+    meanwhile.flush = payload.data;
+    meanwhile.flush_bytes = payload.bytes;
+  }
+  return meanwhile;
 }
 
 void Tuner::Write() {

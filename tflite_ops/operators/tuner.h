@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 
+#include "isa/caches.h"
 #include "operators/tuning.h"
 #include "operators/tuning_cache.h"
 
@@ -34,9 +35,15 @@ class Tuner {
     double round = 0;  // seconds of a round of trials
     double layer = 0;  // cycles of one run
   };
+  // The packed weights of a layer.
+  struct Payload {
+    uint64_t hash;
+    const void* data;
+    size_t bytes;
+  };
   // Tells of a layer before the first choice is made, so that all share the
-  // budget by their time. `payload` is the hash of its weights.
-  void Announce(const Problem& problem, uint64_t payload, Claim* claim);
+  // budget by their time.
+  void Announce(const Problem& problem, const Payload& payload, Claim* claim);
 
   struct Chosen {
     Choice choice;
@@ -45,7 +52,7 @@ class Tuner {
   };
   // Measures unless the answer is known or the budget is spent. Any thread may
   // call it; one at a time measures.
-  Chosen Choose(const Problem& problem, uint64_t payload, Claim* claim);
+  Chosen Choose(const Problem& problem, const Payload& payload, Claim* claim);
 
   // Why the file could not be written, once; nullptr when it could.
   const char* TakeWriteError();
@@ -57,10 +64,12 @@ class Tuner {
 
   bool Known(const Problem& problem, uint64_t payload, Chosen* chosen);
   double Share(const Claim& claim) const;
+  Meanwhile MeanwhileOf(const Payload& payload) const;
   void Take(Claim* claim);
   void Write();
 
   TunerOptions options_;
+  size_t last_cache_bytes_ = LastCacheBytes();
   char* path_ = nullptr;
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;  // guards all below
   TuningCache exact_;      // by payload and problem, as in the file
@@ -69,6 +78,8 @@ class Tuner {
   int claims_ = 0, announced_layers_ = 0;
   double waiting_ = 0;           // rounds of all claims
   double announced_cycles_ = 0;  // layers of all claims ever
+  size_t announced_bytes_ = 0;   // payloads of all layers
+  double most_activations_ = 0;  // bytes, of one of them
   double spent_ = 0;             // seconds
   bool changed_ = false;         // since the file was written
   const char* write_error_ = nullptr;

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <time.h>
 
+#include "isa/caches.h"
 #include "isa/denormals.h"
 #include "operators/integers.h"
 
@@ -57,10 +58,11 @@ class Trial {
            driver_->prepare(state_, problem_) == nullptr;
   }
 
-  // Finds out how often to run it in one timing.
-  void WarmUp(const Tensors& tensors, Clock now) {
+  // Finds out how often to run it in one timing: once where caches are to be
+  // as in a model.
+  void WarmUp(const Tensors& tensors, bool once, Clock now) {
     const double seconds = Run(tensors, now);
-    if (seconds < kTimedSeconds) {
+    if (seconds < kTimedSeconds && !once) {
       runs_ = 1 + static_cast<int>(kTimedSeconds / (seconds + 1e-9));
     }
   }
@@ -191,14 +193,24 @@ class Trials {
  public:
   // False when one of them cannot be prepared in time.
   bool Prepare(const Problem& problem, const Candidates& candidates,
-               double deadline, Clock now) {
+               const Meanwhile& meanwhile, double deadline, Clock now) {
     const ConvGeometry& g = problem.geometry;
-    const uint64_t in = uint64_t(g.batch) * g.in_h * g.in_w * g.in_c;
     const uint64_t out = uint64_t(g.batch) * g.out_h * g.out_w * problem.rows();
-    if (!input_.Allocate(in) || !output_.Allocate(out)) return false;
-    // Time does not depend on values; zeros stay zeros, whatever is added.
-    tensors_ = {input_.get(), nullptr,
-                problem.residual ? output_.get() : nullptr, output_.get()};
+    inputs_ = uint64_t(g.batch) * g.in_h * g.in_w * g.in_c;
+    meanwhile_ = meanwhile;
+    pool_ = problem.pool;
+    // One behind the other, as in TFLite's arena: where tensors lie to each
+    // other decides which cache lines they share.
+    const uint64_t in_place = DivideUp(inputs_, 16) * 16;
+    const uint64_t out_place = DivideUp(out, 16) * 16;
+    if (!arena_.Allocate(in_place + out_place * (problem.residual ? 2 : 1)) ||
+        !other_.Allocate(meanwhile.read)) {
+      return false;
+    }
+    float* output = arena_.get() + in_place;
+    // Time does not depend on values.
+    tensors_ = {arena_.get(), nullptr,
+                problem.residual ? output + out_place : nullptr, output};
     count_ = live_ = candidates.count();
     for (int i = 0; i < count_; ++i) {
       if (now() >= deadline ||
@@ -215,9 +227,10 @@ class Trials {
       for (int i = 0; i < count_; ++i) {
         if (!trial_[i].live) continue;
         if (now() >= deadline) return;
-        // Weights come into the caches, and pages into memory.
+        RunOthers();
+        // Pages come into memory.
         if (round == 0) {
-          trial_[i].WarmUp(tensors_, now);
+          trial_[i].WarmUp(tensors_, in_model(), now);
         } else {
           trial_[i].Time(tensors_, now);
         }
@@ -246,6 +259,29 @@ class Trials {
  private:
   static constexpr int kMost = Candidates::kMost;
 
+  bool in_model() const {
+    return meanwhile_.read > 0 || meanwhile_.flush_bytes > 0;
+  }
+  // What the caches see of other layers: their weights, and at last the one
+  // before, which writes the input.
+  void RunOthers() {
+    if (!in_model()) return;
+    const auto read = [](void* self, int, int) {
+      static_cast<Trials*>(self)->ReadOthers();
+    };
+    if (pool_ != nullptr) {
+      pool_->Run(pool_->threads(), read, this);
+    } else {
+      read(this, 0, 0);
+    }
+    FlushFromCaches(meanwhile_.flush, meanwhile_.flush_bytes);
+    memset(arena_.get(), 0, inputs_ * sizeof(float));
+  }
+  void ReadOthers() {
+    const volatile char* other = other_.get();
+    for (uint64_t i = 0; i < meanwhile_.read; i += kCacheLine) (void)other[i];
+  }
+
   // Those that are slower than the best one by this factor.
   void Drop(double factor) {
     const double limit = factor * seconds(best());
@@ -257,7 +293,11 @@ class Trials {
   }
 
   Workspace workspace_;
-  Buffer<float> input_, output_;
+  Buffer<float> arena_;
+  Buffer<char> other_;
+  uint64_t inputs_ = 0;
+  Meanwhile meanwhile_;
+  ThreadPool* pool_ = nullptr;
   Tensors tensors_ = {};
   Trial trial_[kMost];
   int count_ = 0, live_ = 0;
@@ -266,13 +306,15 @@ class Trials {
 }  // namespace
 
 Measured Measure(const Problem& problem, const Candidates& candidates,
-                 double deadline, Clock now) {
+                 const Meanwhile& meanwhile, double deadline, Clock now) {
   Measured measured;
   measured.choice = candidates[0].choice;
   Problem sample = problem;
   sample.geometry = Sample(problem, candidates[0].cycles);
   Trials trials;
-  if (!trials.Prepare(sample, candidates, deadline, now)) return measured;
+  if (!trials.Prepare(sample, candidates, meanwhile, deadline, now)) {
+    return measured;
+  }
   trials.Run(deadline, now);
   if (!trials.decided()) return measured;
   const int best = trials.best();
