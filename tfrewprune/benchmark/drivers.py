@@ -124,9 +124,7 @@ def measure_drivers(
             runners[name] = interpreter.invoke
     # One that is no driver with all threads, but what else tuning may find.
     runners.setdefault(tuned, tuned_interpreter.invoke)
-    measurement = interleave(
-        runners, min_seconds=min_seconds, clock=clock_for(threads)
-    )
+    measurement = interleave(runners, min_seconds=min_seconds, clock=clock_for(threads))
     seconds = {name: measurement.timing(name).median for name in runners}
 
     def loss(name: str) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tfrewprune.payload.cost import (
     VECTOR_BATCH,
-    CostModel,
+    AnyCost,
     LayerShape,
     default_cost_model,
 )
@@ -172,7 +172,7 @@ class IrregularPacking:
         end += (self.segment_count + 1) * 4 + self.kept * index_bytes
         return align(end, VALUE_ALIGNMENT) + self.kept * self.value_type.itemsize
 
-    def predict(self, shape: LayerShape, cost_model: CostModel | None = None) -> float:
+    def predict(self, shape: LayerShape, cost_model: AnyCost | None = None) -> float:
         """Returns the predicted microseconds of a packed layer of this shape."""
         model = cost_model or default_cost_model()
         return model.irregular(shape, self.kept, self.segment_count)
