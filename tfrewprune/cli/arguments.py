@@ -78,6 +78,7 @@ def add_target_argument(parser: argparse.ArgumentParser) -> None:
     """Adds --target."""
     parser.add_argument(
         "--target",
+        dest="processor",  # `convert` calls its output the target
         metavar="CPU",
         help="the kind of processor whose times count: x86-avx512-zen5, "
         "x86-avx512-zen4, x86-avx512-intel, x86-avx2, arm-big, arm-small, or portable "

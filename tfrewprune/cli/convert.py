@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
             batch_size=arguments.batch_size,
             minimum_gain=0 if arguments.pack_all else 1,
             weights=arguments.weights,
-            target=arguments.target,
+            target=arguments.processor,
             measure=arguments.measure,
             verify=not arguments.no_verify,
             require_packed=arguments.require_packed,

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.model,
         arguments.structure,
         as_json=arguments.json,
-        target=arguments.target,
+        target=arguments.processor,
     )
 
 

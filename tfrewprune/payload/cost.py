@@ -210,8 +210,16 @@ class WorstCost:
         """As `CostModel.dense`."""
         return self.models[0].dense(shape)
 
-    def packed(self, shape: LayerShape, *counts: int) -> float:
+    def packed(
+        self,
+        shape: LayerShape,
+        band_rows: int,
+        bands: int,
+        columns: int,
+        scattered: int,
+    ) -> float:
         """As `CostModel.packed`."""
+        counts = (band_rows, bands, columns, scattered)
         return self._worst(shape, lambda model: model.packed(shape, *counts))
 
     def irregular(self, shape: LayerShape, weights: int, segments: int) -> float:
