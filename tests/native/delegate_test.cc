@@ -132,6 +132,9 @@ TEST_F(DelegateOptionsTest, BadOptionsAreRefusedWithWhatWasExpected) {
     EXPECT_TRUE(Contains(reported, c.expected)) << reported;
     EXPECT_TRUE(Contains(reported, "Received")) << reported;
   }
+  const std::string long_path(2000, 'x');
+  EXPECT_EQ(Create({"cache_path"}, {long_path.c_str()}), nullptr);
+  EXPECT_TRUE(Contains(reported, "less than 1024 bytes. Received: 2000"));
   EXPECT_EQ(Create({nullptr}, {nullptr}), nullptr);
   const char* key = "no_such_option";
   const char* value = "1";

@@ -63,14 +63,13 @@ PackedDelegate* PackedDelegate::Create(const DelegateOptions& options) {
   if (options.tune) {
     TunerOptions tuning;
     tuning.budget = 1e-3 * options.tune_ms;
-    tuning.cache_path = options.cache_path;
+    if (*options.cache_path != '\0') tuning.cache_path = options.cache_path;
     delegate->tuner_ = Tuner::Create(tuning);
     if (delegate->tuner_ == nullptr) {
       Destroy(delegate);
       return nullptr;
     }
   }
-  delegate->options_.cache_path = nullptr;  // the caller's may go
   return delegate;
 }
 

@@ -133,8 +133,16 @@ bool ParseDelegateOptions(const char* const* keys, const char* const* values,
       return false;
     }
     if (strcmp(key, "cache_path") == 0) {
-      options->cache_path = *value == '\0' ? nullptr : value;
-      continue;
+      const size_t length = strlen(value);
+      if (length < sizeof(options->cache_path)) {
+        memcpy(options->cache_path, value, length + 1);
+        continue;
+      }
+      snprintf(error, error_size,
+               "tfrewprune: option cache_path must have less than %zu bytes. "
+               "Received: %zu.",
+               sizeof(options->cache_path), length);
+      return false;
     }
     if (strcmp(key, "log_level") == 0) {
       if (ParseLogLevel(value, &options->log_level)) continue;

@@ -32,7 +32,7 @@ struct DelegateOptions {
   const Driver* driver = nullptr;  // nullptr = auto
   bool tune = false;
   int tune_ms = 50;
-  const char* cache_path = nullptr;  // the caller's
+  char cache_path[1024] = "";  // empty: no file
   LogLevel log_level = LogLevel::kWarning;
 };
 

@@ -15,10 +15,14 @@ inline constexpr size_t kCacheLine = 64;
 // system does not tell. (sysconf of glibc multiplies it in virtual machines.)
 inline size_t LastCacheBytes() {
   unsigned kilobytes = 0;
+  char text[16] = "";  // "32768K"
   FILE* file = fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "re");
   if (file != nullptr) {
-    if (fscanf(file, "%7uK", &kilobytes) != 1) kilobytes = 0;
+    if (fgets(text, sizeof(text), file) == nullptr) text[0] = '\0';
     fclose(file);
+  }
+  for (const char* c = text; *c >= '0' && *c <= '9' && c < text + 7; ++c) {
+    kilobytes = kilobytes * 10 + unsigned(*c - '0');
   }
   return size_t{kilobytes == 0 ? 4096 : kilobytes} << 10;
 }

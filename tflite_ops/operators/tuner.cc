@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "operators/tuner.h"
 
-#include <math.h>
-
 #include "operators/integers.h"
 
 namespace tfrewprune {
@@ -60,8 +58,11 @@ uint64_t ExactKey(const Problem& problem, uint64_t payload) {
 }
 
 uint64_t AlikeKey(const Problem& problem) {
-  return ProblemKey(problem, 0,
-                    floor(log1p(Columns(problem)) / log1p(kAlikeColumns)));
+  int step = 0;
+  for (double columns = Columns(problem); columns > 1; ++step) {
+    columns /= 1 + kAlikeColumns;
+  }
+  return ProblemKey(problem, 0, step);
 }
 
 class Lock {

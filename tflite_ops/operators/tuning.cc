@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "operators/tuning.h"
 
-#include <math.h>
 #include <time.h>
 
 #include "isa/caches.h"
@@ -156,7 +155,7 @@ ConvGeometry Sample(const Problem& problem, double cycles) {
   const int threads = problem.threads();
   const auto shrink = [&](int size, int64_t least) {
     if (cycles <= kSampleCycles) return size;
-    const double wanted = ceil(size * (kSampleCycles / cycles));
+    const double wanted = size * (kSampleCycles / cycles) + 1;
     const int taken =
         static_cast<int>(Min(size, Max(least, static_cast<int64_t>(wanted))));
     cycles *= double(taken) / size;

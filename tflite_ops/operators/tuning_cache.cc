@@ -63,6 +63,25 @@ bool FindEntries(const char* text, size_t bytes, const char** begin,
   return true;
 }
 
+// "0123456789abcdef direct all". False for what this version does not know.
+bool ReadEntry(const char* line, uint64_t* key, Choice* choice) {
+  *key = 0;
+  for (int i = 0; i < 16; ++i, ++line) {
+    const bool digit = *line >= '0' && *line <= '9';
+    if (!digit && (*line < 'a' || *line > 'f')) return false;
+    *key = *key << 4 | unsigned(digit ? *line - '0' : *line - 'a' + 10);
+  }
+  if (*line++ != ' ') return false;
+  char driver[32];
+  const size_t length = strcspn(line, " \n");
+  if (length >= sizeof(driver)) return false;
+  memcpy(driver, line, length);
+  driver[length] = '\0';
+  choice->driver = FindDriver(driver);
+  choice->alone = strncmp(line + length, " one\n", 5) == 0;
+  return choice->driver != nullptr;
+}
+
 }  // namespace
 
 uint64_t Hash(const void* data, size_t bytes, uint64_t seed) {
@@ -151,12 +170,9 @@ int TuningCache::Read(const char* path) {
   int read = 0;
   for (const char* line = begin; line < end; line = strchr(line, '\n') + 1) {
     uint64_t key;
-    char driver[32], threads[8];
-    if (sscanf(line, "%16" SCNx64 " %31s %7s", &key, driver, threads) != 3) {
-      continue;
-    }
-    const Choice choice = {FindDriver(driver), strcmp(threads, "one") == 0};
-    if (choice.driver == nullptr || Find(key) != nullptr) continue;
+    Choice choice;
+    if (!ReadEntry(line, &key, &choice)) continue;
+    if (Find(key) != nullptr) continue;
     Add(key, choice);
     ++read;
   }
