@@ -18,6 +18,8 @@ constexpr double kHandOffCycles = 60e3;
 // fewer.
 constexpr double kSampleCycles = 600e3;
 constexpr int kSampleRows = 8, kSampleColumns = 256;
+// Larger images are left to the prediction: measuring takes them a second time.
+constexpr uint64_t kMostFloats = 16 << 20;
 // Of a predicted cycle, on whatever CPU.
 constexpr double kSecondsPerCycle = 1 / 3e9;
 // One timing lasts at least so long: clocks are read in 20 to 50 ns.
@@ -205,7 +207,8 @@ class Trials {
     // other decides which cache lines they share.
     const uint64_t in_place = DivideUp(inputs_, 16) * 16;
     const uint64_t out_place = DivideUp(out, 16) * 16;
-    if (!arena_.Allocate(in_place + out_place * (problem.residual ? 2 : 1)) ||
+    const uint64_t floats = in_place + out_place * (problem.residual ? 2 : 1);
+    if (floats > kMostFloats || !arena_.Allocate(floats) ||
         !other_.Allocate(meanwhile.read)) {
       return false;
     }
