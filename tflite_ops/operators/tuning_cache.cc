@@ -100,7 +100,7 @@ uint64_t Hash(const void* data, size_t bytes, uint64_t seed) {
     for (int i = 0; i < kLanes; ++i) lane[i] = mix(lane[i], word[i]);
   }
   uint64_t rest[kLanes] = {};
-  memcpy(rest, at, bytes);
+  if (bytes > 0) memcpy(rest, at, bytes);  // `data` may be nullptr then
   uint64_t hash = seed;
   for (int i = 0; i < kLanes; ++i) hash = mix(hash, mix(lane[i], rest[i]));
   return hash ^ hash >> 32;
