@@ -8,6 +8,10 @@
  *   threads    "auto" (as many as the interpreter has) or "1" to "64"
  *   isa        "auto", "avx512", "avx2", "neon", "portable" or "reference"
  *   driver     "auto" or the name of one, for measurements
+ *   tune       "off", or "once": the first allocation of tensors measures the
+ *              best few drivers of each layer
+ *   tune_ms    how long that may take, "1" to "60000"; "50" without it
+ *   cache_path a file that remembers what was measured
  *   log_level  "error", "warning", "info" or "debug"
  */
 #ifndef TFREWPRUNE_TFREWPRUNE_H_

@@ -177,7 +177,7 @@ def _dense_record(
         bytes_packed=decision.packing.payload_bytes,
         skip=decision.skip,
         reason=decision.reason,
-        predicted_packed_us=decision.packing.predict(decision.shape),
+        predicted_packed_us=decision.packed_us,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import keras
 
 from tfrewprune.mapping import finest
-from tfrewprune.payload.cost import LayerShape, default_cost_model
+from tfrewprune.payload.cost import AnyCost, LayerShape, cost_model
 from tfrewprune.payload.gain import predicted_gain
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import Block, Structure
@@ -60,7 +60,9 @@ class PlanRow:
 
 
 def plan(
-    model: keras.Model | str | os.PathLike[str], structure: Structure | None = None
+    model: keras.Model | str | os.PathLike[str],
+    structure: Structure | None = None,
+    target: str | None = None,
 ) -> list[PlanRow]:
     """Predicts for every layer with weights what pruning it would gain.
 
@@ -71,12 +73,15 @@ def plan(
     Args:
         model: A built Keras model, trained or not, or a file `keras` loads.
         structure: What would be removed together; None for `Block(16, 1)`.
+        target: The kind of processor to predict for, as in `convert`; None is this
+            machine.
 
     Returns:
         One row a layer with weights, in the order of the model.
 
     Raises:
-        ValueError: The model has no weights, or Keras cannot load the file.
+        ValueError: The model has no weights, Keras cannot load the file, or there is
+            no such target.
         OSError: The file cannot be read.
 
     Example:
@@ -85,6 +90,7 @@ def plan(
     ...     print(row.layer, row.gains, row.left_dense)
     """
     structure = structure or Block(16, 1)
+    costs = cost_model(target)
     if not isinstance(model, keras.Model):
         model = _load(model)
     targets = all_kernels(model)
@@ -94,7 +100,7 @@ def plan(
             "once, before planning."
         )
     default = _default_reasons(model, structure)
-    rows = [_row(target, structure, default) for target in targets]
+    rows = [_row(each, structure, default, costs) for each in targets]
     total = sum(row.dense_us or 0 for row in rows)
     return [
         row
@@ -158,7 +164,10 @@ def _key(target: Target) -> tuple[int, str]:
 
 
 def _row(
-    target: Target, structure: Structure, default: dict[tuple[int, str], str | None]
+    target: Target,
+    structure: Structure,
+    default: dict[tuple[int, str], str | None],
+    costs: AnyCost,
 ) -> PlanRow:
     layer = target.layer
     # A frozen layer cannot be pruned, but takes its time.
@@ -189,7 +198,7 @@ def _row(
     alike = structure.rows_alike(kernel)
     return dataclasses.replace(
         row,
-        dense_us=default_cost_model().dense(size),
-        gains={rate: predicted_gain(size, rate, alike) for rate in RATES},
+        dense_us=costs.dense(size),
+        gains={rate: predicted_gain(size, rate, alike, costs) for rate in RATES},
         finest=str(finest(dataclasses.replace(target, spec=spec), RATES[-1])),
     )

@@ -568,6 +568,7 @@ def test_library_exports_only_its_interface():
         "tflite_plugin_create_delegate",
         "tflite_plugin_destroy_delegate",
         "tfrewprune_claimed_nodes",
+        "tfrewprune_driver_name",
         "tfrewprune_held_bytes",
         "tfrewprune_isa_name",
         "tfrewprune_register_accelerator",

@@ -78,6 +78,13 @@ TFREWPRUNE_EXPORT const char* tfrewprune_isa_name(
   return tfrewprune::IsaName(PackedDelegate::From(delegate)->options().isa);
 }
 
+// The names of the option driver, one after the other; nullptr after the last.
+TFREWPRUNE_EXPORT const char* tfrewprune_driver_name(int index) {
+  int count;
+  const tfrewprune::Driver* drivers = tfrewprune::Drivers(&count);
+  return index >= 0 && index < count ? drivers[index].name : nullptr;
+}
+
 // How many threads its layers use; 1 before tensors were allocated.
 TFREWPRUNE_EXPORT int tfrewprune_threads(
     tfrewprune::tflite::Delegate* delegate) {

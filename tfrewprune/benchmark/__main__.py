@@ -34,6 +34,7 @@ def main(words: list[str] | None = None) -> int:
         for row in run_sweeps(
             _sweeps(arguments),
             min_seconds=arguments.seconds,
+            tune="once" if arguments.tune else None,
             skipped=lambda reason: console.print(f"skipped {reason}", markup=False),
         ):
             rows.append(row)
@@ -105,6 +106,11 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--isa", nargs="+", default=(None,), help="avx512, avx2, ...")
     parser.add_argument(
         "--seconds", type=float, default=0.3, help="timing of one row (default: 0.3)"
+    )
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="layers with drivers measured before, as Interpreter(tune='once')",
     )
     parser.add_argument(
         "--models",

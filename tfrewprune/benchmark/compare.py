@@ -70,6 +70,7 @@ def compare_models(
     *,
     threads: int = 1,
     isa: str | None = None,
+    tune: str | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
     min_seconds: float = 2.0,
     inputs: Sequence[np.ndarray] | None = None,
@@ -83,6 +84,7 @@ def compare_models(
         dense: Path of the dense model.
         threads: Threads for both.
         isa: Kernels of the packed layers; None for the best of this CPU.
+        tune: "once" measures drivers before, see `Interpreter`.
         tolerance: Largest allowed difference of outputs, over the largest output.
         min_seconds: How long to measure, both models together.
         inputs: Arrays in the order of the models' inputs; None draws random ones.
@@ -105,7 +107,10 @@ def compare_models(
         model_path=_existing(dense, "dense"), num_threads=threads
     )
     candidate = Interpreter(
-        model_path=_existing(packed, "packed"), num_threads=threads, isa=isa
+        model_path=_existing(packed, "packed"),
+        num_threads=threads,
+        isa=isa,
+        tune=tune,
     )
     if inputs is None:
         inputs = random_inputs(baseline, seed)

@@ -60,6 +60,7 @@ def time_layers(
     threads: int = 1,
     isa: str | None = None,
     min_seconds: float = 0.2,
+    only_packed: bool = False,
 ) -> Iterator[LayerTime]:
     """Times each layer with a weight matrix, dense and packed in turn.
 
@@ -71,6 +72,7 @@ def time_layers(
         threads: Threads of both.
         isa: Kernels; None is the best of this CPU.
         min_seconds: Time for one layer.
+        only_packed: Leave out the layers that the model does not hold packed.
 
     Yields:
         The figures, in the order of the operators. Layers that cannot be packed are
@@ -85,6 +87,8 @@ def time_layers(
     # One operator stands for one in both models, so their layers come in pairs.
     pairs = zip(_packable(source), _packable(dense_source), strict=True)
     for layer, dense_layer in pairs:
+        if only_packed and not layer.packed:
+            continue
         cut = [dense_layer.operator]
         if layer.residual is not None:
             cut.append(dense_layer.operator + 1)  # the ADD it took over

@@ -5,7 +5,11 @@ import argparse
 from collections import Counter
 from typing import IO, Any
 
-from tfrewprune.cli.arguments import add_json_argument, add_structure_argument
+from tfrewprune.cli.arguments import (
+    add_json_argument,
+    add_structure_argument,
+    add_target_argument,
+)
 
 HELP = "predict what pruning a Keras model would gain, before training"
 DESCRIPTION = """\
@@ -21,20 +25,29 @@ of one.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=".keras file, trained or not")
     add_structure_argument(parser)
+    add_target_argument(parser)
     add_json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    show_plan(arguments.model, arguments.structure, as_json=arguments.json)
+    show_plan(
+        arguments.model,
+        arguments.structure,
+        as_json=arguments.json,
+        target=arguments.processor,
+    )
 
 
-def show_plan(model: str, structure: Any, as_json: bool) -> None:
+def show_plan(
+    model: str, structure: Any, as_json: bool, target: str | None = None
+) -> None:
     """Prints the plan of a Keras file.
 
     Args:
         model: Its path.
         structure: What would be removed together; None for the default.
         as_json: Print a JSON document instead of a table.
+        target: The kind of processor to predict for; None is this machine.
     """
     from tfrewprune.cli.output import print_json, reserved_stdout, start_keras
 
@@ -42,7 +55,7 @@ def show_plan(model: str, structure: Any, as_json: bool) -> None:
     from tfrewprune.planning import RATES, plan, total_gain
 
     with reserved_stdout() as out:
-        rows = plan(model, structure)
+        rows = plan(model, structure, target)
         if as_json:
             document = {
                 "model": model,

@@ -15,7 +15,7 @@ from tfrewprune.converter.flatbuffer import Model, tensor_shape
 from tfrewprune.converter.options import ConvOptions
 from tfrewprune.converter.reasons import SkipReason
 from tfrewprune.converter.sums import Sum, find_sums
-from tfrewprune.payload.cost import LayerShape, default_cost_model
+from tfrewprune.payload.cost import LayerShape, cost_model
 from tfrewprune.payload.irregular import IrregularPacking
 from tfrewprune.payload.packer import Packing, pack_layer
 from tfrewprune.payload.values import FLOAT16, FLOAT32, INT8, PayloadError, ValueForm
@@ -35,11 +35,14 @@ class Settings:
         band_rows: Rows of a band in every layer; None lets the packer choose.
         weights: `"keep"`: as the file has them, float32, float16 or int8; `"float16"`:
             float32 rounded to float16.
+        target: The kind of processor whose times count, see `payload.cost.targets`;
+            None is this machine's.
     """
 
     minimum_gain: float = 1.0
     band_rows: int | None = None
     weights: str = "keep"
+    target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,20 +54,25 @@ class Decision:
         shape: Its weight matrix and output positions; None when it cannot be packed.
         kept: Weights other than 0; None when unknown.
         packing: The packed weights; None when it cannot be packed.
-        dense_us: Predicted microseconds of the layer as it was; None as above.
         skip: Why it stays dense; None when it is packed.
         reason: The same as a sentence that tells what was found.
         sum: The sum it takes over; None mostly.
+        dense_us: Predicted microseconds of the layer as it was, on one thread; None
+            when unknown.
+        packed_us: The same of the packed one.
+        measured_us: Both as measured here; None where nothing was.
     """
 
     layer: Layer
     shape: LayerShape | None = None
     kept: int | None = None
     packing: Packing | IrregularPacking | None = None
-    dense_us: float | None = None
     skip: SkipReason | None = None
     reason: str | None = None
     sum: Sum | None = None
+    dense_us: float | None = None
+    packed_us: float | None = None
+    measured_us: tuple[float, float] | None = None
 
     @property
     def packs(self) -> bool:
@@ -78,7 +86,13 @@ def make_plan(model: Model, settings: Settings) -> list[Decision]:
         ConversionError: If weights are damaged or hold NaN or Inf.
     """
     cache: Cache = {}
-    decisions = [decide(model, layer, settings, cache) for layer in find_layers(model)]
+    return with_sums(
+        model, [decide(model, layer, settings, cache) for layer in find_layers(model)]
+    )
+
+
+def with_sums(model: Model, decisions: list[Decision]) -> list[Decision]:
+    """Returns decisions with the sums that packed layers take over."""
     sums = find_sums(model, [d.layer for d in decisions if d.packs])
     return [
         replace(d, sum=sums.get((d.layer.subgraph, d.layer.operator)))
@@ -135,6 +149,7 @@ def _decide(
     cache: Cache,
 ) -> Decision:
     shape = layer_shape(model, layer)
+    costs = cost_model(settings.target)
     tensor = model.subgraphs[layer.subgraph].tensors[layer.source.tensor]
     # Layers that share a constant share its payload, whatever tensor names it.
     private = None if tensor.sparsity is None else (layer.subgraph, layer.source.tensor)
@@ -147,26 +162,26 @@ def _decide(
             form = ValueForm(FLOAT16)
             weights = _rounded(layer, weights)
         try:
-            packing = pack_layer(weights, shape, settings.band_rows, form=form)
+            packing = pack_layer(weights, shape, settings.band_rows, costs, form)
         except PayloadError as error:
             raise ConversionError(f"layer {layer.name!r}: {error}") from error
         cache[key] = packing
     packing = cache[key]
     kept = packing.kept
     dynamic_range = packing.form.dtype == INT8 and not layer.source.decoders
-    dense_time = default_cost_model().dense(shape, dynamic_range)
-    packed_time = packing.predict(shape)
+    dense_us = costs.dense(shape, dynamic_range)
+    packed_us = packing.predict(shape, costs)
     stored = stored_bytes(model, tensor)
     skip = reason = None
     if settings.minimum_gain <= 0:
         pass
     elif kept == shape.rows * shape.columns:
         skip, reason = SkipReason.NO_ZEROS, "no weight is 0"
-    elif packed_time * settings.minimum_gain > dense_time:
+    elif packed_us * settings.minimum_gain > dense_us:
         skip = SkipReason.DENSE_IS_FASTER
         reason = (
-            f"dense is faster: predicted {dense_time:.3g} us dense, "
-            f"{packed_time:.3g} us packed"
+            f"dense is faster: predicted {dense_us:.3g} us dense, "
+            f"{packed_us:.3g} us packed"
         )
     elif packing.payload_bytes > stored:
         skip = SkipReason.PAYLOAD_IS_LARGER
@@ -174,7 +189,11 @@ def _decide(
             f"{packing.payload_bytes:,} bytes packed, the file has {stored:,} for its "
             "weights"
         )
-    return Decision(layer, shape, kept, packing, dense_time, skip, reason)
+    return Decision(
+        *(layer, shape, kept, packing, skip, reason),
+        dense_us=dense_us,
+        packed_us=packed_us,
+    )
 
 
 def _rounded(layer: Layer, weights: np.ndarray) -> np.ndarray:

@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Predicts how long a layer takes, dense and packed.
 
-The only place that knows coefficients; they come from ``cost.json`` beside it, fitted
-from benchmark data. All predictions are for one thread and meant for comparing ways
-to run one layer with each other, not as absolute times.
+The only place that knows coefficients; they come from ``cost.json`` beside it, one set
+for each kind of processor, fitted from benchmark data or derived where nobody measured.
+All predictions are for one thread and meant for comparing ways to run one layer with
+each other, not as absolute times.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, TypeAlias
+
+from tfrewprune.payload.cost_targets import PORTABLE, this_target
 
 # Fully connected layers run from this batch on like convolutions.
 VECTOR_BATCH = 4
@@ -202,11 +207,103 @@ class CostModel:
         return memory + vectors * (per_vector + cost.channel * moved)
 
 
-@cache
-def default_cost_model() -> CostModel:
-    """Returns the cost model of ``cost.json``."""
-    fields = json.loads(Path(__file__).with_name("cost.json").read_text())
+@dataclass(frozen=True)
+class WorstCost:
+    """A choice that has to hold on several processors.
 
+    A packed layer counts as slow, beside the dense one, as it is on the processor where
+    packing gains least. Times are those of the first one.
+
+    Attributes:
+        models: Their cost models.
+    """
+
+    models: tuple[CostModel, ...]
+
+    @property
+    def irregular_cost(self) -> IrregularCost | None:
+        """None leaves layers without bands out, see `CostModel`."""
+        return self.models[0].irregular_cost
+
+    def dense(self, shape: LayerShape, dynamic_range: bool = False) -> float:
+        """As `CostModel.dense`."""
+        return self.models[0].dense(shape, dynamic_range)
+
+    def packed(
+        self,
+        shape: LayerShape,
+        band_rows: int,
+        bands: int,
+        columns: int,
+        scattered: int,
+    ) -> float:
+        """As `CostModel.packed`."""
+        counts = (band_rows, bands, columns, scattered)
+        return self._worst(shape, lambda model: model.packed(shape, *counts))
+
+    def irregular(self, shape: LayerShape, weights: int, segments: int) -> float:
+        """As `CostModel.irregular`."""
+        return self._worst(
+            shape, lambda model: model.irregular(shape, weights, segments)
+        )
+
+    def _worst(self, shape: LayerShape, packed: Callable[[CostModel], float]) -> float:
+        return self.dense(shape) * max(
+            packed(model) / model.dense(shape) for model in self.models
+        )
+
+
+AnyCost: TypeAlias = CostModel | WorstCost
+
+
+def targets() -> tuple[str, ...]:
+    """Returns the targets that `cost_model` knows."""
+    return (*_entries(), PORTABLE)
+
+
+def cost_model(target: str | None = None) -> AnyCost:
+    """Returns the cost model of a kind of processor.
+
+    Args:
+        target: One of `targets()`; None is this machine, or what the environment
+            variable `TFREWPRUNE_TARGET` names.
+
+    Raises:
+        ValueError: If there is no such target.
+
+    Example:
+        >>> shape = LayerShape(64, 9 * 64, 28 * 28, taps=9)
+        >>> cost_model("arm-small").dense(shape) > cost_model("arm-big").dense(shape)
+        True
+    """
+    return _cost_model(target or this_target())
+
+
+def default_cost_model() -> AnyCost:
+    """Returns the cost model of this machine."""
+    return cost_model()
+
+
+@cache
+def _entries() -> dict[str, Any]:
+    return json.loads(Path(__file__).with_name("cost.json").read_text())
+
+
+@cache
+def _cost_model(target: str) -> AnyCost:
+    entries = _entries()
+    if target == PORTABLE:
+        phones = [name for name in entries if name.startswith("arm-")]
+        return WorstCost(tuple(_read(entries[name]) for name in phones))
+    if target not in entries:
+        raise ValueError(
+            f"Invalid target. Expected one of {', '.join(targets())}. "
+            f"Received: {target!r}"
+        )
+    return _read(entries[target])
+
+
+def _read(fields: dict[str, Any]) -> CostModel:
     def packed_cost(name: str) -> PackedCost:
         given = dict(fields[name])
         for key in ("band", "column", "channel"):

@@ -31,7 +31,7 @@ from tfrewprune.payload.container import (
 )
 from tfrewprune.payload.cost import (
     VECTOR_BATCH,
-    CostModel,
+    AnyCost,
     LayerShape,
     default_cost_model,
 )
@@ -244,7 +244,7 @@ class IrregularPacking:
         end = align(HEADER_BYTES + index, 4) + self.form.scale_bytes
         return align(end, VALUE_ALIGNMENT) + self.kept * self.form.dtype.itemsize
 
-    def predict(self, shape: LayerShape, cost_model: CostModel | None = None) -> float:
+    def predict(self, shape: LayerShape, cost_model: AnyCost | None = None) -> float:
         """Returns the predicted microseconds of a packed layer of this shape."""
         model = cost_model or default_cost_model()
         return model.irregular(shape, self.kept, self.segment_count)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tfrewprune.payload.cost import CostModel, LayerShape, default_cost_model
+from tfrewprune.payload.cost import AnyCost, LayerShape, default_cost_model
 from tfrewprune.payload.format import BAND_ROWS, BandedMatrix, encode, payload_size
 from tfrewprune.payload.grouping import (
     RowSupport,
@@ -66,7 +66,7 @@ class Packing:
         counts = (self.band_rows, self.band_count, self.column_count)
         return payload_size(rows, columns, *counts, self.form)
 
-    def predict(self, shape: LayerShape, cost_model: CostModel | None = None) -> float:
+    def predict(self, shape: LayerShape, cost_model: AnyCost | None = None) -> float:
         """Returns the predicted microseconds of a packed layer of this shape."""
         model = cost_model or default_cost_model()
         return model.packed(
@@ -129,7 +129,7 @@ def pack_layer(
     weights: np.ndarray,
     shape: LayerShape,
     band_rows: int | None = None,
-    cost_model: CostModel | None = None,
+    cost_model: AnyCost | None = None,
     form: ValueForm = AS_FLOAT32,
 ) -> Packing | IrregularPacking:
     """Finds the way to pack a layer that is predicted to run fastest.
@@ -138,7 +138,7 @@ def pack_layer(
         weights: float32 ``[O, K]``, finite.
         shape: Size of the layer.
         band_rows: 4, 8, 16 or 32 rows in a band; None tries all, and no bands at all.
-        cost_model: Predicts times; None is the fitted one of this package.
+        cost_model: Predicts times; None is that of this machine.
         form: What to store the weights as; it must hold them exactly.
 
     Returns:

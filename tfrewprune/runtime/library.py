@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the native delegate library on disk."""
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -51,3 +52,22 @@ def delegate_path() -> str:
             f"is needed), or set {LIBRARY_VARIABLE} to the path of a build."
         )
     return str(path)
+
+
+def driver_names() -> tuple[str, ...]:
+    """Returns the names that `Interpreter` takes as `driver`.
+
+    Raises:
+        LibraryNotFoundError: If the native library was not built.
+
+    Example:
+        >>> "direct" in driver_names()
+        True
+    """
+    function = ctypes.CDLL(delegate_path()).tfrewprune_driver_name
+    function.argtypes = [ctypes.c_int]
+    function.restype = ctypes.c_char_p
+    names: list[str] = []
+    while (name := function(len(names))) is not None:
+        names.append(name.decode("ascii"))
+    return tuple(names)
