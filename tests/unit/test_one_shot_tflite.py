@@ -35,6 +35,8 @@ def model_bytes(shared_bias: bool = False, halved: bool = False) -> bytes:
     bias = graph.constant("zeros", np.zeros(16))
     y = conv(graph, x, weights(16, 3, 3, 4), bias, activation="RELU", name="a")
     own = bias if shared_bias else np.full(16, 0.1, np.float32)
+    if halved:
+        own = half(graph, "bias", np.zeros(16))
     kernel = constant(graph, "kernel", weights(16, 3, 3, 16))
     y = conv(graph, y, kernel, own, (2, 2), activation="RELU", name="b")
     y = fully_connected(graph, y, weights(32, 256), activation="RELU", name="c")
