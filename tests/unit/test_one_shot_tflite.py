@@ -2,6 +2,8 @@
 """prune_one_shot on `.tflite` files whose Keras source is lost."""
 
 import json
+import subprocess
+import sys
 
 import dense_models
 import numpy as np
@@ -145,6 +147,20 @@ def test_integer_weights_and_other_files_are_told(tmp_path):
         prune_one_shot(model_bytes(), X[..., :2], rate=2)
     with pytest.raises(FileNotFoundError):
         prune_one_shot(tmp_path / "none.tflite", X, rate=2)
+
+
+def test_the_command_needs_neither_keras_nor_tensorflow(tmp_path):
+    (tmp_path / "m.tflite").write_bytes(model_bytes())
+    np.save(tmp_path / "x.npy", X)
+    words = ["prune", "m.tflite", "p.tflite", "--data", "x.npy", "--rate", "2"]
+    code = (
+        "import sys; sys.modules.update(keras=None, tensorflow=None);"
+        f"from tfrewprune.cli import main; sys.exit(main({words!r}))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "p.tflite").stat().st_size > 1000
 
 
 def test_the_command(tmp_path, capsys):
