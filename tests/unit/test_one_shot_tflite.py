@@ -24,6 +24,20 @@ X = X + np.roll(X, 1, 1) + np.roll(X, 1, 2)
 EACH = Recipe(Rule(["b", "c"], rate=2), method="magnitude")
 
 
+BLIND = """
+import sys
+
+class Blind:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("keras", "tensorflow"):
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blind())
+from tfrewprune.cli import main
+sys.exit(main({words!r}))
+"""
+
+
 def weights(*shape) -> np.ndarray:
     scale = np.sqrt(2 / np.prod(shape[1:]))
     return np.random.default_rng(1).standard_normal(shape).astype("float32") * scale
@@ -153,11 +167,7 @@ def test_the_command_needs_neither_keras_nor_tensorflow(tmp_path):
     (tmp_path / "m.tflite").write_bytes(model_bytes())
     np.save(tmp_path / "x.npy", X)
     words = ["prune", "m.tflite", "p.tflite", "--data", "x.npy", "--rate", "2"]
-    code = (
-        "import sys; sys.modules.update(keras=None, tensorflow=None);"
-        f"from tfrewprune.cli import main; sys.exit(main({words!r}))"
-    )
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", BLIND.format(words=words)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "p.tflite").stat().st_size > 1000
