@@ -4,8 +4,8 @@
 Its own images are not at hand. Calibration and test images are those of CIFAR-10,
 three times as large; the "accuracy" is the share of test images for which the pruned
 model decides as the dense one does. It says little: the dense model finds a person in
-2 of 1,000 of these images. And 87 % of its pointwise weights are below 1e-6 as it comes:
-rates such as these take nothing that does anything. Seeds are draws of the 256
+2 of 1,000 of these images. And 87 % of its pointwise weights are below 1e-6 as it
+comes: rates such as these take nothing that does anything. Seeds are draws of the 256
 calibration images.
 
 - ``one-shot-Rx``, ``magnitude-Rx``: the pointwise convolutions in ``Block(16, 1)``;
