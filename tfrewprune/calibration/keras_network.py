@@ -24,6 +24,9 @@ from tfrewprune.wrappers.targets import Target
 #: Inputs that run through the model at a time.
 BATCH = 64
 
+#: Variance of a channel that does not vary.
+_TINY = 1e-12
+
 
 class _Enough(BaseException):
     """Ends a forward pass whose rest nobody needs.
@@ -120,9 +123,9 @@ class KerasNetwork(Network):
     ) -> int:
         """Batch normalizations follow what pruning made of their inputs.
 
-        Moving mean and variance change by as much as the moments of the inputs differ
-        between the dense and the present weights on the same data, so that a sample
-        too small for the moments themselves does no harm. First come those that the
+        Moving mean and variance change as the moments of the inputs do between the
+        dense and the present weights on the same data, so that a sample too small for
+        the moments themselves does no harm. First come those that the
         model calls first: what follows sees their outputs.
 
         Args:
@@ -139,15 +142,18 @@ class KerasNetwork(Network):
             self.restore(dense)
             before = self._moments(layer, data)
             self.restore(here)
-            ratio = (now[1] + layer.epsilon) / (before[1] + layer.epsilon)
-            if np.allclose(ratio, 1, atol=1e-6) and np.allclose(now[0], before[0]):
+            if np.allclose(now[1], before[1]) and np.allclose(now[0], before[0]):
                 continue
+            ratio = (now[1] + _TINY) / (before[1] + _TINY)
             # The dense moments, not the present ones, which refits may have shifted.
             start = dict(zip(map(id, self._variables), dense, strict=True))
             mean = start[id(layer.moving_mean)]
             variance = start[id(layer.moving_variance)]
-            layer.moving_mean.assign((mean + now[0] - before[0]).astype(np.float32))
-            layer.moving_variance.assign((variance * ratio).astype(np.float32))
+            # Exact where a channel is but scaled and shifted.
+            mean = now[0] + (mean - before[0]) * np.sqrt(ratio)
+            variance = np.maximum((variance + layer.epsilon) * ratio - layer.epsilon, 0)
+            layer.moving_mean.assign(mean.astype(np.float32))
+            layer.moving_variance.assign(variance.astype(np.float32))
             changed += 1
         return changed
 

@@ -14,7 +14,7 @@ from tfrewprune.calibration.inputs import InputSpec
 from tfrewprune.calibration.network import Site
 from tfrewprune.converter.conversion import read_content
 from tfrewprune.converter.densify import FLOAT_TYPES
-from tfrewprune.converter.detect import Layer
+from tfrewprune.converter.detect import Layer, find_layers
 from tfrewprune.converter.flatbuffer import (
     Model,
     index_list,
@@ -47,9 +47,24 @@ def read_source(model: Any) -> bytes:
 
     Raises:
         ConversionError: It is neither.
+        ValueError: No layer of it can be pruned, whatever the recipe.
         OSError: The file cannot be read.
     """
-    return read_content(model, may_export=False)
+    content = read_content(model, may_export=False)
+    layers = find_layers(read_model(content))
+    if all(layer.reason is not None or layer.packed for layer in layers):
+        raise _nothing(
+            {layer.name: layer.reason or "packed already" for layer in layers}
+        )
+    return content
+
+
+def _nothing(reasons: dict[str, str]) -> ValueError:
+    lines = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
+    return ValueError(
+        "Nothing in the .tflite model can be pruned:\n"
+        + (lines or "  it has no layer with weights")
+    )
 
 
 def specs_of(content: bytes) -> list[InputSpec]:
@@ -107,14 +122,7 @@ class TFLiteSource(Source):
                 self._rules[number] = rule
         _check_rules(layers, recipe)
         if not self._rules:
-            reasons = "\n".join(
-                f"  {layers[number].name}: {reason}"
-                for number, reason in self._reasons.items()
-            )
-            raise ValueError(
-                "Nothing in the .tflite model can be pruned:\n"
-                + (reasons or "  it has no layer with weights")
-            )
+            raise _nothing({layers[n].name: why for n, why in self._reasons.items()})
         self.jobs, self.idle = [], []
         for number, site in sites.items():
             structure = rate = None

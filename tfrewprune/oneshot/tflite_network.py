@@ -20,8 +20,9 @@ from tfrewprune.converter.densify import (
     read_weights,
     write_weights,
 )
-from tfrewprune.converter.detect import Layer, find_layers
+from tfrewprune.converter.detect import DECODERS, Layer, find_layers
 from tfrewprune.converter.flatbuffer import (
+    Model,
     index_list,
     read_model,
     tensor_shape,
@@ -65,7 +66,7 @@ class TFLiteNetwork(Network):
             for index in index_list(operator.inputs)
         )
         for number, layer in enumerate(self.layers):
-            reason = _reason(layer, readers)
+            reason = _reason(self.model, layer, readers)
             if reason is not None:
                 self.reasons[number] = reason
                 continue
@@ -77,8 +78,7 @@ class TFLiteNetwork(Network):
             self._kernels[number] = np.array(kernel)
             shape = KernelShape(*kernel.shape)
             self.sites.append(Site(layer.name, shape, _geometry(layer), True, number))
-        self._batch = BATCH
-        self._batch = self._largest_batch(data)
+        self._batch = self._largest_batch(data) if self.sites else BATCH
 
     def batches(self, data: list[np.ndarray]) -> int:
         return -(-len(data[0]) // self._batch)
@@ -125,7 +125,7 @@ class TFLiteNetwork(Network):
         )
         bias = self._bias(layer)
         before = read_weights(self.model, bias).astype(np.float64).reshape(-1)
-        after = (before + shift).astype(FLOAT_TYPES[bias.type])
+        after = (before + shift).astype(np.float32)
         self.model.tree.buffers[bias.buffer] = schema.BufferT(data=after.view(np.uint8))
 
     def state(self) -> tuple:
@@ -148,9 +148,10 @@ class TFLiteNetwork(Network):
         return self.model.subgraphs[0].tensors[int(operator.inputs[2])]
 
     def _own_constants(self, layer: Layer) -> None:
-        """Gives a layer a bias, and buffers that no other tensor shares.
+        """Gives a layer a float32 bias and buffers that nothing else shares.
 
-        Converters merge equal constants, so that layers may share a buffer of zeros.
+        Converters merge equal constants, so that layers may share a bias of zeros; and
+        in files of float16 biases are decoded.
         """
         graph = self.model.subgraphs[0]
         operator = graph.operators[layer.operator]
@@ -158,18 +159,19 @@ class TFLiteNetwork(Network):
         stored.buffer = self._copy_of(stored.buffer)
         inputs = index_list(operator.inputs)
         if len(inputs) > 2 and inputs[2] >= 0:
-            bias = copy.copy(graph.tensors[inputs[2]])
-            bias.buffer = self._copy_of(bias.buffer)
+            values = _constant(self.model, inputs[2])
         else:
-            zeros = np.zeros(4 * layer.weight_shape[0], np.uint8)
-            self.model.tree.buffers.append(schema.BufferT(data=zeros))
-            bias = schema.TensorT(
+            values = np.zeros(layer.weight_shape[0], np.float32)
+        data = np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint8)
+        self.model.tree.buffers.append(schema.BufferT(data=data))
+        graph.tensors.append(
+            schema.TensorT(
                 shape=np.array([layer.weight_shape[0]], np.int32),
                 type=schema.TensorType.FLOAT32,
                 buffer=len(self.model.tree.buffers) - 1,
                 name=f"{layer.name}/bias".encode(),
             )
-        graph.tensors.append(bias)
+        )
         operator.inputs = np.array([*inputs[:2], len(graph.tensors) - 1], np.int32)
 
     def _copy_of(self, buffer: int) -> int:
@@ -262,7 +264,21 @@ def _geometry(layer: Layer) -> Geometry:
     )
 
 
-def _reason(layer: Layer, readers: Counter) -> str | None:
+def _constant(model: Model, tensor: int) -> np.ndarray | None:
+    """A float constant of the first subgraph, decoded; None if it is computed."""
+    graph = model.subgraphs[0]
+    for operator in graph.operators:
+        if tensor in index_list(operator.outputs):
+            if model.builtin_code(operator) not in DECODERS:
+                return None
+            return _constant(model, int(operator.inputs[0]))
+    stored = graph.tensors[tensor]
+    if model.data(stored) is None or stored.type not in FLOAT_TYPES:
+        return None
+    return read_weights(model, stored)
+
+
+def _reason(model: Model, layer: Layer, readers: Counter) -> str | None:
     """Why a layer cannot be measured and written; None if it can."""
     if layer.packed:
         return "packed already; `unpack` gives the dense model back"
@@ -274,4 +290,7 @@ def _reason(layer: Layer, readers: Counter) -> str | None:
         return "another operator reads its weights too"
     if layer.source.decoders and readers[layer.subgraph, layer.source.tensor] > 1:
         return "another operator reads its weights too"
+    inputs = index_list(model.subgraphs[0].operators[layer.operator].inputs)
+    if len(inputs) > 2 and inputs[2] >= 0 and _constant(model, inputs[2]) is None:
+        return "its bias is computed, not constant"
     return None
