@@ -94,7 +94,9 @@ def test_csv_log_holds_all_phases_and_columns_agree(tmp_path):
     compress(mlp(), RECIPE, X, Y, callbacks=[log], verbose=0)
     rows = list(csv.DictReader((tmp_path / "log.csv").open()))
     assert [row["epoch"] for row in rows] == list("01234")
-    assert float(rows[0]["penalty"]) > 0 == float(rows[4]["penalty"])
+    for column in ("penalty", "strength"):
+        assert float(rows[0][column]) > 0 == float(rows[4][column])
+    assert all(len(row) == len(rows[0]) and None not in row.values() for row in rows)
     assert float(rows[4]["rate"]) == 4
     assert log.append is False
 

