@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Strength and masks over time lead to the rate that was asked for."""
 
+from collections import defaultdict
+
 import keras
 import numpy as np
 import pytest
 
-from tfrewprune.methods import GradualMagnitude
+from tfrewprune.methods import GradualMagnitude, Magnitude
 from tfrewprune.pipeline import (
     GradualPrune,
     StrengthControl,
@@ -13,9 +15,12 @@ from tfrewprune.pipeline import (
     hard_prune,
     reweighted_train,
 )
+from tfrewprune.pipeline.steering import removal_costs
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import Block, Unstructured
 from tfrewprune.wrappers import hooked_kernels
+from tfrewprune.wrappers.selection import select_groups
+from tfrewprune.wrappers.targets import resolve
 
 pytestmark = pytest.mark.backend
 layers = keras.layers
@@ -136,6 +141,41 @@ def test_cuts_may_be_epochs_apart():
     assert cuts == [1, 1 / 4, 1 / 4, 1 / 16]
 
 
+@pytest.mark.parametrize("schedule", ["geometric", "cubic"])
+def test_gradual_pruning_goes_on_from_the_masks_in_place(schedule):
+    model, rates = mlp(), []
+    hard_prune(model, Recipe("d*", Magnitude(), rate=4))
+    zeros = {t.path: t.kernel() == 0 for t in hooked_kernels(model)}
+
+    class Note(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            kernels = [t.kernel() for t in hooked_kernels(self.model)]
+            total = sum(kernel.size for kernel in kernels)
+            rates.append(total / sum(map(np.count_nonzero, kernels)))
+
+    method = GradualMagnitude(schedule, "fisher")
+    recipe = Recipe("d*", method, rate=16, reweighted_epochs=2)
+    reweighted_train(model, recipe, X, Y, callbacks=[Note()], verbose=0)
+    assert rates[0] == pytest.approx(method.rate_at(0.5, 16, 4), rel=0.05)
+    assert 4 < rates[0] < rates[1] == pytest.approx(16, rel=0.05)
+    for target in hooked_kernels(model):
+        assert not target.kernel()[zeros[target.path]].any()
+
+
+def test_a_cost_in_the_loss_compares_layers_that_magnitude_does_not():
+    """Layers of any scale: a weight counts by what its removal costs."""
+    model = mlp()
+    recipe = Recipe("d*", GradualMagnitude(score="fisher"), rate=4, reweighted_epochs=1)
+    targets = [t for t in resolve(model, recipe) if t.reason is None]
+    kernels = {t.path_key: t.kernel() for t in targets}
+    costs = removal_costs(model, targets, kernels)
+    masks = select_groups(targets, costs, recipe, defaultdict(list), comparable=True)
+    kept = np.concatenate([masks[t.path_key].ravel() for t in targets])
+    mean = [t.structure.rms(costs[t.path_key], t.shape).ravel() for t in targets]
+    mean = np.concatenate(mean)
+    assert mean[kept].min() >= mean[~kept].max()
+
+
 def test_a_gradual_budget_is_shared():
     recipe = Recipe(
         "d*", rate=6, method="gradual_magnitude", reweighted_epochs=3, retrain_epochs=0
@@ -149,6 +189,10 @@ def test_rates_on_the_way():
     for method in (geometric, cubic):
         assert method.rate_at(0, 16) == 1 and method.rate_at(1, 16) == pytest.approx(16)
     assert geometric.rate_at(0.25, 16) == 2
+    assert geometric.rate_at(0.5, 16, start=4) == 8
+    for method in (geometric, cubic):
+        assert method.rate_at(0, 16, 4) == 4 and method.rate_at(1, 16, 4) == 16
+        assert method.rate_at(0.7, 2, start=4) == 4  # no way back
     assert 1 / cubic.rate_at(0.5, 10) == pytest.approx(1 - 0.9 * 7 / 8)
 
 

@@ -22,8 +22,14 @@ trial of a minute.
 from __future__ import annotations
 
 import dataclasses
-import math
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tfrewprune.experiments import datasets, precision, training
 from tfrewprune.experiments.experiment import Experiment, count_weights
@@ -130,11 +136,6 @@ def of_weights(weights):
     return model
 
 
-def model_weights(model) -> int:
-    """Returns the number of weights without biases."""
-    return sum(math.prod(model.get_layer(name).kernel.shape) for name in LAYERS)
-
-
 def narrowed(model):
     """Returns a model with the :data:`UNITS` filters and neurons of largest norm."""
     import tfrewprune
@@ -170,50 +171,39 @@ class LeNet5(Experiment):
         if method == "dense":
             return model, {"epochs": [self.plan.dense_epochs]}
         (row,) = (row for row in ROWS if row.name == method)
+        model = narrowed(model)
+        rate = row.rate * count_weights(model)["weights"] / WEIGHTS
         epochs = self.plan.epochs[row.length]
+        details = {**row.to_dict(), "epochs": epochs, "weights": WEIGHTS}
         if row.method == "tfmot":
-            model = self._tfmot(row, seed, model)
-            return model, {**row.to_dict(), "epochs": epochs}
+            model = self._tfmot(row, seed, model, rate, sum(epochs))
+        else:
+            chosen = row.recipe(LAYERS, rate, *epochs)
+            details["recipe"] = chosen.get_config()
+            model = self._prune(row, chosen, seed, model, data, details)
+        return model, {**details, "rate": WEIGHTS / count_weights(model)["kept"]}
+
+    def _prune(self, row: Row, chosen, seed: int, model, data, details: dict):
+        """Trains, cuts, removes dead paths, trains what is left."""
         import tfrewprune
 
-        model = precision.for_training(narrowed(model))
-        chosen = row.recipe(LAYERS, WEIGHTS / model_weights(model), *epochs)
-        fit = self._fit(seed, data)
-        if chosen.method.trains:
-            rate = self.plan.learning_rate
-            training.compile_for(model, data, epochs[0], rate, constant=True)
-            tfrewprune.reweighted_train(model, chosen, **fit)
-        tfrewprune.hard_prune(model, chosen)
+        learn = (data, self.plan.learning_rate, self._fit(seed, data))
+        model = precision.for_training(model)
+        training.train_and_cut(model, chosen, *learn)
         model = precision.for_deployment(tfrewprune.strip(model))
-        cut = training.accuracy(model, data.x_validation, data.y_validation)
-        model = self._retrain(row, model, chosen.retrain_epochs, data, fit)
-        return model, {
-            **row.to_dict(),
-            "epochs": epochs,
-            "recipe": chosen.get_config(),
-            "validation_accuracy_after_cut": cut,
-            "weights": WEIGHTS,
-            "rate": WEIGHTS / count_weights(model)["kept"],
-        }
-
-    def _retrain(self, row: Row, model, epochs: int, data: datasets.ImageData, fit):
-        """Trains what is left of a pruned model; its zeros stay zero."""
-        import tfrewprune
-
+        scores = training.accuracy(model, data.x_validation, data.y_validation)
+        details["validation_accuracy_after_cut"] = scores
         # Bands of 16 filters would no longer be bands with filters gone between them.
-        banded = row.structure == "block-16x1"
-        remove = without_dead_paths if banded else shrink
+        remove = without_dead_paths if "block" in row.structure else shrink
         model = precision.for_training(of_weights(remove(model.get_weights())))
         zeros_stay = tfrewprune.Recipe(
             tfrewprune.Rule(LAYERS, structure=tfrewprune.Unstructured()),
             method="Magnitude",
             threshold=1e-9,
-            retrain_epochs=epochs,
+            retrain_epochs=chosen.retrain_epochs,
         )
         tfrewprune.hard_prune(model, zeros_stay)
-        training.compile_for(model, data, epochs, self.plan.learning_rate)
-        tfrewprune.masked_retrain(model, zeros_stay, **fit)
-        return precision.for_deployment(tfrewprune.strip(model))
+        return precision.for_deployment(training.retrain(model, zeros_stay, *learn))
 
     def _fit(self, seed: int, data: datasets.ImageData) -> dict[str, Any]:
         return {
@@ -239,6 +229,43 @@ class LeNet5(Experiment):
         model = precision.for_deployment(model)
         model.save(path)
         return model
+
+    def _tfmot(self, row: Row, seed: int, model, rate: float, epochs: int):
+        """Runs tfmot in a process of its own, from the same start.
+
+        It knows no budget: it gets the rates that a ranking of all weights by LAMP
+        gives the dense model.
+        """
+        import tfrewprune
+
+        names = [f"{name}/{part}" for name in LAYERS for part in ("kernel", "bias")]
+        weights = dict(zip(names, model.get_weights(), strict=True))
+        source, output = self.path("start", seed, ".npz"), self.path(row.name, seed, "")
+        np.savez(source, **weights)
+        magnitude = dataclasses.replace(row, method="one-shot")
+        tfrewprune.hard_prune(model, magnitude.recipe(LAYERS, rate, 0, 0))
+        counts = count_weights(tfrewprune.strip(model))["kept_in_layer"]
+        rates = {name: weights[f"{name}/kernel"].size / counts[name] for name in LAYERS}
+        command = [
+            *(sys.executable, "-m", "tfrewprune.experiments.tfmot_baseline"),
+            *(os.fspath(source), os.fspath(output)),
+            *("--rates", json.dumps(rates)),
+            *("--epochs", str(epochs)),
+            *("--learning-rate", str(self.plan.learning_rate)),
+            *("--seed", str(1000 + seed)),
+            *("--threads", str(self.threads)),
+        ]
+        if self.plan.images:
+            command += ["--train-images", str(self.plan.images)]
+        environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
+        subprocess.run(command, check=True, env=environment)
+        with np.load(self.path(row.name, seed, ".npz")) as arrays:
+            return of_weights(without_dead_paths([arrays[name] for name in names]))
+
+    def export(self, method: str, seed: int, model) -> Path:
+        if method.startswith("tfmot"):  # The very file that a user of tfmot has.
+            return self.path(method, seed, ".tflite")
+        return super().export(method, seed, model)
 
     def goals(self, summary: Summary) -> list[tuple[str, bool]]:
         wanted = (
