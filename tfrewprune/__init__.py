@@ -52,6 +52,7 @@ _HOMES = {
         "Method",
         "PrimalProximal",
         "Reweighted",
+        "ReweightedProximal",
     ),
     "recipe": ("Recipe", "Rule"),
     "recipes": ("recipes",),  # the module itself

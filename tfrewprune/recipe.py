@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,6 +18,7 @@ from tfrewprune.structures import Block, Structure
 
 VERSION = 1
 BUDGETS = ("weights", "macs")
+CONSTRAINTS = ("weights", "macs", "bytes", "latency_ms")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,14 +112,15 @@ class Recipe:
     """Everything that describes a compression but the model and the data.
 
     How much is removed is decided by exactly one of these, in this order: a rule's own
-    `rate`; the recipe's `rate` as a budget over all other pruned layers together; the
-    `threshold`, so that the penalty strength decides (the automatic rate).
+    `rate`; the recipe's `rate` as a budget over all other pruned layers together, or
+    its `constraints` on the model; the `threshold`, so that the penalty strength
+    decides (the automatic rate).
 
     Args:
         rules: `Rule`s in order of precedence; a single rule or pattern is fine, or a
             dict of patterns and rates, `{"conv*": 8, "dense": 16}`. Default: `"*"`.
-        method: `Reweighted()` (default), `GroupLasso()`, `Magnitude()`, their config or
-            name.
+        method: How training empties groups: `Reweighted()` (default) or another of
+            `tfrewprune.methods`, its config or its name.
         strength: Penalty strength lambda for all layers; None: where a rate is asked
             for it is controlled during training so that the surviving weights fall to
             that rate (`tfrewprune.StrengthControl`), elsewhere it is the method's
@@ -128,6 +131,17 @@ class Recipe:
         rate: Budget over all pruned layers without a rate of their own: dense / kept.
         budget: What `rate` counts: `"weights"` or `"macs"`.
         threshold: Groups with rms below it are removed (in units of the weights).
+        constraints: In place of a rate, what the whole model may cost, one or several
+            of `"weights"`, `"macs"` (of layers with a weight matrix), `"bytes"` (of
+            weights in a `.tflite`) and `"latency_ms"` (on one thread, of layers that
+            the cost model knows). A number, or a share of the dense model: `"40%"`, or
+            a number below 1 where that is no time.
+        layer_ms: Measured milliseconds by layer path and rate (1 is dense), such as
+            `{"conv": {1: 2.0, 4: 0.7, 16: 0.3}}`, in place of the cost model's.
+        start_rate: Dense / kept weights that the model is cut to, by magnitude, before
+            the phase under the method begins (rules of a smaller rate: to theirs).
+            Where much more shall go, these weights are free, and the phase is spent on
+            the others.
         reweighted_epochs: Length of the reweighted phase.
         retrain_epochs: Length of the masked retraining.
         refreshes: Updates of the penalty weights, evenly spaced inside the reweighted
@@ -158,6 +172,9 @@ class Recipe:
     rate: float | None = None
     budget: str = "weights"
     threshold: float | None = None
+    constraints: dict[str, float | str] | None = None
+    layer_ms: dict[str, dict[float, float]] | None = None
+    start_rate: float = 1
     reweighted_epochs: int = 10
     retrain_epochs: int = 10
     refreshes: int = 4
@@ -171,6 +188,13 @@ class Recipe:
         object.__setattr__(self, "method", Method.get(self.method))
         _check_strength(self.strength)
         _check_rate("rate", self.rate)
+        _check_rate("start_rate", self.start_rate)
+        self._check_final_rate()
+        if self.rate is not None and self.start_rate > self.rate:
+            raise ValueError(
+                "The model cannot be cut further at the start than at the end. "
+                f"Received: start_rate={self.start_rate}, rate={self.rate}"
+            )
         if self.budget not in BUDGETS:
             raise ValueError(
                 f"Invalid value for argument `budget`. Expected one of {BUDGETS}. "
@@ -180,12 +204,21 @@ class Recipe:
             raise ValueError(
                 f"Argument `threshold` must be positive. Received: {self.threshold!r}"
             )
-        if self.rate is not None and self.threshold is not None:
+        given = {
+            name: getattr(self, name)
+            for name in ("rate", "threshold", "constraints")
+            if getattr(self, name) is not None
+        }
+        if len(given) > 1:
             raise ValueError(
-                "A recipe has either a `rate` (the budget decides) or a `threshold` "
-                "(the strength decides), not both. Received: "
-                f"rate={self.rate}, threshold={self.threshold}"
+                "A recipe has either a `rate` (the budget decides), or `constraints`, "
+                "or a `threshold` (the strength decides), not both. Received: "
+                + ", ".join(f"{name}={value}" for name, value in given.items())
             )
+        if self.constraints is not None:
+            object.__setattr__(self, "constraints", _as_constraints(self.constraints))
+        if self.layer_ms is not None:
+            object.__setattr__(self, "layer_ms", _as_times(self.layer_ms))
         for name, least in (
             ("reweighted_epochs", 0),
             ("retrain_epochs", 0),
@@ -201,6 +234,20 @@ class Recipe:
                 )
         self._check_removal()
 
+    def _check_final_rate(self) -> None:
+        """Takes the rate of a method that has one; refuses others beside it."""
+        final = self.method.final_rate
+        if final is None:
+            return
+        given = {self.rate, *(rule.rate for rule in self.rules)} - {None}
+        if any(not math.isclose(rate, final, rel_tol=1e-6) for rate in given):
+            raise ValueError(
+                f"The schedule of {type(self.method).__name__} ends at rate "
+                f"{final:g}: leave out other rates, or change it. "
+                f"Received: {sorted(given)}"
+            )
+        object.__setattr__(self, "rate", final)
+
     def _check_removal(self) -> None:
         """Refuses what would train for nothing."""
         pruning = [rule for rule in self.rules if not rule.skip]
@@ -210,8 +257,10 @@ class Recipe:
                 "The recipe removes nothing: every rule skips or has rate 1. Give a "
                 'rate above 1, such as Rule("*", rate=8).'
             )
-        if None not in rates or (
-            self.threshold is not None and not self.method.gradual
+        if (
+            None not in rates
+            or self.constraints is not None
+            or (self.threshold is not None and not self.method.gradual)
         ):
             return
         if not self.method.penalized or self.method.projects:
@@ -240,7 +289,7 @@ class Recipe:
     def is_controlled(self, rule: Rule) -> bool:
         """Whether the penalty strength follows from the rate during training."""
         fixed = self.strength if rule.strength is None else rule.strength
-        rated = self.rate_of(rule) is not None
+        rated = self.rate_of(rule) is not None or self.constraints is not None
         return fixed is None and rated and self.method.controlled
 
     def strength_of(self, rule: Rule) -> float:
@@ -352,6 +401,50 @@ def _check_rate(name: str, rate) -> None:
             f"Argument `{name}` is dense weights / kept weights, a finite number of at "
             f"least 1 (8 keeps 1/8). Received: {name}={rate!r}"
         )
+
+
+def _as_constraints(constraints) -> dict[str, float | str]:
+    """Checked; in the order given."""
+    if not _is_dict(constraints) or not constraints:
+        raise ValueError(
+            f"Argument `constraints` must be a dict of some of {CONSTRAINTS} and their "
+            f"limits. Received: constraints={constraints!r}"
+        )
+    for name, limit in constraints.items():
+        if name not in CONSTRAINTS:
+            raise ValueError(
+                f"Unknown constraint {name!r}. Expected some of {CONSTRAINTS}."
+            )
+        number, most = limit, float("inf")
+        if isinstance(limit, str) and limit.endswith("%"):
+            try:
+                number, most = float(limit[:-1]), 100
+            except ValueError:
+                number = None
+        valid = isinstance(number, int | float) and not isinstance(number, bool)
+        if not valid or not 0 < number <= most or number == float("inf"):
+            raise ValueError(
+                f"The constraint {name!r} must be a positive number, or a share such "
+                f"as '40%'. Received: {limit!r}"
+            )
+    return dict(constraints)
+
+
+def _as_times(times) -> dict[str, dict[float, float]]:
+    """Checked, with numbers for rates, which JSON makes strings of."""
+    try:
+        found = {
+            path: {float(rate): float(ms) for rate, ms in by_rate.items()}
+            for path, by_rate in times.items()
+        }
+    except (AttributeError, TypeError, ValueError):
+        found = {}
+    if not found or not all(1 in by_rate for by_rate in found.values()):
+        raise ValueError(
+            "Argument `layer_ms` must be a dict of layer paths to milliseconds by "
+            f"rate, rate 1 (dense) among them. Received: layer_ms={times!r}"
+        )
+    return found
 
 
 def _check_strength(strength) -> None:

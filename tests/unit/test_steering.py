@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Strength and masks over time lead to the rate that was asked for."""
 
-from collections import defaultdict
+import functools
 
 import keras
 import numpy as np
@@ -15,12 +15,9 @@ from tfrewprune.pipeline import (
     hard_prune,
     reweighted_train,
 )
-from tfrewprune.pipeline.steering import removal_costs
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import Block, Unstructured
 from tfrewprune.wrappers import hooked_kernels
-from tfrewprune.wrappers.selection import select_groups
-from tfrewprune.wrappers.targets import resolve
 
 pytestmark = pytest.mark.backend
 layers = keras.layers
@@ -29,7 +26,7 @@ X = generator.standard_normal((512, 32)).astype(np.float32)
 Y = (X[:, :8] @ generator.standard_normal((8, 4))).argmax(1)
 
 
-def mlp() -> keras.Model:
+def mlp(trained: bool = True) -> keras.Model:
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -41,8 +38,16 @@ def mlp() -> keras.Model:
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(2e-3), loss, metrics=["accuracy"])
-    model.fit(X, Y, epochs=5, verbose=0)
+    if trained:
+        model.set_weights(trained_weights())
     return model
+
+
+@functools.cache
+def trained_weights():
+    model = mlp(trained=False)
+    model.fit(X, Y, epochs=5, verbose=0)
+    return model.get_weights()
 
 
 def left(model: keras.Model) -> dict[str, float]:
@@ -99,8 +104,10 @@ def test_a_strength_that_is_given_stays():
     assert "strength" not in logs
 
 
-@pytest.mark.parametrize("schedule", ["geometric", "cubic"])
-@pytest.mark.parametrize("score", ["magnitude", "fisher"])
+@pytest.mark.parametrize(
+    "schedule, score",
+    [("geometric", "lamp"), ("cubic", "magnitude"), ("geometric", "fisher")],
+)
 def test_gradual_pruning_follows_its_schedule(schedule, score):
     method = GradualMagnitude(schedule, score)
     recipe = Recipe(
@@ -162,18 +169,82 @@ def test_gradual_pruning_goes_on_from_the_masks_in_place(schedule):
         assert not target.kernel()[zeros[target.path]].any()
 
 
-def test_a_cost_in_the_loss_compares_layers_that_magnitude_does_not():
-    """Layers of any scale: a weight counts by what its removal costs."""
+class Shares(keras.callbacks.Callback):
+    """Share of non-zero weights of a kernel after each epoch."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.seen = layer, []
+
+    def on_epoch_end(self, epoch, logs=None):
+        kernel = keras.ops.convert_to_numpy(self.model.get_layer(self.layer).kernel)
+        self.seen.append(float((kernel != 0).mean()))
+
+
+def test_a_schedule_goes_on_from_the_first_cut():
+    recipe = Recipe(
+        {"d2": {"rate": 64, "structure": "Unstructured"}},
+        method=GradualMagnitude(every=1),
+        start_rate=4,
+        reweighted_epochs=2,
+    )
+    shares = Shares("d2")
+    reweighted_train(mlp(), recipe, X, Y, callbacks=[shares], verbose=0)
+    assert shares.seen == [1 / 16, 1 / 64]
+
+
+def test_the_strength_starts_from_the_first_cut():
+    recipe = Recipe(
+        Rule("d2", structure=Unstructured(), rate=16), start_rate=8, reweighted_epochs=1
+    )
+    shares = Shares("d2")
+    reweighted_train(mlp(), recipe, X, Y, callbacks=[shares], verbose=0)
+    assert 0 < shares.seen[0] <= 1 / 8
+
+
+class PolynomialDecay:
+    """As much of tfmot's schedule as is asked for."""
+
+    def get_config(self):
+        config = {"initial_sparsity": 0.5, "final_sparsity": 0.875}
+        config |= {"begin_step": 8, "end_step": 24, "power": 1, "frequency": 8}
+        return {"class_name": "PolynomialDecay", "config": config}
+
+
+def test_a_schedule_of_tfmot_cuts_at_its_steps():
+    recipe = Recipe(
+        Rule("d2", structure=Unstructured()),
+        method=GradualMagnitude(PolynomialDecay()),
+        reweighted_epochs=4,
+        retrain_epochs=0,
+    )
+    shares = Shares("d2")
     model = mlp()
-    recipe = Recipe("d*", GradualMagnitude(score="fisher"), rate=4, reweighted_epochs=1)
-    targets = [t for t in resolve(model, recipe) if t.reason is None]
-    kernels = {t.path_key: t.kernel() for t in targets}
-    costs = removal_costs(model, targets, kernels)
-    masks = select_groups(targets, costs, recipe, defaultdict(list), comparable=True)
-    kept = np.concatenate([masks[t.path_key].ravel() for t in targets])
-    mean = [t.structure.rms(costs[t.path_key], t.shape).ravel() for t in targets]
-    mean = np.concatenate(mean)
-    assert mean[kept].min() >= mean[~kept].max()
+    reweighted_train(model, recipe, X, Y, callbacks=[shares], verbose=0, batch_size=64)
+    # 8 steps an epoch: a cut as the second, third and fourth begin.
+    assert shares.seen == pytest.approx([1, 0.5, 0.3125, 0.125], abs=1e-3)
+    (row,) = [r for r in hard_prune(model, recipe) if r.reason is None]
+    assert row.rate == pytest.approx(8, rel=0.01)
+
+
+def test_scores_of_different_layers_compare_as_asked():
+    """A layer of tiny weights goes by magnitude, but not by its share of energy."""
+    left = {}
+    for score in ("lamp", "magnitude"):
+        model = mlp()
+        small = model.get_layer("d1")
+        small.set_weights([weight * 1e-3 for weight in small.get_weights()])
+        model.optimizer.learning_rate = 0.0
+        recipe = Recipe(
+            Rule("d*", structure=Unstructured()),
+            rate=3,
+            method=GradualMagnitude(score=score, every=1),
+            reweighted_epochs=1,
+        )
+        shares = Shares("d1")
+        reweighted_train(model, recipe, X, Y, callbacks=[shares], verbose=0)
+        left[score] = shares.seen[0]
+    assert left["magnitude"] < 0.01 and left["lamp"] > 0.2
 
 
 def test_a_gradual_budget_is_shared():
@@ -192,14 +263,14 @@ def test_rates_on_the_way():
     assert geometric.rate_at(0.5, 16, start=4) == 8
     for method in (geometric, cubic):
         assert method.rate_at(0, 16, 4) == 4 and method.rate_at(1, 16, 4) == 16
-        assert method.rate_at(0.7, 2, start=4) == 4  # no way back
+        assert method.rate_at(0.7, 2, start=4) == 2
     assert 1 / cubic.rate_at(0.5, 10) == pytest.approx(1 - 0.9 * 7 / 8)
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"schedule": "linear"}, "`schedule`. Expected one of"),
+        ({"schedule": "linear", "score": "lamp"}, "`schedule`. Expected one of"),
         ({"score": "taylor"}, "`score`. Expected one of"),
         ({"every": 0}, "`every` must be above 0"),
     ],

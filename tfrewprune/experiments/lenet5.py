@@ -51,6 +51,7 @@ ROWS = (
         Row("single-weights", method, 330)
         for method in (
             "reweighted",
+            "reweighted-proximal",
             "gradual-fisher",
             "gradual",
             "admm",

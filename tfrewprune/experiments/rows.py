@@ -27,6 +27,7 @@ def methods() -> dict[str, Any]:
 
     return {
         "reweighted": methods.Reweighted(),
+        "reweighted-proximal": methods.ReweightedProximal(),
         "group-lasso": methods.GroupLasso(),
         "gradual": methods.GradualMagnitude(),
         "gradual-fisher": methods.GradualMagnitude(score="fisher"),

@@ -25,7 +25,13 @@ import numpy as np
 
 from tfrewprune.experiments import lenet5, resnet8, rows, runs, training
 
-METHODS = ("reweighted", "group-lasso", "admm", "primal-proximal")
+METHODS = (
+    "reweighted",
+    "group-lasso",
+    "reweighted-proximal",
+    "admm",
+    "primal-proximal",
+)
 NETWORKS = ("lenet5", "resnet8")
 BATCH = 128
 WARM_UP = 5

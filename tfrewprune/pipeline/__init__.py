@@ -2,8 +2,9 @@
 """The stages between a Keras model and a pruned one."""
 
 from tfrewprune.pipeline.compression import CompressResult, compress
+from tfrewprune.pipeline.gradual import GradualPrune
 from tfrewprune.pipeline.prune import hard_prune
-from tfrewprune.pipeline.steering import GradualPrune, StrengthControl
+from tfrewprune.pipeline.steering import StrengthControl
 from tfrewprune.pipeline.summary import LayerRow, format_rows, sparsity_summary
 from tfrewprune.pipeline.train import masked_retrain, reweighted_train
 from tfrewprune.wrappers.cloning import strip

@@ -24,6 +24,7 @@ from tfrewprune.pipeline.train import (
     reweighted_train,
 )
 from tfrewprune.recipe import Recipe
+from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.cloning import strip
 from tfrewprune.wrappers.compilation import compile_arguments, compile_with
 from tfrewprune.wrappers.selection import check_budget
@@ -43,6 +44,8 @@ class CompressResult:
             retraining) and `"after"`; empty without validation data.
         recipe: The recipe that was followed.
         seconds: Wall time.
+        costs: Of each constraint the `"limit"` and what was `"reached"`, in its own
+            units; empty without constraints.
     """
 
     model: keras.Model
@@ -51,6 +54,7 @@ class CompressResult:
     scores: dict[str, dict[str, float]]
     recipe: Recipe
     seconds: float
+    costs: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -72,6 +76,7 @@ class CompressResult:
             "scores": self.scores,
             "recipe": self.recipe.get_config(),
             "seconds": self.seconds,
+            "costs": self.costs,
         }
 
     @property
@@ -81,6 +86,8 @@ class CompressResult:
             f"{self.rate:.2f}x fewer weights in the model, {self.pruned_rate:.2f}x in "
             "its pruned layers"
         ]
+        for name, cost in self.costs.items():
+            lines.append(f"{name}: {cost['reached']:.4g} of {cost['limit']:.4g}")
         for name, scores in self.scores.items():
             figures = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
             lines.append(f"{name}: {figures}")
@@ -97,6 +104,7 @@ def compress(
     y=None,
     *,
     rate: float | None = None,
+    constraints: dict[str, float | str] | None = None,
     validation_data=None,
     callbacks=None,
     verbose: str | int = "auto",
@@ -117,6 +125,8 @@ def compress(
         x: As in `fit`: arrays, a `tf.data.Dataset`, a `PyDataset`, ...
         y: As in `fit`.
         rate: In place of a recipe: dense / kept weights over all pruned layers.
+        constraints: In place of a rate, also of the recipe's: what the whole model may
+            cost, such as `{"macs": "40%", "latency_ms": 3.0}`; see `Recipe`.
         validation_data: As in `fit`; also gives the scores of the result.
         callbacks: For both training phases, but callbacks that choose a model by a
             metric (`EarlyStopping`, `ModelCheckpoint` with `save_best_only`) act in the
@@ -140,7 +150,7 @@ def compress(
     >>> result.model.save("pruned.keras")
     """
     started = time.perf_counter()
-    recipe = _recipe(recipe, rate)
+    recipe = _recipe(recipe, rate, constraints)
     check_compiled(model, "compress")
     for name in {"epochs", "initial_epoch"} & set(fit):
         raise ValueError(
@@ -181,32 +191,51 @@ def compress(
         scores("before", model)
         train("reweighted", reweighted_train)
         rows = hard_prune(model, recipe)
+        costs = _costs(model, recipe)
         scores("pruned", model)
         train("retrain", masked_retrain)
         stripped = strip(model)
         scores("after", stripped)
     chosen.finish()
     result = CompressResult(
-        stripped, rows, history, scores.found, recipe, time.perf_counter() - started
+        *(stripped, rows, history, scores.found, recipe),
+        seconds=time.perf_counter() - started,
+        costs=costs,
     )
     progress.finish(result.headline)
     return result
 
 
-def _recipe(recipe: Recipe | None, rate: float | None) -> Recipe:
-    if (recipe is None) == (rate is None):
+def _recipe(
+    recipe: Recipe | None, rate: float | None, constraints: dict | None
+) -> Recipe:
+    if (rate is None) == (recipe is None and constraints is None):
         raise ValueError(
             "compress: expected a recipe or a rate, such as compress(model, rate=8, "
-            f"x=x, y=y). Received: recipe={recipe!r}, rate={rate!r}"
+            "x=x, y=y), or constraints. Received: "
+            f"recipe={recipe!r}, rate={rate!r}, constraints={constraints!r}"
         )
     if recipe is None:
-        return Recipe(rate=rate)
+        return Recipe(rate=rate, constraints=constraints)
     if not isinstance(recipe, Recipe):
         raise ValueError(
             "compress: `recipe` must be a tfrewprune.Recipe. Received: "
             f"{type(recipe).__name__}"
         )
-    return recipe
+    if constraints is None:
+        return recipe
+    return recipe.replace(rate=None, threshold=None, constraints=constraints)
+
+
+def _costs(model: keras.Model, recipe: Recipe) -> dict[str, dict[str, float]]:
+    """What a pruned model comes to, by constraint."""
+    if recipe.constraints is None:
+        return {}
+    budget = Budget.of(resolve(model, recipe), recipe)
+    kept = {
+        t.path_key: t.structure.kept(t.mask.groups, t.shape) for t in budget.targets
+    }
+    return budget.report(kept)
 
 
 def build_from_data(model: keras.Model, x) -> None:

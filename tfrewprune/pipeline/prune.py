@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections import defaultdict
 
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfrewprune.methods import Magnitude
 from tfrewprune.pipeline.summary import LayerRow, layer_row
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import detach_penalty, set_masks
@@ -50,7 +52,7 @@ def hard_prune(model: keras.Model, recipe: Recipe) -> list[LayerRow]:
     check_finite(model)
     kernels = {target.path_key: target.kernel() for target in chosen}
     notes: Notes = defaultdict(list)
-    masks = select_groups(chosen, kernels, recipe, notes)
+    masks = select_groups(targets, kernels, recipe, notes)
     _check_penalties(chosen, notes)
     set_masks(model, chosen, masks)
     detach_penalty(model)
@@ -68,6 +70,32 @@ def hard_prune(model: keras.Model, recipe: Recipe) -> list[LayerRow]:
             stacklevel=2,
         )
     return rows
+
+
+def first_cut(model: keras.Model, recipe: Recipe) -> None:
+    """Cuts a model to `recipe.start_rate` by magnitude, before a method takes over.
+
+    Rules of a smaller rate are cut to theirs. A model that is cut further stays as it
+    is.
+    """
+    start = recipe.start_rate
+    if start == 1:
+        return
+    rules = [
+        rule
+        if rule.rate is None
+        else dataclasses.replace(rule, rate=min(rule.rate, start))
+        for rule in recipe.rules
+    ]
+    cut = recipe.replace(
+        rules=rules,
+        rate=start,
+        start_rate=1,
+        threshold=None,
+        constraints=None,
+        method=Magnitude(),
+    )
+    hard_prune(model, cut)
 
 
 def check_finite(model: keras.Model) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import keras
 
+from tfrewprune.pipeline.prune import first_cut
 from tfrewprune.pipeline.steering import phase_callbacks
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import apply_masks, attach, detach_penalty
@@ -38,6 +39,7 @@ def reweighted_train(
     """
     check_compiled(model, "reweighted_train")
     check_data(x, "reweighted_train")
+    first_cut(model, recipe)
     attach(model, recipe)
     model._initial_epoch = None  # BackupAndRestore left it there in an earlier fit
     fit.setdefault("epochs", recipe.reweighted_epochs)

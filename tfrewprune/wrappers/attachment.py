@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from tfrewprune.recipe import Recipe
+from tfrewprune.wrappers.after_step import AfterStep
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.regularizer import MethodRegularizer, regularizer_for
 from tfrewprune.wrappers.selection import select_groups
@@ -52,7 +53,7 @@ def attach(model: keras.Model, recipe: Recipe) -> list[Target]:
     chosen = {target.path_key: target for target in targets if target.reason is None}
     hooked = hooked_kernels(model)
     synchronize(target.layer for target in [*hooked, *chosen.values()])
-    keep = _allowances(list(chosen.values()), recipe)
+    keep = _allowances(targets, recipe)
     changed = []
     for target in hooked:
         if target.path_key not in chosen and _set_penalty(target, None):
@@ -68,11 +69,12 @@ def _allowances(targets: list[Target], recipe: Recipe) -> dict[tuple, int]:
     """How many weights each kernel may keep, for methods that project onto it."""
     if not recipe.method.projects:
         return {}
-    kernels = {target.path_key: target.kernel() for target in targets}
+    chosen = [target for target in targets if target.reason is None]
+    kernels = {target.path_key: target.kernel() for target in chosen}
     masks = select_groups(targets, kernels, recipe, defaultdict(list))
     return {
         target.path_key: target.structure.kept(masks[target.path_key], target.shape)
-        for target in targets
+        for target in chosen
     }
 
 
@@ -106,6 +108,7 @@ def attach_target(
         if target.penalty is not None:
             target.penalty.controlled = recipe.is_controlled(target.rule)
         _open_mask(target)
+        _set_after_step(model, target)
     return changed or not bound
 
 
@@ -208,6 +211,9 @@ def adopt(model: keras.Model) -> None:
     with variable_scope(model):
         for target in hooked_kernels(model):
             found = [hook for hook in (target.penalty, target.mask) if hook is not None]
+            if _set_after_step(model, target):
+                found.append(target.mask)
+                fresh.append(target.layer)
             stated = getattr(target.layer, "pruning_state", None) is not None
             if stated and all(hook.bound for hook in found):
                 continue
@@ -227,7 +233,28 @@ def _set_penalty(target: Target, penalty: MethodRegularizer | None) -> bool:
         old.mute()
     hook = penalty if penalty is not None else old.existing
     target.spec.set_regularizer(target.layer, hook)
+    if target.mask is not None:
+        target.mask.after_step = None
     return True
+
+
+def _set_after_step(model: keras.Model, target: Target) -> bool:
+    """Has the kernel's constraint do what the method does after a step.
+
+    Returns whether steps must be traced anew.
+    """
+    penalty = target.penalty
+    if penalty is None or penalty.method.in_loss:
+        return False
+    if target.mask is None:
+        _open_mask(target)
+    found = target.mask.after_step
+    changed = found is None or not found.serves(model, penalty)
+    if changed:
+        target.mask.after_step = AfterStep(model, penalty)
+    penalty.bind(target.variable.shape)
+    target.mask.after_step.connect()
+    return changed
 
 
 def _open_mask(target: Target) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keras regularizers that add a method's penalty to the loss."""
+"""Keras regularizers: strength and state of a method, and its penalty in the loss."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ class MethodRegularizer(keras.regularizers.Regularizer):
 
     Attributes:
         state: The method's variables by name; empty before `bind`.
-        felt: Whether a training step has asked for the penalty's gradient. False after
-            a step that leaves `model.losses` out of its loss.
+        felt: Whether a training step has asked for the penalty's gradient, or for what
+            the method does after it. False after a step that leaves `model.losses` out
+            of its loss.
         controlled: Whether the strength follows from a rate during training; a file
             that is loaded then sets it.
         reported: Whether the user was told that no step feels the penalty.
@@ -64,6 +65,8 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         self.felt = self.reported = self.controlled = False
         self.refreshes = 0
         self._factor: keras.Variable | None = None  # the strength, as steps read it
+        self._copies: dict[str, keras.Variable] = {}
+        self._holder = None  # the optimizer that holds the copies
         self._shape: tuple[int, ...] | None = None
         self._fingerprint: int | None = None
         self.strength = strength
@@ -96,7 +99,45 @@ class MethodRegularizer(keras.regularizers.Regularizer):
     def mute(self, muted: bool = True) -> None:
         """Makes steps see a penalty of 0 until `mute(False)`; `strength` stays."""
         if self._factor is not None and not keras.src.backend.in_stateless_scope():
-            self._factor.assign(0.0 if muted else self._strength)
+            self.assign("strength", 0.0 if muted else self._strength)
+
+    def assign(self, name: str, value) -> None:
+        """Sets `"strength"` or an entry of the state, as steps read it."""
+        (self._factor if name == "strength" else self.state[name]).assign(value)
+        if name in self._copies:
+            self._copies[name].assign(value)
+
+    def copy_to(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Has an optimizer hold copies for constraints, which see nothing else on JAX.
+
+        Idempotent; the copies follow every later `assign`.
+        """
+        if self._holder is optimizer:
+            return
+        self._holder, self._copies = optimizer, {}
+        for name, variable in {"strength": self._factor, **self.state}.items():
+            copy = optimizer.add_variable(
+                shape=variable.shape, dtype="float32", name=f"penalty_{name}"
+            )
+            copy.assign(ops.convert_to_numpy(variable))  # not the same buffer
+            self._copies[name] = copy
+
+    def values(self, optimizer: keras.optimizers.Optimizer):
+        """(strength, state) as tensors, for a constraint that `optimizer` applies.
+
+        Raises:
+            ValueError: On JAX, if the optimizer does not hold the copies.
+        """
+        held = {"strength": self._factor, **self.state}
+        if keras.backend.backend() == "jax":
+            if self._holder is not optimizer:
+                raise ValueError(
+                    "The model was compiled anew since attach(): call attach() again, "
+                    "or train with the callback Reweight()."
+                )
+            held = self._copies
+        tensors = {name: ops.convert_to_tensor(value) for name, value in held.items()}
+        return tensors.pop("strength"), tensors
 
     def __call__(self, weights):
         """Penalty of a weight tensor: a scalar of Keras' `floatx`.
@@ -110,10 +151,12 @@ class MethodRegularizer(keras.regularizers.Regularizer):
 
     def penalty(self, weights):
         """The method's part of `__call__`: a float32 scalar."""
+        if not self.method.in_loss:
+            return ops.zeros((), "float32")
         shape = self.layout.kernel_shape(weights.shape)
         weights = ops.convert_to_tensor(weights)
         if not self.felt:
-            weights = probe(weights, self._feel)
+            weights = probe(weights, self.feel)
         kernel = self.layout.to_kernel(ops.cast(weights, "float32"), ops)
         state = {name: ops.cast(v, "float32") for name, v in self.state.items()}
         if self._factor is None:
@@ -125,7 +168,8 @@ class MethodRegularizer(keras.regularizers.Regularizer):
             factor = ops.convert_to_tensor(self._factor)
         return factor * self.method.penalty(kernel, self.structure, shape, state, ops)
 
-    def _feel(self) -> None:
+    def feel(self) -> None:
+        """Notes that a training step obeys the method."""
         self.felt = True
 
     def bind(self, shape) -> None:
@@ -157,7 +201,7 @@ class MethodRegularizer(keras.regularizers.Regularizer):
             previous = {k: ops.convert_to_numpy(v) for k, v in self.state.items()}
             self.strength *= self.method.growth
         for name, value in self._fresh_state(weights, previous).items():
-            self.state[name].assign(value)
+            self.assign(name, value)
         self.refreshes += 1
         self._fingerprint = zlib.crc32(weights.tobytes())
 

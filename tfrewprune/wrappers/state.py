@@ -97,7 +97,7 @@ class PruningState(keras.Layer):
                 for name, value in penalty.state.items():
                     key = f"{variable.name}_{name}"
                     if key in saved and store[key].shape == tuple(value.shape):
-                        value.assign(store[key])
+                        penalty.assign(name, store[key])
                 if penalty.controlled and f"{variable.name}_strength" in saved:
                     strength = store[f"{variable.name}_strength"]
                     penalty.strength = float(np.asarray(strength))
