@@ -20,7 +20,7 @@ PROMISES = {
     "choose_structure_and_method": """
         assert all(accuracy > 0.5 for accuracy, _, _ in rows.values())
         assert rows["Block(16, 1)"][1] > 1
-        assert {len(curve) for curve in curves.values()} == {8}
+        assert {len(curve) for curve in curves.values()} == {16}
     """,
     "add_your_own_structure": """
         assert [row.rate for row in result.layers if row.reason is None] == [4, 4, 8]

@@ -8,11 +8,13 @@ to two pixels, the same number of epochs, Adam, and a learning rate that is cons
 while weights go and falls to 0 along a cosine afterwards. Each method chooses the rates
 of the layers by itself; none inherits another's.
 
-What a run does: dead weight first (whole filters and neurons by magnitude, down to
-:data:`UNITS`, physically, which makes all that follows several times cheaper), training
-under the method, the last cut, removal of the paths that are dead, training of the rest
-under its mask. The rate is that of LeNet-5 to what is left then; a row's own rate is
-what the method was asked for.
+What a run does: a first cut by magnitude, training under the method, the last cut,
+removal of the paths that are dead, training of the rest under its mask. Short rows are
+there to compare methods; they begin with the filters and neurons of largest norm alone,
+:data:`UNITS`, physically, which makes all that follows several times cheaper. Long rows
+are there to see how far one gets: they begin with the whole network, cut to
+``first_cut``. The rate is that of LeNet-5 to what is left at the end; a row's own rate
+is what the method was asked for.
 
 Choices were made on the last 5,000 training images. The test set is read only by the
 stage ``measure``. Run ``python -m tfrewprune.experiments.lenet5``; ``--quick`` for a
@@ -41,10 +43,11 @@ LAYERS = ("conv1", "conv2", "fc1", "fc2")
 WEIGHTS = 430_500
 
 UNITS = {"conv1": 12, "conv2": 28, "fc1": 128}
-"""What the first cut leaves of 20, 50 and 500; 64,796 weights, 6.6x."""
+"""What the first cut of a short row leaves of 20, 50 and 500: 6.6x fewer weights."""
 
 ROWS = (
-    Row("single-weights", "gradual-fisher", 330, "long"),
+    Row("single-weights", "gradual-fisher", 345, "long"),
+    Row("single-weights", "reweighted-proximal", 345, "long"),
     Row("filters-and-columns", "gradual-fisher", 190, "long"),
     Row("block-16x1", "gradual-fisher", 58, "long"),
     *(
@@ -81,6 +84,7 @@ class Plan:
     Attributes:
         dense_epochs: Training of the shared dense model from scratch.
         epochs: (under the method, under the mask) of the rows of each length.
+        first_cut: Rate of the first cut of long rows, by structure.
         learning_rate: Adam's rate.
         images: How many training images are used; None for all.
         evaluation_images: How many validation and test images; None for all.
@@ -90,6 +94,13 @@ class Plan:
     dense_epochs: int = 10
     epochs: dict[str, tuple[int, int]] = dataclasses.field(
         default_factory=lambda: {"short": (8, 16), "long": (20, 40)}
+    )
+    first_cut: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {
+            "single-weights": 10,
+            "filters-and-columns": 4,
+            "block-16x1": 8,
+        }
     )
     learning_rate: float = 1e-3
     images: int | None = None
@@ -172,14 +183,17 @@ class LeNet5(Experiment):
         if method == "dense":
             return model, {"epochs": [self.plan.dense_epochs]}
         (row,) = (row for row in ROWS if row.name == method)
-        model = narrowed(model)
+        epochs, start_rate = self.plan.epochs[row.length], 1.0
+        if row.length == "short":
+            model = narrowed(model)
+        else:
+            start_rate = self.plan.first_cut[row.structure]
         rate = row.rate * count_weights(model)["weights"] / WEIGHTS
-        epochs = self.plan.epochs[row.length]
         details = {**row.to_dict(), "epochs": epochs, "weights": WEIGHTS}
         if row.method == "tfmot":
             model = self._tfmot(row, seed, model, rate, sum(epochs))
         else:
-            chosen = row.recipe(LAYERS, rate, *epochs)
+            chosen = row.recipe(LAYERS, rate, *epochs).replace(start_rate=start_rate)
             details["recipe"] = chosen.get_config()
             model = self._prune(row, chosen, seed, model, data, details)
         return model, {**details, "rate": WEIGHTS / count_weights(model)["kept"]}

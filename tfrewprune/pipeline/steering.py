@@ -16,6 +16,10 @@ from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.moments import inner_optimizer, reach
 from tfrewprune.wrappers.targets import resolve
 
+#: Steps in which a model follows a change of strength, as Adam moves a weight by some
+#: hundredths in them. A faster controller would not see what it has done.
+RESPONSE = 43
+
 #: Bounds of a controlled penalty's largest pull on a weight. The upper one is a hundred
 #: times the gradient of a usual task; more would only blow up what is left.
 WEAKEST, STRONGEST = 1e-9, 1.0
@@ -78,9 +82,10 @@ class StrengthControl(PhaseClock):
         super().__init__(every)
         self.recipe = recipe
         self._goals: list[_Goal] = []
+        self._steps = 0  # since the last look
 
     def on_train_begin(self, logs=None):
-        self._due = 0.0
+        self._due, self._steps = 0.0, 0
         targets = resolve(self.model, self.recipe)
         led = []
         for target in targets:
@@ -106,14 +111,20 @@ class StrengthControl(PhaseClock):
             for goal in self._goals:
                 goal.before = goal.excess(inner_optimizer(self.model))
 
+    def on_train_batch_end(self, batch, logs=None):
+        self._steps += 1
+        super().on_train_batch_end(batch, logs)
+
     def tick(self, progress: float) -> None:
+        haste, self._steps = min(1.0, self._steps / RESPONSE), 0
         optimizer = inner_optimizer(self.model)
         for goal in self._goals:
             excess = goal.excess(optimizer)
             wanted = goal.at_start / max(1.0, goal.at_start) ** progress
-            factor = math.exp(np.clip(math.log(excess / wanted), -0.7, 0.7))
+            change = np.clip(math.log(excess / wanted), -0.7, 0.7)
             if excess > wanted and excess >= 0.97 * goal.before:
-                factor *= 1.15
+                change += 0.14
+            factor = math.exp(change * haste)
             goal.before = excess
             targets = goal.budget.targets
             for target in targets:
