@@ -96,6 +96,14 @@ def test_a_budget_is_met_by_all_layers_together():
     assert len({t.penalty.strength for t in hooked_kernels(model)}) == 1
 
 
+def test_few_steps_do_not_drive_the_strength_beyond_what_weights_can_follow():
+    model = mlp()
+    recipe = Recipe("d*", rate=4, reweighted_epochs=6)
+    logs = reweighted_train(model, recipe, X, Y, batch_size=64, verbose=0).history
+    assert max(logs["strength"]) < 1e-3  # the bound
+    assert logs["accuracy"][-1] > 0.6
+
+
 def test_a_strength_that_is_given_stays():
     model = mlp()
     recipe = Recipe(Rule("d1", rate=4), strength=1e-4, reweighted_epochs=2)

@@ -16,9 +16,13 @@ from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.moments import inner_optimizer, reach
 from tfrewprune.wrappers.targets import resolve
 
-#: Steps in which a model follows a change of strength, as Adam moves a weight by some
-#: hundredths in them. A faster controller would not see what it has done.
-RESPONSE = 43
+#: Steps in which a model shows a change of strength. Where looks come faster than that,
+#: changes are as much smaller: with 22 steps an epoch and a look every other step the
+#: strength would be at its bound, and all groups empty, before the first group is.
+RESPONSE = 16
+
+#: Strengths below hardly move anything: they may change at full pace.
+GENTLE = 1e-5
 
 #: Bounds of a controlled penalty's largest pull on a weight. The upper one is a hundred
 #: times the gradient of a usual task; more would only blow up what is left.
@@ -54,6 +58,7 @@ class StrengthControl(PhaseClock):
     geometrically from what it is at the start to 1 / rate of all weights at the end:
     where more are left the strength grows, where fewer are left it shrinks, by a factor
     of at most 2 a look, and by 15 % more where nothing has moved since the last look.
+    Looks less than 16 steps apart change less, since weights take time to follow.
     Where it starts does not matter, and `hard_prune` then removes what is nearly empty
     already.
 
@@ -124,7 +129,6 @@ class StrengthControl(PhaseClock):
             change = np.clip(math.log(excess / wanted), -0.7, 0.7)
             if excess > wanted and excess >= 0.97 * goal.before:
                 change += 0.14
-            factor = math.exp(change * haste)
             goal.before = excess
             targets = goal.budget.targets
             for target in targets:
@@ -132,7 +136,9 @@ class StrengthControl(PhaseClock):
                     share = wanted / max(goal.budget.dense_excess, 1.0)
                     target.penalty.keep = share * target.shape.weights
                 unit = target.penalty.method.largest_pull
-                pull = target.penalty.strength * factor * unit
+                strength = target.penalty.strength
+                pace = 1.0 if strength < GENTLE else haste
+                pull = strength * math.exp(change * pace) * unit
                 target.penalty.strength = min(max(pull, WEAKEST), STRONGEST) / unit
 
     def on_epoch_end(self, epoch, logs=None):
