@@ -7,7 +7,8 @@ import abc
 
 import keras
 
-#: Steps between two looks where the length of an epoch is unknown.
+#: Steps between two looks where the length of an epoch is unknown, and those in which a
+#: model shows what a changed strength does to it.
 STEPS = 43
 
 

@@ -9,20 +9,15 @@ import math
 import keras
 import numpy as np
 
-from tfrewprune.pipeline.clock import PhaseClock
+from tfrewprune.pipeline.clock import STEPS, PhaseClock
 from tfrewprune.pipeline.gradual import GradualPrune
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.moments import inner_optimizer, reach
 from tfrewprune.wrappers.targets import resolve
 
-#: Steps in which a model shows a change of strength. Where looks come faster than that,
-#: changes are as much smaller: with 22 steps an epoch and a look every other step the
-#: strength would be at its bound, and all groups empty, before the first group is.
-RESPONSE = 16
-
-#: Strengths below hardly move anything: they may change at full pace.
-GENTLE = 1e-5
+#: Strengths below hardly move anything: they change by as much at every look.
+GENTLE = 1e-6
 
 #: Bounds of a controlled penalty's largest pull on a weight. The upper one is a hundred
 #: times the gradient of a usual task; more would only blow up what is left.
@@ -58,7 +53,9 @@ class StrengthControl(PhaseClock):
     geometrically from what it is at the start to 1 / rate of all weights at the end:
     where more are left the strength grows, where fewer are left it shrinks, by a factor
     of at most 2 a look, and by 15 % more where nothing has moved since the last look.
-    Looks less than 16 steps apart change less, since weights take time to follow.
+    Looks less than 43 steps apart change less, since weights take time to follow:
+    with 22 steps an epoch and a look every other step the strength would be at its
+    bound, and all groups empty, before the first group is.
     Where it starts does not matter, and `hard_prune` then removes what is nearly empty
     already.
 
@@ -121,7 +118,7 @@ class StrengthControl(PhaseClock):
         super().on_train_batch_end(batch, logs)
 
     def tick(self, progress: float) -> None:
-        haste, self._steps = min(1.0, self._steps / RESPONSE), 0
+        haste, self._steps = min(1.0, self._steps / STEPS), 0
         optimizer = inner_optimizer(self.model)
         for goal in self._goals:
             excess = goal.excess(optimizer)
