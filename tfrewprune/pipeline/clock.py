@@ -7,8 +7,7 @@ import abc
 
 import keras
 
-#: Steps between two looks where the length of an epoch is unknown, and those in which a
-#: model shows what a changed strength does to it.
+#: Steps between two looks where the length of an epoch is unknown.
 STEPS = 43
 
 

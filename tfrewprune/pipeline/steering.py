@@ -9,15 +9,20 @@ import math
 import keras
 import numpy as np
 
-from tfrewprune.pipeline.clock import STEPS, PhaseClock
+from tfrewprune.pipeline.clock import PhaseClock
 from tfrewprune.pipeline.gradual import GradualPrune
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.moments import inner_optimizer, reach
 from tfrewprune.wrappers.targets import resolve
 
-#: Strengths below hardly move anything: they change by as much at every look.
-GENTLE = 1e-6
+#: Steps in which a model shows what a stronger penalty does to it. Where looks come
+#: faster the strength grows as much less: with 22 steps an epoch and a look every other
+#: step it would be at its bound, and all groups empty, before the first group is.
+RESPONSE = 16
+
+#: Strengths below hardly move anything: they may grow at full pace.
+GENTLE = 1e-5
 
 #: Bounds of a controlled penalty's largest pull on a weight. The upper one is a hundred
 #: times the gradient of a usual task; more would only blow up what is left.
@@ -53,9 +58,8 @@ class StrengthControl(PhaseClock):
     geometrically from what it is at the start to 1 / rate of all weights at the end:
     where more are left the strength grows, where fewer are left it shrinks, by a factor
     of at most 2 a look, and by 15 % more where nothing has moved since the last look.
-    Looks less than 43 steps apart change less, since weights take time to follow:
-    with 22 steps an epoch and a look every other step the strength would be at its
-    bound, and all groups empty, before the first group is.
+    Where looks are less than 16 steps apart it grows as much less, since weights take
+    time to follow.
     Where it starts does not matter, and `hard_prune` then removes what is nearly empty
     already.
 
@@ -118,7 +122,7 @@ class StrengthControl(PhaseClock):
         super().on_train_batch_end(batch, logs)
 
     def tick(self, progress: float) -> None:
-        haste, self._steps = min(1.0, self._steps / STEPS), 0
+        haste, self._steps = min(1.0, self._steps / RESPONSE), 0
         optimizer = inner_optimizer(self.model)
         for goal in self._goals:
             excess = goal.excess(optimizer)
@@ -134,7 +138,7 @@ class StrengthControl(PhaseClock):
                     target.penalty.keep = share * target.shape.weights
                 unit = target.penalty.method.largest_pull
                 strength = target.penalty.strength
-                pace = 1.0 if strength < GENTLE else haste
+                pace = 1.0 if change < 0 or strength < GENTLE else haste
                 pull = strength * math.exp(change * pace) * unit
                 target.penalty.strength = min(max(pull, WEAKEST), STRONGEST) / unit
 
