@@ -57,7 +57,7 @@ if(TFREWPRUNE_X86_64)
   tfrewprune_kernel("-mavx2;-mfma;-mf16c" kernels/direct_avx2.cc kernels/irregular_avx2.cc)
   tfrewprune_kernel("-mavx512f;-mavx512vl;-mavx512dq;-mavx512bw;-mfma;-mf16c;-mprefer-vector-width=512"
                     kernels/direct_avx512.cc kernels/flat_avx512.cc
-                    kernels/planar_avx512.cc
+                    kernels/planes_avx512.cc
                     kernels/irregular_avx512.cc)
 elseif(TFREWPRUNE_AARCH64 OR TFREWPRUNE_ARMV7)
   set(flags "")

@@ -6,10 +6,16 @@
 namespace tfrewprune {
 namespace {
 
-constexpr Kernels kReferenceKernels = {
-    Isa::kReference, 1, nullptr, 0,       nullptr, 0,
-    nullptr,         0, nullptr, nullptr, 0,       ReferenceAdd,
-    ReferenceWiden};
+constexpr Kernels OfReference() {
+  Kernels kernels = {};
+  kernels.isa = Isa::kReference;
+  kernels.lanes = 1;
+  kernels.add = ReferenceAdd;
+  kernels.widen = ReferenceWiden;
+  return kernels;
+}
+
+constexpr Kernels kReferenceKernels = OfReference();
 
 }  // namespace
 

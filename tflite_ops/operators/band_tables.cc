@@ -90,28 +90,4 @@ void BandTables::FillMissingRows(float* output, int64_t pixels,
   }
 }
 
-PlanesLayer MakePlanesLayer(const BandedView& weights,
-                            const ConvGeometry& geometry,
-                            const BandTables& tables, const uint32_t* start,
-                            const ptrdiff_t* tap_offset,
-                            int64_t channel_stride) {
-  PlanesLayer layer;
-  layer.value = weights.value.floats();
-  layer.value_begin = 0;
-  layer.start = start;
-  layer.start_stride = static_cast<uint32_t>(geometry.kernel_h) + 1;
-  layer.column = static_cast<const uint16_t*>(weights.column);
-  layer.channel_stride =
-      static_cast<ptrdiff_t>(channel_stride * int64_t{sizeof(float)});
-  layer.tap_scale = TapScale(static_cast<uint32_t>(geometry.in_c));
-  layer.tap_offset = tap_offset;
-  layer.bias = tables.bias();
-  layer.row = tables.row();
-  layer.full_run = tables.full_run();
-  layer.output_stride = static_cast<ptrdiff_t>(weights.rows);
-  layer.minimum = tables.minimum();
-  layer.maximum = tables.maximum();
-  return layer;
-}
-
 }  // namespace tfrewprune

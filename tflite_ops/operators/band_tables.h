@@ -6,7 +6,6 @@
 
 #include "format/payload.h"
 #include "kernels/convolution.h"
-#include "kernels/planar.h"
 #include "operators/buffer.h"
 
 namespace tfrewprune {
@@ -56,14 +55,6 @@ class BandTables {
   Buffer<uint32_t> missing_row_;
   Buffer<float> missing_value_;
 };
-
-// What the kernels over planes are told of a layer; `channel_stride` in floats.
-// It points into all of these.
-PlanesLayer MakePlanesLayer(const BandedView& weights,
-                            const ConvGeometry& geometry,
-                            const BandTables& tables, const uint32_t* start,
-                            const ptrdiff_t* tap_offset,
-                            int64_t channel_stride);
 
 }  // namespace tfrewprune
 
