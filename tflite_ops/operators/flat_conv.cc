@@ -49,8 +49,8 @@ double FlatConv::Cycles(const Problem& problem) {
   ConvGeometry g = problem.geometry;
   PlanesLayout layout;
   if (kernels == nullptr || JoinPixels(&g) != nullptr ||
-      layout.Prepare(g, RunPixels(*kernels), kFlatUnit, problem.threads()) !=
-          nullptr) {
+      layout.Prepare(g, RunPixels(*kernels), kFlatUnit, true,
+                     problem.threads()) != nullptr) {
     return kUnsupported;
   }
   const BandedView& w = *problem.bands;
@@ -88,7 +88,7 @@ const char* FlatConv::Prepare(const Problem& problem) {
   const ConvGeometry& g = geometry_;
   const int max_units = MostUnits(*kernels_, g, weights_.rows);
   if (const char* error =
-          layout_.Prepare(g, RunPixels(*kernels_), kFlatUnit, threads_)) {
+          layout_.Prepare(g, RunPixels(*kernels_), kFlatUnit, true, threads_)) {
     return error;
   }
   runs_.Begin(g, layout_.pitch(), weights_.rows, max_units,

@@ -20,7 +20,7 @@ double PlanarConv::Cycles(const Problem& problem) {
   ConvGeometry g = problem.geometry;
   PlanesLayout layout;
   if (most == 0 || JoinPixels(&g) != nullptr ||
-      layout.Prepare(g, most, most, problem.threads()) != nullptr) {
+      layout.Prepare(g, most, most, false, problem.threads()) != nullptr) {
     return kUnsupported;
   }
   const BandedView& w = *problem.bands;
@@ -50,18 +50,16 @@ double PlanarConv::Cycles(const Problem& problem) {
 const char* PlanarConv::Prepare(const Problem& problem) {
   if (const char* error = Begin(problem)) return error;
   const int64_t most = MostPixels(problem);
-  if (const char* error = layout_.Prepare(geometry_, most, most, threads_)) {
+  if (const char* error =
+          layout_.Prepare(geometry_, most, most, false, threads_)) {
     return error;
   }
-  if (const char* error = MakeTiles(problem, false)) return error;
-  if (geometry_.kernel_h > 1) {
-    // The zeros above and below the image are there: rows at the border may
-    // share tiles with the others.
-    const double cycles = TileCycles(problem);
-    if (const char* error = MakeTiles(problem, true)) return error;
-    if (TileCycles(problem) >= cycles) {
-      if (const char* error = MakeTiles(problem, false)) return error;
-    }
+  if (const char* error = tiling_.Begin(*problem.kernels, weights_.band_rows,
+                                        most, 1, weights_.rows)) {
+    return error;
+  }
+  if (!MakeBlocks([&](Block* block) { return AddTiles(block); })) {
+    return kOutOfMemory;
   }
   const int64_t columns = static_cast<int64_t>(weights_.column_count);
   offset_tasks_ = static_cast<int>(
@@ -104,35 +102,6 @@ void PlanarConv::Invoke(const Tensors& tensors) {
   PlanesDriver::Invoke(tensors);
 }
 
-const char* PlanarConv::MakeTiles(const Problem& problem, bool all_taps) {
-  all_taps_ = all_taps;
-  if (const char* error =
-          tiling_.Begin(*problem.kernels, weights_.band_rows,
-                        MostPixels(problem), 1, weights_.rows)) {
-    return error;
-  }
-  return MakeBlocks([&](Block* block) { return AddTiles(block); })
-             ? nullptr
-             : kOutOfMemory;
-}
-
-// Of a band with the average's columns.
-double PlanarConv::TileCycles(const Problem& problem) const {
-  const BandFmas fmas = FmasOfBands(problem);
-  const double columns = static_cast<double>(weights_.column_count) /
-                         static_cast<double>(Max(1, weights_.band_count)) /
-                         geometry_.kernel_h;
-  double cycles = 0;
-  for (int i = 0; i < tiling_.tiles(); ++i) {
-    const Tile& tile = tiling_.tile(i);
-    const double pixels = tile.segments * tile.length;
-    cycles += columns * (tile.tap_end - tile.tap_begin) *
-                  ColumnCycles(fmas, pixels, 0) +
-              StoreCycles(weights_, pixels);
-  }
-  return cycles;
-}
-
 bool PlanarConv::AddTiles(Block* block) {
   const ConvGeometry& g = geometry_;
   block->item = tiling_.tiles();
@@ -142,10 +111,6 @@ bool PlanarConv::AddTiles(Block* block) {
     row.input = (y - block->y) * layout_.pitch();
     row.output = (int64_t{y} * g.out_w + block->x) * weights_.rows;
     KernelRowsInside(g, y, &row.tap_begin, &row.tap_end);
-    if (all_taps_) {
-      row.tap_begin = 0;
-      row.tap_end = g.kernel_h;
-    }
     if (!tiling_.Add(row)) return false;
   }
   if (!tiling_.Flush()) return false;

@@ -18,9 +18,7 @@ class PlanarConv : public PlanesDriver<PlanarConv> {
 
  private:
   friend class PlanesDriver<PlanarConv>;
-  const char* MakeTiles(const Problem& problem, bool all_taps);
   bool AddTiles(Block* block);
-  double TileCycles(const Problem& problem) const;
   int32_t* Offsets() const { return reinterpret_cast<int32_t*>(Shared()); }
   void OffsetsTask(int task);
   void RunItem(int item, const BandValues& values, const float* planes,
@@ -33,7 +31,6 @@ class PlanarConv : public PlanesDriver<PlanarConv> {
   }
 
   Tiling tiling_;
-  bool all_taps_ = false;  // also where kernel rows meet zeros
   // The offsets of the columns are scratch, made in every Invoke: kept, they
   // would be 6 % of the payload.
   DirectLayer layer_ = {};

@@ -49,7 +49,8 @@ int64_t PlanesLayout::FindPhases(int taps, int dilation, int stride,
 
 const char* PlanesLayout::Prepare(const ConvGeometry& geometry,
                                   int64_t run_pixels, int64_t unit,
-                                  int threads) {
+                                  bool zero_rows, int threads) {
+  zero_rows_ = zero_rows;
   geometry_ = geometry;
   const ConvGeometry& g = geometry_;
   if (!phase_y_.Allocate(g.stride_h) || !phase_x_.Allocate(g.stride_w)) {
@@ -179,10 +180,12 @@ void PlanesLayout::StoreRows(const PlanesBlock& block, const float* input,
     const int64_t rows = block.y_end - block.y + reach;
     const int64_t begin = rows * share / shares;
     const int64_t end = rows * (share + 1) / shares;
-    const bool first_share = begin == 0 && end > 0;
     const Span image = StoredRows(block, py);
     const int64_t from = Min(Max(image.from, begin), end);
     const int64_t to = Min(Max(image.to, from), end);
+    // No row before it ends in the zeros left of this one.
+    const int64_t first = zero_rows_ ? 0 : image.from;
+    const bool has_first = begin <= first && first < end;
     const int64_t first_y =
         int64_t{block.y} * g.stride_h + py - g.pad_top + from * g.stride_h;
     for (int px = 0; px < g.stride_w; ++px) {
@@ -191,8 +194,8 @@ void PlanesLayout::StoreRows(const PlanesBlock& block, const float* input,
       const int64_t first_x = int64_t{block.x} * g.stride_w + px - g.pad_left +
                               span.from * g.stride_w;
       float* part = planes + PartOffset(py, px);
-      for (int c = 0; first_share && c < g.in_c; ++c) {
-        float* row = part + c * channel_stride_;
+      for (int c = 0; has_first && c < g.in_c; ++c) {
+        float* row = part + c * channel_stride_ + first * pitch_;
         for (int64_t i = 0; i < span.from; ++i) row[i] = 0.0f;
       }
       TransposeJob job;
@@ -212,9 +215,9 @@ void PlanesLayout::StoreRows(const PlanesBlock& block, const float* input,
         transpose(job);
       };
       const bool empty = span.from == span.to;
-      store(begin, from, true);
+      if (zero_rows_) store(begin, from, true);
       store(from, to, empty);
-      store(to, end, true);
+      if (zero_rows_) store(to, end, true);
     }
   }
 }

@@ -6,8 +6,8 @@
 // A channel holds a part for every remainder of rows and columns by the
 // strides; a part holds its rows one after the other, `pitch` floats apart, the
 // zeros right of a row being also those left of the next. Rows above and below
-// the image are stored as zeros, so that a flat run of pixels may begin in one
-// row and end in another.
+// the image may be stored as zeros, so that a run of pixels can begin in one row
+// and end in another.
 #ifndef TFREWPRUNE_OPERATORS_PLANES_LAYOUT_H_
 #define TFREWPRUNE_OPERATORS_PLANES_LAYOUT_H_
 
@@ -38,9 +38,10 @@ class PlanesLayout {
   // Cuts the image into equal blocks: as many for every thread where that is
   // fair, else those of one thread. Blocks that are parts of a row have a
   // multiple of `unit` pixels and at least `run_pixels` unless the row is
-  // shorter. nullptr, or what went wrong.
+  // shorter. `zero_rows`: rows above and below the image are read, too.
+  // nullptr, or what went wrong.
   const char* Prepare(const ConvGeometry& geometry, int64_t run_pixels,
-                      int64_t unit, int threads);
+                      int64_t unit, bool zero_rows, int threads);
 
   int64_t blocks() const;  // of an image
   int block_rows() const { return block_rows_; }
@@ -77,6 +78,7 @@ class PlanesLayout {
   }
 
   ConvGeometry geometry_ = {};
+  bool zero_rows_ = false;
   int block_rows_ = 0, block_pixels_ = 0;
   int64_t pitch_ = 0, part_floats_ = 0, channel_stride_ = 0, floats_ = 0;
   int64_t parts_down_ = 0, parts_across_ = 0;
