@@ -15,7 +15,11 @@ int64_t MostPixels(const Problem& problem) {
 }  // namespace
 
 double PlanarConv::Cycles(const Problem& problem) {
-  if (!Supports(problem)) return kUnsupported;
+  // Narrow bands would leave lanes empty: the flat kernels fill them with pixels.
+  if (!Supports(problem) ||
+      static_cast<int>(problem.bands->band_rows) < problem.kernels->lanes) {
+    return kUnsupported;
+  }
   const int64_t most = MostPixels(problem);
   ConvGeometry g = problem.geometry;
   PlanesLayout layout;
