@@ -123,7 +123,12 @@ def layer_shape(
     taps = 1
     if isinstance(layer.options, ConvOptions):
         taps = layer.options.kernel_height * layer.options.kernel_width
-    return LayerShape(rows, columns, max(1, elements // rows), taps)
+    pixels = max(1, elements // rows)
+    source = int(subgraph.operators[layer.operator].inputs[0])
+    given = int(np.prod(tensor_shape(subgraph.tensors[source]), dtype=np.int64))
+    # A tap of each output position at most is read.
+    moved = min(given * taps // columns, pixels * taps)
+    return LayerShape(rows, columns, pixels, taps, moved if moved > pixels else 0)
 
 
 def _decide(

@@ -15,6 +15,9 @@ from pathlib import Path
 
 # Fully connected layers run from this batch on like convolutions.
 VECTOR_BATCH = 4
+# A column of a band takes at least as long as R = 16 rows do at so many positions: a
+# chain of FMAs waits for each of them, and the place of its input has to be found.
+FEW_PIXELS = 7
 
 
 @dataclass(frozen=True)
@@ -27,17 +30,25 @@ class LayerShape:
         pixels: Output positions (batch x height x width; batch rows when fully
             connected).
         taps: Kernel height x kernel width; 1 when fully connected.
+        input_pixels: Input positions where they are more than the output's (strides);
+            0 if they are not.
     """
 
     rows: int
     columns: int
     pixels: int
     taps: int = 1
+    input_pixels: int = 0
 
     @property
     def channels(self) -> int:
         """Input channels I."""
         return self.columns // self.taps
+
+    @property
+    def moved_pixels(self) -> int:
+        """Positions whose channels are rearranged for the packed layer."""
+        return max(self.pixels, self.input_pixels)
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,7 @@ class PackedCost:
         column: A column of such a band at one output position, by R.
         channel: An input channel at one output position, by R: narrow bands rearrange
             their input.
-        scatter: A band whose rows are not neighbours, at one output position.
+        scatter: A band that is not R neighbouring rows, at one output position.
         uncached_byte: A byte of weights beyond the cache.
     """
 
@@ -104,11 +115,15 @@ class CostModel:
 
     dense = call + O * K * (weight + mac * pixels) + channel * (I + O) * pixels
             + uncached_byte * uncached bytes
-    packed = call + pixels * (band[R] * B + column[R] * N + channel[R] * I
+    packed = call + pixels * (band[R] * max(B, O / R) + column[R] * N
                               + scatter * scattered bands)
-             + uncached_byte * uncached bytes
+             + channel[R] * I * input pixels + uncached_byte * uncached bytes
     irregular = call + vectors of 16 pixels * (weight * kept + segment * segments
-                + channel * (I + O)) + uncached_byte * uncached bytes
+                + channel * O) + channel * I * vectors of 16 input pixels
+                + uncached_byte * uncached bytes
+
+    Rows without a band are stored, too. With several output positions a column takes
+    at least what `FEW_PIXELS` of them take.
 
     Attributes:
         call: A call of either operator.
@@ -153,14 +168,23 @@ class CostModel:
             band_rows: Rows of a band.
             bands: Number of bands.
             columns: Columns of all bands together.
-            scattered: Bands whose rows are not neighbours.
+            scattered: Bands that are not `band_rows` neighbouring rows.
         """
         cost = self.many if shape.pixels > 1 else self.single
-        per_pixel = cost.band[band_rows] * bands + cost.column[band_rows] * columns
-        per_pixel += cost.channel[band_rows] * shape.channels
-        per_pixel += cost.scatter * scattered
+        stored = max(bands, shape.rows / band_rows)
+        per_pixel = cost.band[band_rows] * stored + cost.scatter * scattered
+        column = shape.pixels * cost.column[band_rows]
+        if shape.pixels > 1:
+            column = max(column, FEW_PIXELS * cost.column[16])
+        moved = cost.channel[band_rows] * shape.channels * shape.moved_pixels
         uncached = max(0, columns * (band_rows * 4 + 2) - self.cache_bytes)
-        return self.call + shape.pixels * per_pixel + cost.uncached_byte * uncached
+        return (
+            self.call
+            + shape.pixels * per_pixel
+            + column * columns
+            + moved
+            + cost.uncached_byte * uncached
+        )
 
     def irregular(self, shape: LayerShape, weights: int, segments: int) -> float:
         """Returns the predicted microseconds of a layer packed without bands.
@@ -178,9 +202,10 @@ class CostModel:
                 cost.single_weight * weights + cost.single_segment * segments
             )
         vectors = -(-shape.pixels // 16)
-        moved = shape.channels + shape.rows
         per_vector = cost.weight * weights + cost.segment * segments
-        return memory + vectors * (per_vector + cost.channel * moved)
+        per_vector += cost.channel * shape.rows
+        lifted = cost.channel * shape.channels * -(-shape.moved_pixels // 16)
+        return memory + vectors * per_vector + lifted
 
 
 @cache
