@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fit gets back the coefficients that made its data."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -66,7 +64,7 @@ def samples() -> list[cost_fit.Sample]:
             time = MODEL.irregular(shape, columns, bands)
         found.append(
             cost_fit.Sample(
-                **dataclasses.asdict(shape),
+                *(shape.rows, shape.columns, shape.pixels, shape.taps),
                 band_rows=band_rows,
                 bands=bands,
                 kept=columns,

@@ -159,7 +159,8 @@ def measure(layer: Layer, band_rows: int, kept: float, shuffled: bool) -> Sample
     times = {
         name: 1e6 * measurement.timing(name).median for name in ("dense", "packed")
     }
-    return Sample(**asdict(shape), **counts, band_rows=band_rows, **times)
+    size = (layer.outputs, layer.columns, layer.pixels, taps)
+    return Sample(*size, **counts, band_rows=band_rows, **times)
 
 
 def fit(samples: list[Sample]) -> dict:
@@ -214,7 +215,8 @@ def fit(samples: list[Sample]) -> dict:
         vectors = -(-s.pixels // 16)
         moved = s.channels + s.rows
         rows.append([vectors * s.kept, vectors * s.bands, vectors * moved])
-    lifted = solve("irregular", rows, [max(s.packed - call, 0.1) for s in planes])
+    # A call over several positions counts twice, see `CostModel`.
+    lifted = solve("irregular", rows, [max(s.packed - 2 * call, 0.1) for s in planes])
     rows = [
         [s.pixels * s.kept, s.pixels * s.bands, uncached(6 * (s.kept + s.bands))]
         for s in vector

@@ -18,6 +18,9 @@ VECTOR_BATCH = 4
 # A column of a band takes at least as long as R = 16 rows do at so many positions: a
 # chain of FMAs waits for each of them, and the place of its input has to be found.
 FEW_PIXELS = 7
+# Rearranging the input of patches, 4 x 4 positions and more, goes through many short
+# pieces of 16 channels each: so many times as long.
+PATCH, PATCHES = 16, 3
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class LayerShape:
         taps: Kernel height x kernel width; 1 when fully connected.
         input_pixels: Input positions where they are more than the output's (strides);
             0 if they are not.
+        gap: Zeros that dilation adds to a row of the image, over its output positions.
     """
 
     rows: int
@@ -39,6 +43,7 @@ class LayerShape:
     pixels: int
     taps: int = 1
     input_pixels: int = 0
+    gap: float = 0
 
     @property
     def channels(self) -> int:
@@ -46,9 +51,11 @@ class LayerShape:
         return self.columns // self.taps
 
     @property
-    def moved_pixels(self) -> int:
-        """Positions whose channels are rearranged for the packed layer."""
-        return max(self.pixels, self.input_pixels)
+    def moved(self) -> int:
+        """Values to rearrange for a packed layer; more where they lie badly."""
+        if self.input_pixels < PATCH * self.pixels:
+            return self.channels * max(self.pixels, self.input_pixels)
+        return PATCHES * max(16, self.channels) * self.input_pixels
 
 
 @dataclass(frozen=True)
@@ -115,15 +122,15 @@ class CostModel:
 
     dense = call + O * K * (weight + mac * pixels) + channel * (I + O) * pixels
             + uncached_byte * uncached bytes
-    packed = call + pixels * (band[R] * max(B, O / R) + column[R] * N
-                              + scatter * scattered bands)
-             + channel[R] * I * input pixels + uncached_byte * uncached bytes
-    irregular = call + vectors of 16 pixels * (weight * kept + segment * segments
-                + channel * O) + channel * I * vectors of 16 input pixels
+    packed = 2 call + pixels * (band[R] * B + band[4] / 4 * rows without band
+                                + column[R] * N + scatter * scattered bands)
+             + channel[R] * values to rearrange + uncached_byte * uncached bytes
+    irregular = 2 call + vectors of 16 pixels * (weight * kept + segment * segments
+                  + channel * O) + channel * values to rearrange / 16
                 + uncached_byte * uncached bytes
 
-    Rows without a band are stored, too. With several output positions a column takes
-    at least what `FEW_PIXELS` of them take.
+    With one output position a packed call is one `call`; with several a column takes at
+    least what `FEW_PIXELS` of them take.
 
     Attributes:
         call: A call of either operator.
@@ -171,18 +178,18 @@ class CostModel:
             scattered: Bands that are not `band_rows` neighbouring rows.
         """
         cost = self.many if shape.pixels > 1 else self.single
-        stored = max(bands, shape.rows / band_rows)
-        per_pixel = cost.band[band_rows] * stored + cost.scatter * scattered
+        bare_rows = max(0, shape.rows - bands * band_rows)
+        per_pixel = cost.band[band_rows] * bands + cost.band[4] / 4 * bare_rows
+        per_pixel += cost.scatter * scattered
         column = shape.pixels * cost.column[band_rows]
         if shape.pixels > 1:
             column = max(column, FEW_PIXELS * cost.column[16])
-        moved = cost.channel[band_rows] * shape.channels * shape.moved_pixels
         uncached = max(0, columns * (band_rows * 4 + 2) - self.cache_bytes)
         return (
-            self.call
+            self._packed_call(shape)
             + shape.pixels * per_pixel
             + column * columns
-            + moved
+            + cost.channel[band_rows] * shape.moved
             + cost.uncached_byte * uncached
         )
 
@@ -201,11 +208,15 @@ class CostModel:
             return memory + shape.pixels * (
                 cost.single_weight * weights + cost.single_segment * segments
             )
-        vectors = -(-shape.pixels // 16)
+        memory += self._packed_call(shape) - self.call
+        vectors = -(-round(shape.pixels * (1 + shape.gap)) // 16)
         per_vector = cost.weight * weights + cost.segment * segments
         per_vector += cost.channel * shape.rows
-        lifted = cost.channel * shape.channels * -(-shape.moved_pixels // 16)
-        return memory + vectors * per_vector + lifted
+        return memory + vectors * per_vector + cost.channel * shape.moved / 16
+
+    def _packed_call(self, shape: LayerShape) -> float:
+        """A call that goes through tables of positions takes twice as long."""
+        return self.call * (2 if shape.pixels > 1 else 1)
 
 
 @cache
