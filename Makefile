@@ -51,14 +51,19 @@ test-sanitize: $(VENV)/installed system-packages  ## C++ tests under ASan, UBSan
 	done
 
 test-arm: $(VENV)/installed system-packages  ## C++ tests compiled for ARM, under qemu
-	@$(HAVE_GTEST); command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null \
-	|| { echo "== skipped: no ARM cross compiler or no qemu (apt-get install g++-aarch64-linux-gnu qemu-user)"; exit 0; }; \
+	@$(HAVE_GTEST); for tool in aarch64-linux-gnu-g++ arm-linux-gnueabihf-g++ qemu-aarch64 qemu-arm; do \
+	  command -v $$tool >/dev/null || { echo "== skipped: no $$tool (apt-get install g++-aarch64-linux-gnu g++-arm-linux-gnueabihf qemu-user)"; exit 0; }; \
+	done; \
 	set -ex; for cpu in cortex-a53 cortex-a76; do \
 	  $(CONFIGURE) -B $(BUILD)/arm -DTFREWPRUNE_QEMU_CPU=$$cpu \
 	    -DCMAKE_TOOLCHAIN_FILE=$(abspath tflite_ops/cmake/aarch64-linux-gnu.cmake); \
 	  $(CMAKE) --build $(BUILD)/arm; \
 	  ctest --test-dir $(BUILD)/arm --output-on-failure -j 2; \
-	done
+	done; \
+	$(CONFIGURE) -B $(BUILD)/armv7 \
+	  -DCMAKE_TOOLCHAIN_FILE=$(abspath tflite_ops/cmake/arm-linux-gnueabihf.cmake); \
+	$(CMAKE) --build $(BUILD)/armv7 --target kernels_test geometry_test tfrewprune_delegate; \
+	ctest --test-dir $(BUILD)/armv7 --output-on-failure -j 2 -R '^(kernels|geometry)_test$$'
 
 test-python: $(VENV)/installed
 	$(PYTEST) tests -n 2
@@ -90,6 +95,7 @@ bench-peers: $(VENV)/installed  ## bench with the other engines that install fro
 	$(BIN)/python -m venv $(VENV)/peers  # their dependencies rarely agree with ours
 	$(VENV)/peers/bin/python -m pip install --quiet onnx onnxruntime 'numpy<2'
 	$(VENV)/peers/bin/python -m pip install --quiet 'deepsparse==1.8.0' 'numpy<2' || echo 'DeepSparse has no build for this Python: left out'
+	$(VENV)/peers/bin/python -m pip install --quiet 'MNN>=3.6' 'numpy<2' || echo 'MNN has no build for this Python: left out'
 	$(BIN)/python -m tfrewprune.benchmark --peers $(VENV)/peers/bin/python --output bench-output
 
 clean:
