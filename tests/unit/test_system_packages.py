@@ -14,6 +14,8 @@ TOOLS = (
     "qemu-aarch64",
     "arm-linux-gnueabihf-g++",
     "qemu-arm",
+    "clang-16",
+    "ld.lld-16",
 )
 NEEDED = ("bash", "sh", "env", "make", "find", "touch", "cp")
 LOCKED = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 1 (apt)"
