@@ -6,8 +6,8 @@
 // A channel holds a part for every remainder of rows and columns by the
 // strides; a part holds its rows one after the other, `pitch` floats apart, the
 // zeros right of a row being also those left of the next. Rows above and below
-// the image may be stored as zeros, so that a run of pixels can begin in one row
-// and end in another.
+// the image may be stored as zeros, so that a run of pixels can begin in one
+// row and end in another.
 #ifndef TFREWPRUNE_OPERATORS_PLANES_LAYOUT_H_
 #define TFREWPRUNE_OPERATORS_PLANES_LAYOUT_H_
 
