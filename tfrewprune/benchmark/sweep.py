@@ -91,13 +91,13 @@ def measure_case(item: Case, seconds: float = 0.03) -> dict[str, Any]:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a file; a last line that was cut off is none."""
+    """The records of a file; a line that was cut off is none."""
     records = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text("utf-8").split("\n") if path.exists() else ():
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:
-            break
+            continue
     return records
 
 
@@ -187,6 +187,7 @@ def main(words: list[str] | None = None) -> int:
         wanted = arguments.only or [i for i in range(arguments.cases) if i not in done]
         end = time.monotonic() + arguments.seconds
         with open(arguments.file, "a", encoding="utf-8") as file:
+            file.write("\n")  # the last line may have been cut off
             for index in wanted:
                 if time.monotonic() > end:
                     break
