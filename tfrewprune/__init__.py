@@ -4,9 +4,10 @@
 The path from a Keras model to a faster `.tflite`, in the order of the packages:
 `structures` (what may be removed) -> `payload` (how what is left is stored, and what
 it costs) -> `methods` (which penalty moves the weights) -> `recipe` (which layer gets
-what) -> `wrappers` (how a Keras layer carries penalty and mask) -> `pipeline` (train,
-prune, retrain, strip) -> `converter` (pack into a `.tflite`) -> `runtime` (run it) ->
-`benchmark` and `report` (prove it) -> `cli`.
+what) -> `wrappers` (how a Keras layer carries penalty and mask) -> `calibration` (what
+a few inputs tell of a layer) -> `pipeline` (train, prune, retrain, strip) ->
+`converter` (pack into a `.tflite`) -> `oneshot` (prune without training) -> `runtime`
+(run it) -> `benchmark` and `report` (prove it) -> `cli`.
 
 Names are imported when first used, so that `import tfrewprune` costs nothing and
 needs neither TensorFlow nor Keras. Once Keras is imported too, before or after, it
@@ -35,6 +36,7 @@ _HOMES = {
         "Channel",
         "Column",
         "Filter",
+        "Head",
         "Kernel",
         "KernelGroup",
         "NofM",
@@ -70,11 +72,16 @@ _HOMES = {
         "wrap",
     ),
     "pipeline": (
+        "CollapseWatch",
         "CompressResult",
         "GradualPrune",
+        "RateSearch",
         "StrengthControl",
+        "Teacher",
         "compress",
         "hard_prune",
+        "largest_rate",
+        "mask_zeros",
         "masked_retrain",
         "reweighted_train",
         "sparsity_summary",
@@ -88,9 +95,11 @@ _HOMES = {
         "convert",
         "unpack",
     ),
+    "oneshot": ("Infeasible", "LossTable", "OneShotResult", "prune_one_shot"),
     "inspection": ("inspect_model",),
     "planning": ("PlanRow", "plan"),
-    "runtime": ("Interpreter", "delegate_path"),
+    "mapping": ("map_by_loss", "map_by_rule"),
+    "runtime": ("CompiledModel", "Interpreter", "delegate_path"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import keras
 
-from tfrewprune.payload.cost import LayerShape, default_cost_model
+from tfrewprune.mapping import finest
+from tfrewprune.payload.cost import AnyCost, LayerShape, cost_model
 from tfrewprune.payload.gain import predicted_gain
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import Block, Structure
@@ -36,6 +37,8 @@ class PlanRow:
         dense_us: Predicted microseconds in dense, on one thread; None when unknown.
         share: Of the predicted time of all layers with a known one.
         gains: Rate to how many times faster the layer would be; empty when unknown.
+        finest: The finest structure that at 8x is nearly as fast as the fastest, see
+            `map_by_rule`; None when unknown.
     """
 
     layer: str
@@ -49,6 +52,7 @@ class PlanRow:
     dense_us: float | None = None
     share: float | None = None
     gains: dict[int, float] = dataclasses.field(default_factory=dict)
+    finest: str | None = None
 
     def to_dict(self) -> dict:
         """JSON-serializable."""
@@ -56,7 +60,9 @@ class PlanRow:
 
 
 def plan(
-    model: keras.Model | str | os.PathLike[str], structure: Structure | None = None
+    model: keras.Model | str | os.PathLike[str],
+    structure: Structure | None = None,
+    target: str | None = None,
 ) -> list[PlanRow]:
     """Predicts for every layer with weights what pruning it would gain.
 
@@ -67,12 +73,15 @@ def plan(
     Args:
         model: A built Keras model, trained or not, or a file `keras` loads.
         structure: What would be removed together; None for `Block(16, 1)`.
+        target: The kind of processor to predict for, as in `convert`; None is this
+            machine.
 
     Returns:
         One row a layer with weights, in the order of the model.
 
     Raises:
-        ValueError: The model has no weights, or Keras cannot load the file.
+        ValueError: The model has no weights, Keras cannot load the file, or there is
+            no such target.
         OSError: The file cannot be read.
 
     Example:
@@ -81,6 +90,7 @@ def plan(
     ...     print(row.layer, row.gains, row.left_dense)
     """
     structure = structure or Block(16, 1)
+    costs = cost_model(target)
     if not isinstance(model, keras.Model):
         model = _load(model)
     targets = all_kernels(model)
@@ -90,7 +100,7 @@ def plan(
             "once, before planning."
         )
     default = _default_reasons(model, structure)
-    rows = [_row(target, structure, default) for target in targets]
+    rows = [_row(each, structure, default, costs) for each in targets]
     total = sum(row.dense_us or 0 for row in rows)
     return [
         row
@@ -150,20 +160,23 @@ def _default_reasons(
 
 
 def _key(target: Target) -> tuple[int, str]:
-    return id(target.layer), target.spec.attribute if target.spec else ""
+    return id(target.layer), target.spec.label if target.spec else ""
 
 
 def _row(
-    target: Target, structure: Structure, default: dict[tuple[int, str], str | None]
+    target: Target,
+    structure: Structure,
+    default: dict[tuple[int, str], str | None],
+    costs: AnyCost,
 ) -> PlanRow:
     layer = target.layer
     # A frozen layer cannot be pruned, but takes its time.
     spec = target.spec or next(iter(kernel_specs(layer) or ()), None)
     kind = type(layer).__name__
     row = PlanRow(
-        target.path,
+        target.label,
         kind,
-        shape=tuple(spec.variable(layer).shape) if spec else (),
+        shape=dataclasses.replace(target, spec=spec).extent if spec else (),
         not_prunable=target.reason,
         not_packable=f"no packed operator for {kind}"
         if spec and not spec.packed
@@ -172,7 +185,7 @@ def _row(
     )
     if spec is None or getattr(layer, "groups", 1) != 1:
         return row
-    kernel = spec.layout.kernel_shape(row.shape)
+    kernel = dataclasses.replace(target, spec=spec).shape
     row = dataclasses.replace(row, weights=kernel.weights)
     try:
         pixels = macs_per_weight(layer, spec)
@@ -185,6 +198,7 @@ def _row(
     alike = structure.rows_alike(kernel)
     return dataclasses.replace(
         row,
-        dense_us=default_cost_model().dense(size),
-        gains={rate: predicted_gain(size, rate, alike) for rate in RATES},
+        dense_us=costs.dense(size),
+        gains={rate: predicted_gain(size, rate, alike, costs) for rate in RATES},
+        finest=str(finest(dataclasses.replace(target, spec=spec), RATES[-1])),
     )

@@ -10,7 +10,7 @@ import dataclasses
 import fnmatch
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tfrewprune.methods import Method, Reweighted
@@ -20,22 +20,36 @@ VERSION = 1
 BUDGETS = ("weights", "macs")
 CONSTRAINTS = ("weights", "macs", "bytes", "latency_ms")
 
+#: Rate at which a layer's gain is judged where something else decides its rate.
+TYPICAL_RATE = 8
+
+
+class Infeasible(ValueError):
+    """No choice meets all constraints; the message says which, and by how much."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What happens to the layers whose name matches.
+    """What happens to the layers, or to some of their matrices, that it matches.
+
+    The first rule of a recipe that matches a matrix is the one that counts.
 
     Args:
         match: Layer name, path or shell pattern (`"conv*"`), or several of them. The
             name of a layer with others inside (a nested model, `bidirectional_2`)
-            means what is inside. The first rule of a recipe that matches a layer is the
-            one that counts.
+            means what is inside. Default `"*"`.
         structure: Which weights are removed together; a structure, its config or its
             name. Default `Block(16, 1)`.
         rate: Dense weights / kept weights of each matched layer: 8 keeps 1/8. `None`:
             the recipe's budget or threshold decides.
         strength: Overrides the recipe's penalty strength.
         skip: Leave the matched layers dense.
+        kind: Only layers of this class or a subclass, or inside of one: `"Conv2D"`,
+            `"GRU"`, `"RNN"` for all recurrent layers, a shell pattern.
+        weights: Only matrices of this name or pattern, where layers have several. A
+            recurrent cell has `"kernel/z"` and `"recurrent_kernel/z"` for each gate (z,
+            r, h of a `GRU`, i, f, c, o of an `LSTM`): `"recurrent_kernel"` means those
+            of all its gates, `"*/z"` both of one.
 
     Raises:
         ValueError: A rate below 1, a negative strength, or a rule that skips and
@@ -45,14 +59,18 @@ class Rule:
 
     >>> Rule("conv*", structure=Block(16, 1), rate=8).keep
     0.125
-    >>> Rule(["encoder", "dense_2"], rate=4)
+    >>> rule = Rule(["encoder", "dense_2"], rate=4)
+    >>> rule = Rule("gru", weights="recurrent_kernel", rate=16)
+    >>> rule = Rule(kind="LSTM", rate=8)
     """
 
-    match: str | tuple[str, ...]
+    match: str | tuple[str, ...] = "*"
     structure: Structure = Block(16, 1)
     rate: float | None = None
     strength: float | None = None
     skip: bool = False
+    kind: str | None = None
+    weights: str | None = None
 
     def __post_init__(self):
         names = (self.match,) if isinstance(self.match, str) else self.match
@@ -63,6 +81,13 @@ class Rule:
                 f"or a list of them. Received: match={self.match!r}"
             )
         object.__setattr__(self, "match", names[0] if len(names) == 1 else tuple(names))
+        for name in ("kind", "weights"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and value):
+                raise ValueError(
+                    f"Argument `{name}` of a Rule must be a name or a pattern. "
+                    f"Received: {name}={value!r}"
+                )
         object.__setattr__(self, "structure", Structure.get(self.structure))
         _check_rate("rate", self.rate)
         _check_strength(self.strength)
@@ -86,15 +111,49 @@ class Rule:
         """Whether the rule says a layer's own name or path, letter by letter."""
         return name in self.patterns or path in self.patterns
 
-    def matches(self, name: str, path: str) -> bool:
-        """Whether the rule is meant for a layer of this name or path."""
-        parts = path.split("/")
-        labels = {name, *parts, *("/".join(parts[: i + 1]) for i in range(len(parts)))}
-        return any(
-            fnmatch.fnmatchcase(label, pattern)
-            for label in labels
-            for pattern in self.patterns
+    def means(self, path: str, kinds: Iterable[str]) -> bool:
+        """Whether it says, letter by letter, a class or the path of a layer around."""
+        return self.kind in kinds or any(label in self.patterns for label in _up(path))
+
+    def matches(
+        self, name: str, path: str, kinds: Iterable[str] = (), weights: str = "kernel"
+    ) -> bool:
+        """Whether the rule is meant for a matrix of a layer.
+
+        Args:
+            name: Of the layer.
+            path: Of the layer.
+            kinds: Names of its class, of those it derives from, and of those of the
+                layers around it.
+            weights: Name of the matrix.
+        """
+        labels = {name, *path.split("/"), *_up(path)}
+        return (
+            any(_like(label, self.patterns) for label in labels)
+            and (self.kind is None or any(_like(kind, [self.kind]) for kind in kinds))
+            and (
+                self.weights is None
+                or any(_like(label, [self.weights]) for label in _up(weights))
+            )
         )
+
+    @property
+    def steps(self) -> tuple[Recipe, ...]:
+        """This recipe and those that follow, one by one."""
+        rest = () if self.then is None else self.then.steps
+        return (self.replace(then=None), *rest)
+
+    def replace(self, **changes: Any) -> Rule:
+        """A copy with some arguments changed."""
+        return dataclasses.replace(self, **changes)
+
+    def __str__(self) -> str:
+        extra = [
+            f", {name}={getattr(self, name)!r}"
+            for name in ("kind", "weights")
+            if getattr(self, name) is not None
+        ]
+        return f"{self.match!r}{''.join(extra)}"
 
     def get_config(self) -> dict:
         """JSON-serializable arguments of the constructor."""
@@ -104,6 +163,8 @@ class Rule:
             "rate": self.rate,
             "strength": self.strength,
             "skip": self.skip,
+            **({} if self.kind is None else {"kind": self.kind}),
+            **({} if self.weights is None else {"weights": self.weights}),
         }
 
 
@@ -130,7 +191,9 @@ class Recipe:
             not depend on which other layers the model has. Larger empties more groups.
         rate: Budget over all pruned layers without a rate of their own: dense / kept.
         budget: What `rate` counts: `"weights"` or `"macs"`.
-        threshold: Groups with rms below it are removed (in units of the weights).
+        threshold: Groups with rms below it are removed (in units of the weights). Where
+            there is neither a rate nor this: what the method takes for empty, 1e-3 or
+            its `epsilon`, the `shrink` of `PrimalProximal()`.
         constraints: In place of a rate, what the whole model may cost, one or several
             of `"weights"`, `"macs"` (of layers with a weight matrix), `"bytes"` (of
             weights in a `.tflite`) and `"latency_ms"` (on one thread, of layers that
@@ -152,6 +215,9 @@ class Recipe:
         skip_last: Leave `Dense` layers that give an output of the model, the
             classifiers, dense. Both are only obeyed by rules with a pattern: a rule
             that names a layer exactly prunes it.
+        then: What follows when all this is done, on the model as it is then: what is
+            removed stays removed, and a `rate` counts it. Columns at rate 5, then rows
+            at rate 10: the rows remove the other half.
 
     Raises:
         ValueError: No rules, duplicate rules, an impossible number, or a recipe that
@@ -182,6 +248,7 @@ class Recipe:
     minimum_weights: int = 256
     skip_first: bool = True
     skip_last: bool = True
+    then: Recipe | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "rules", _as_rules(self.rules))
@@ -232,6 +299,10 @@ class Recipe:
                     f"Argument `{name}` must be an integer of at least {least}. "
                     f"Received: {name}={value!r}"
                 )
+        if self.then is not None and not isinstance(self.then, Recipe):
+            raise ValueError(
+                f"Argument `then` must be a Recipe. Received: then={self.then!r}"
+            )
         self._check_removal()
 
     def _check_final_rate(self) -> None:
@@ -297,12 +368,20 @@ class Recipe:
         fixed = self.strength if rule.strength is None else rule.strength
         return self.method.default_strength if fixed is None else fixed
 
-    def rule_for(self, name: str, path: str) -> Rule | None:
-        """The first rule that matches, or None."""
+    def rule_for(
+        self, name: str, path: str, kinds: Iterable[str] = (), weights: str = "kernel"
+    ) -> Rule | None:
+        """The first rule that matches, or None; arguments as of `Rule.matches`."""
         for rule in self.rules:
-            if rule.matches(name, path):
+            if rule.matches(name, path, kinds, weights):
                 return rule
         return None
+
+    @property
+    def steps(self) -> tuple[Recipe, ...]:
+        """This recipe and those that follow, one by one."""
+        rest = () if self.then is None else self.then.steps
+        return (self.replace(then=None), *rest)
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some arguments changed."""
@@ -315,6 +394,7 @@ class Recipe:
         }
         config["rules"] = [rule.get_config() for rule in self.rules]
         config["method"] = self.method.get_config()
+        config["then"] = None if self.then is None else self.then.get_config()
         return config
 
     @classmethod
@@ -332,6 +412,8 @@ class Recipe:
         for entry in config["rules"]:
             _check_names("rule", entry, Rule)
             rules.append(Rule(**entry))
+        if config.get("then") is not None:
+            config["then"] = cls.from_config(config["then"])
         return cls(**{**config, "rules": tuple(rules)})
 
     def to_json(self) -> str:
@@ -359,6 +441,16 @@ class Recipe:
         return cls.from_config(config)
 
 
+def _up(path: str) -> Iterator[str]:
+    """The path and the paths of all that is around it."""
+    parts = path.split("/")
+    return ("/".join(parts[: count + 1]) for count in range(len(parts)))
+
+
+def _like(label: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(label, pattern) for pattern in patterns)
+
+
 def _is_dict(value) -> bool:
     return isinstance(value, dict)
 
@@ -382,12 +474,16 @@ def _as_rules(rules: Rule | str | dict | Iterable[Rule | str]) -> tuple[Rule, ..
     for rule in rules:
         if not isinstance(rule, Rule):
             raise ValueError(f"Every rule must be a `Rule`. Received: {rule!r}")
-    patterns = [pattern for rule in rules for pattern in rule.patterns]
+    patterns = [
+        (pattern, rule.kind, rule.weights, rule.structure.unit)
+        for rule in rules
+        for pattern in rule.patterns
+    ]
     for pattern in patterns:
         if patterns.count(pattern) > 1:
             raise ValueError(
-                f"The recipe has {patterns.count(pattern)} rules for {pattern!r}; only "
-                "the first could ever apply. Remove or rename the others."
+                f"The recipe has {patterns.count(pattern)} rules for {pattern[0]!r}; "
+                "only the first could ever apply. Remove or rename the others."
             )
     return rules
 

@@ -4,6 +4,7 @@
 #include "delegate/delegate.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cmath>
@@ -118,6 +119,11 @@ TEST_F(DelegateOptionsTest, BadOptionsAreRefusedWithWhatWasExpected) {
       {"driver", "fastest", "auto, direct"},
       {"driver", "", "or reference"},
       {"log_level", "loud", "error, warning, info or debug"},
+      {"tune", "twice", "off or once"},
+      {"tune", "", "''"},
+      {"tune_ms", "0", "from 1 to 60000"},
+      {"tune_ms", "5.5", "'5.5'"},
+      {"tune_ms", "60001", "'60001'"},
       {"thread", "2", "threads, isa and log_level"},
       {"", "2", "''"},
   };
@@ -126,6 +132,9 @@ TEST_F(DelegateOptionsTest, BadOptionsAreRefusedWithWhatWasExpected) {
     EXPECT_TRUE(Contains(reported, c.expected)) << reported;
     EXPECT_TRUE(Contains(reported, "Received")) << reported;
   }
+  const std::string long_path(2000, 'x');
+  EXPECT_EQ(Create({"cache_path"}, {long_path.c_str()}), nullptr);
+  EXPECT_TRUE(Contains(reported, "less than 1024 bytes. Received: 2000"));
   EXPECT_EQ(Create({nullptr}, {nullptr}), nullptr);
   const char* key = "no_such_option";
   const char* value = "1";
@@ -276,6 +285,60 @@ TEST_F(DelegateTest, ADriverThatCannotDoALayerIsReplacedWithAWarning) {
                        "do this layer; "))
       << log;
   EXPECT_EQ(LogOf("ragged", {"driver"}, {"direct"}), "");
+}
+
+TEST_F(DelegateTest, MeasuresWhenAskedToAndRemembersInTheFile) {
+  char path[] = "/tmp/tfrewprune-delegate-XXXXXX";
+  ASSERT_GE(mkstemp(path), 0);
+  const std::vector<const char*> keys = {"threads", "log_level", "tune",
+                                         "cache_path"};
+  // The file is empty at first, which is no cache and no error.
+  EXPECT_TRUE(Contains(LogOf("ragged", keys, {"2", "debug", "once", path}),
+                       " is measured"));
+  EXPECT_TRUE(Contains(LogOf("ragged", keys, {"2", "debug", "once", path}),
+                       " is remembered"));
+  EXPECT_TRUE(Contains(LogOf("ragged", keys, {"2", "debug", "once", ""}),
+                       " is measured"));
+  for (const char* said : {"measured", "remembered", "predicted"}) {
+    EXPECT_FALSE(
+        Contains(LogOf("ragged", keys, {"2", "debug", "off", path}), said));
+  }
+  // Two threads are not one.
+  EXPECT_FALSE(Contains(LogOf("ragged", keys, {"1", "debug", "once", path}),
+                        " is remembered"));
+  remove(path);
+  EXPECT_TRUE(Contains(
+      LogOf("ragged", keys, {"2", "warning", "once", "/no/such/folder/file"}),
+      "WARNING: tfrewprune: what was measured could not be written to "
+      "cache_path: No such file or directory"));
+}
+
+TEST_F(DelegateTest, AForcedDriverIsNotMeasured) {
+  const std::string log =
+      LogOf("ragged", {"threads", "log_level", "tune", "driver"},
+            {"2", "debug", "once", "direct"});
+  EXPECT_TRUE(Contains(log, "driver direct\n")) << log;
+  EXPECT_FALSE(Contains(log, "measured")) << log;
+}
+
+TEST_F(DelegateTest, TunedLayersComputeAfterEveryResize) {
+  OneLayer layer("ragged");  // 19 x 36
+  layer.FullyConnected({1, 36});
+  Handle delegate = Create({"threads", "tune", "tune_ms"}, {"2", "once", "5"});
+  ASSERT_EQ(layer.interpreter().Apply(delegate.get()), tflite::kOk);
+  for (int batch : {1, 7, 1, 0, 40}) {
+    layer.interpreter().Resize(0, {batch, 36});
+    ASSERT_EQ(layer.interpreter().Allocate(), tflite::kOk)
+        << layer.interpreter().errors();
+    layer.FillInput();
+    ASSERT_EQ(layer.interpreter().Invoke(), tflite::kOk);
+    for (int p = 0; p < batch; ++p) {
+      for (uint32_t row = 0; row < 19; ++row) {
+        EXPECT_NEAR(layer.output().data.f[p * 19 + row], layer.Expected(p, row),
+                    1e-4);
+      }
+    }
+  }
 }
 
 // A geometry that no driver affords runs all the same, and says so once.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fit gets back the coefficients that made its data."""
 
-import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -66,7 +66,8 @@ def samples() -> list[cost_fit.Sample]:
             time = MODEL.irregular(shape, columns, bands)
         found.append(
             cost_fit.Sample(
-                **dataclasses.asdict(shape),
+                "some",
+                *(shape.rows, shape.columns, shape.pixels, shape.taps),
                 band_rows=band_rows,
                 bands=bands,
                 kept=columns,
@@ -95,11 +96,25 @@ def test_fit_recovers_the_model_that_made_the_data() -> None:
 
 def test_measured_layer_describes_what_was_packed() -> None:
     layer = cost_fit.parse_layers("small conv 8x8 16->32 k3x3")[0]
-    banded = cost_fit.measure(layer, 16, 0.25, shuffled=False)
+
+    def measure(*how) -> cost_fit.Sample:
+        return cost_fit.measure(cost_fit.Case(layer, *how), "some")
+
+    banded = measure(16, 0.25)
+    assert (banded.target, banded.case) == ("some", "small R16 0.25")
     assert (banded.rows, banded.columns, banded.pixels, banded.taps) == (32, 144, 64, 9)
     assert (banded.bands, banded.kept, banded.scattered) == (2, 72, 0)
-    shuffled = cost_fit.measure(layer, 16, 0.25, shuffled=True)
+    shuffled = measure(16, 0.25, True)
     assert (shuffled.kept, shuffled.scattered) == (72, 2)
-    irregular = cost_fit.measure(layer, 0, 0.25, shuffled=False)
+    irregular = measure(0, 0.25)
     assert (irregular.band_rows, irregular.kept) == (0, 32 * 144 // 4)
     assert min(banded.dense, banded.packed, shuffled.packed, irregular.packed) > 0
+
+
+def test_the_file_is_what_its_data_give() -> None:
+    """And no target is fitted from another one's samples."""
+    samples = cost_fit.read_samples()
+    assert {sample.target for sample in samples} == set(cost_fit.MEASURED)
+    keys = [(s.target, s.case) for s in samples if s.case]
+    assert len(keys) == len(set(keys)), "nothing was measured twice"
+    assert cost_fit.fit_all(samples) == json.loads(cost_fit.COEFFICIENTS.read_text())

@@ -193,3 +193,17 @@ def test_plan_keeps_tensorflow_quiet(saved) -> None:
         text=True,
     )
     assert done.returncode == 0 and done.stderr == ""
+
+
+def test_plan_for_another_processor(model, rows, tmp_path, capsys) -> None:
+    slow = {row.layer: row for row in plan(model, target="arm-small")}
+    assert slow["middle"].dense_us > 3 * rows["middle"].dense_us
+    assert slow["middle"].gains[8] > 1
+    with pytest.raises(ValueError, match="Received: 'z80'"):
+        plan(model, target="z80")
+    path = tmp_path / "model.keras"
+    model.save(path)
+    assert main(["plan", str(path), "--target", "arm-small", "--json"]) == 0
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    middle = next(layer for layer in layers if layer["layer"] == "middle")
+    assert middle["dense_us"] == slow["middle"].dense_us

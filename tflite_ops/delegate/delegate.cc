@@ -58,7 +58,19 @@ PackedDelegate::PackedDelegate(const DelegateOptions& options)
 
 PackedDelegate* PackedDelegate::Create(const DelegateOptions& options) {
   void* memory = malloc(sizeof(PackedDelegate));
-  return memory == nullptr ? nullptr : new (memory) PackedDelegate(options);
+  if (memory == nullptr) return nullptr;
+  PackedDelegate* delegate = new (memory) PackedDelegate(options);
+  if (options.tune) {
+    TunerOptions tuning;
+    tuning.budget = 1e-3 * options.tune_ms;
+    if (*options.cache_path != '\0') tuning.cache_path = options.cache_path;
+    delegate->tuner_ = Tuner::Create(tuning);
+    if (delegate->tuner_ == nullptr) {
+      Destroy(delegate);
+      return nullptr;
+    }
+  }
+  return delegate;
 }
 
 void PackedDelegate::Destroy(PackedDelegate* delegate) {
@@ -68,6 +80,7 @@ void PackedDelegate::Destroy(PackedDelegate* delegate) {
     delegate->workspaces_ = workspace->next;
     GraphWorkspace::Release(workspace);
   }
+  Tuner::Destroy(delegate->tuner_);
   pthread_mutex_destroy(&delegate->mutex_);
   free(delegate);
 }
@@ -139,11 +152,14 @@ int64_t PackedDelegate::BeginRun() const {
   return trace_ == nullptr ? 0 : Now();
 }
 
-void PackedDelegate::EndRun(int node, int64_t begin) {
+void PackedDelegate::EndRun(int node, int64_t begin, int threads,
+                            const char* driver) {
   if (trace_ == nullptr) return;
   const int64_t end = Now();
   const int place = __atomic_fetch_add(&traced_, 1, __ATOMIC_RELAXED);
-  if (place < trace_capacity_) trace_[place] = {node, begin, end};
+  if (place < trace_capacity_) {
+    trace_[place] = {node, begin, end, threads, driver};
+  }
 }
 
 void PackedDelegate::Log(LogLevel level, const char* format, ...) const {

@@ -11,14 +11,16 @@
 #include "delegate/tflite_abi.h"
 #include "kernels/select.h"
 #include "operators/thread_pool.h"
+#include "operators/tuner.h"
 #include "operators/workspace.h"
 
 namespace tfrewprune {
 
-// One run of one node: its index in the graph, and nanoseconds of
-// CLOCK_MONOTONIC.
+// One run of one node: its index in the graph, nanoseconds of CLOCK_MONOTONIC,
+// its threads, and the name of its driver.
 struct NodeRun {
-  int64_t node, begin, end;
+  int64_t node, begin, end, threads;
+  const char* driver;
 };
 
 // The scratch that all nodes of one graph share: TFLite runs them one after the
@@ -45,6 +47,7 @@ class PackedDelegate {
   tflite::Delegate* base() { return &base_; }
   const DelegateOptions& options() const { return options_; }
   const Kernels* kernels() const { return kernels_; }
+  Tuner* tuner() const { return tuner_; }  // nullptr: nothing is measured
 
   // The pool for nodes of this interpreter: as many threads as the option
   // says, else as the interpreter recommends. Pools live as long as the
@@ -70,7 +73,7 @@ class PackedDelegate {
   int Trace(NodeRun* runs, int capacity);
   // The time of a run's begin, 0 when nobody wants to know.
   int64_t BeginRun() const;
-  void EndRun(int node, int64_t begin);
+  void EndRun(int node, int64_t begin, int threads, const char* driver);
 
   // Writes one line to stderr when the option log_level is at least `level`.
   __attribute__((format(printf, 3, 4))) void Log(LogLevel level,
@@ -86,6 +89,7 @@ class PackedDelegate {
   tflite::Delegate base_;
   DelegateOptions options_;
   const Kernels* kernels_;
+  Tuner* tuner_ = nullptr;
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;   // guards the next two
   ThreadPool* pool_[ThreadPool::kMaxThreads + 1] = {};  // by threads wanted
   GraphWorkspace* workspaces_ = nullptr;

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdio>
 
+#include "delegate/accelerator.h"
 #include "delegate/delegate.h"
 #include "delegate/options.h"
 #include "operators/buffer.h"
@@ -38,6 +39,28 @@ TFREWPRUNE_EXPORT void tflite_plugin_destroy_delegate(
   }
 }
 
+// Lets every CompiledModel of a LiteRtEnvironment run packed layers; see
+// delegate/accelerator.h, and the options of tflite_plugin_create_delegate.
+// Returns 0; or 1 after a call of report_error (may be nullptr).
+TFREWPRUNE_EXPORT int tfrewprune_register_accelerator(
+    void* environment, tfrewprune::FindSymbol find_symbol,
+    const char* const* options_keys, const char* const* options_values,
+    size_t num_options, void (*report_error)(const char*)) {
+  char error[512];
+  tfrewprune::DelegateOptions options;
+  if (tfrewprune::ParseDelegateOptions(options_keys, options_values,
+                                       num_options, &options, error,
+                                       sizeof(error))) {
+    const char* wrong =
+        tfrewprune::RegisterAccelerator(environment, find_symbol, options);
+    if (wrong == nullptr) return 0;
+    snprintf(error, sizeof(error), "tfrewprune_register_accelerator: %s.",
+             wrong);
+  }
+  if (report_error != nullptr) report_error(error);
+  return 1;
+}
+
 // The version of the library, "major.minor.patch".
 TFREWPRUNE_EXPORT const char* tfrewprune_version() {
   return TFREWPRUNE_VERSION;
@@ -53,6 +76,13 @@ TFREWPRUNE_EXPORT int tfrewprune_claimed_nodes(
 TFREWPRUNE_EXPORT const char* tfrewprune_isa_name(
     tfrewprune::tflite::Delegate* delegate) {
   return tfrewprune::IsaName(PackedDelegate::From(delegate)->options().isa);
+}
+
+// The names of the option driver, one after the other; nullptr after the last.
+TFREWPRUNE_EXPORT const char* tfrewprune_driver_name(int index) {
+  int count;
+  const tfrewprune::Driver* drivers = tfrewprune::Drivers(&count);
+  return index >= 0 && index < count ? drivers[index].name : nullptr;
 }
 
 // How many threads its layers use; 1 before tensors were allocated.

@@ -46,6 +46,7 @@ class PackedNode {
   Status PrepareConv2D(Context* context, ThreadPool* pool, Shape* output);
   Status PrepareFullyConnected(Context* context, ThreadPool* pool,
                                Shape* output);
+  void Announce(Context* context);
   Resources ResourcesWith(ThreadPool* pool);
   void LogDriver();
   Status ResizeOutput(Context* context, const Shape& shape);
@@ -100,6 +101,7 @@ Status PackedNode::Init(Context* context, int node_index) {
   if (ReadPayload(context) != tflite::kOk) return tflite::kError;
   workspace_ = delegate_->AcquireWorkspace(context);
   if (workspace_ == nullptr) return Fail(context, "out of memory.");
+  if (delegate_->tuner() != nullptr) Announce(context);
   valid_ = true;
   return tflite::kOk;
 }
@@ -353,13 +355,56 @@ Resources PackedNode::ResourcesWith(ThreadPool* pool) {
   resources.pool = pool;
   resources.workspace = &workspace_->workspace;
   resources.driver = delegate_->options().driver;
+  resources.tuner = delegate_->tuner();
   return resources;
+}
+
+// Tells the tuner of the layer as the file has it. Inputs may be resized yet,
+// but then most layers change alike.
+void PackedNode::Announce(Context* context) {
+  ThreadPool* pool = delegate_->PoolFor(context);
+  if (pool == nullptr) return;
+  const Shape input = ShapeOf(context->tensors[input_]);
+  const bool convolution = options_.kind == OpKind::kConv2D;
+  ConvGeometry geometry = {};
+  Shape output;
+  char error[256];
+  if (convolution) {
+    if (!Conv2DShape(options_, operator_.rows(), input, &geometry, &output,
+                     error, sizeof(error))) {
+      return;
+    }
+  } else {
+    int batch;
+    if (!FullyConnectedShape(options_, operator_.rows(), operator_.columns(),
+                             input, &batch, &output, error, sizeof(error))) {
+      return;
+    }
+    geometry = RowOfPixels(batch, operator_.columns());
+  }
+  if (output.elements() <= 0) return;
+  operator_.Announce(geometry, ResourcesWith(pool),
+                     residual_ != tflite::kOptionalTensor);
 }
 
 // What a user should know of the driver that was chosen.
 void PackedNode::LogDriver() {
   const Driver* wanted = delegate_->options().driver;
   const Driver* taken = operator_.driver();
+  if (Tuner* tuner = delegate_->tuner()) {
+    const Tuner::Chosen& chosen = operator_.chosen();
+    delegate_->Log(LogLevel::kDebug,
+                   "node %d: driver %s on %d threads is %s, %.2f times as fast "
+                   "as predicted best",
+                   node_index_, taken->name, operator_.threads(),
+                   OriginName(chosen.origin), chosen.gain);
+    if (const char* error = tuner->TakeWriteError()) {
+      delegate_->Log(LogLevel::kWarning,
+                     "what was measured could not be written to cache_path: "
+                     "%s",
+                     error);
+    }
+  }
   if (wanted != nullptr && wanted != taken) {
     delegate_->Log(LogLevel::kWarning,
                    "node %d: driver %s cannot do this layer; %s does it",
@@ -411,7 +456,8 @@ Status PackedNode::Invoke(Context* context) {
   }
   const int64_t begin = delegate_->BeginRun();
   operator_.Invoke({input.data.f, bias_values, addend, output.data.f});
-  delegate_->EndRun(node_index_, begin);
+  delegate_->EndRun(node_index_, begin, operator_.threads(),
+                    operator_.driver()->name);
   return tflite::kOk;
 }
 

@@ -12,23 +12,29 @@ namespace {
 
 constexpr char kIsaVariable[] = "TFREWPRUNE_ISA";
 constexpr char kDriverVariable[] = "TFREWPRUNE_DRIVER";
+constexpr int kMostTuneMs = 60000;
 constexpr const char* kLogLevels[] = {"error", "warning", "info", "debug"};
+
+// Sets *number where it is from 1 to `most`.
+bool ParseNumber(const char* text, int most, int* number) {
+  // Digits only: strtol would let "+2", " 2" and "2x" pass.
+  int64_t read = 0;
+  for (const char* c = text; *c != '\0'; ++c) {
+    if (*c < '0' || *c > '9') return false;
+    read = read * 10 + (*c - '0');
+    if (read > most) return false;
+  }
+  if (read < 1) return false;
+  *number = static_cast<int>(read);
+  return true;
+}
 
 bool ParseThreads(const char* text, int* threads) {
   if (strcmp(text, "auto") == 0) {
     *threads = 0;
     return true;
   }
-  // Digits only: strtol would let "+2", " 2" and "2x" pass.
-  int number = 0;
-  for (const char* c = text; *c != '\0'; ++c) {
-    if (*c < '0' || *c > '9') return false;
-    number = number * 10 + (*c - '0');
-    if (number > ThreadPool::kMaxThreads) return false;
-  }
-  if (number < 1) return false;
-  *threads = number;
-  return true;
+  return ParseNumber(text, ThreadPool::kMaxThreads, threads);
 }
 
 bool ParseLogLevel(const char* text, LogLevel* level) {
@@ -110,6 +116,34 @@ bool ParseDelegateOptions(const char* const* keys, const char* const* values,
                ThreadPool::kMaxThreads, value);
       return false;
     }
+    if (strcmp(key, "tune") == 0) {
+      options->tune = strcmp(value, "once") == 0;
+      if (options->tune || strcmp(value, "off") == 0) continue;
+      snprintf(error, error_size,
+               "tfrewprune: option tune must be off or once. Received: '%s'.",
+               value);
+      return false;
+    }
+    if (strcmp(key, "tune_ms") == 0) {
+      if (ParseNumber(value, kMostTuneMs, &options->tune_ms)) continue;
+      snprintf(error, error_size,
+               "tfrewprune: option tune_ms must be a whole number from 1 to "
+               "%d. Received: '%s'.",
+               kMostTuneMs, value);
+      return false;
+    }
+    if (strcmp(key, "cache_path") == 0) {
+      const size_t length = strlen(value);
+      if (length < sizeof(options->cache_path)) {
+        memcpy(options->cache_path, value, length + 1);
+        continue;
+      }
+      snprintf(error, error_size,
+               "tfrewprune: option cache_path must have less than %zu bytes. "
+               "Received: %zu.",
+               sizeof(options->cache_path), length);
+      return false;
+    }
     if (strcmp(key, "log_level") == 0) {
       if (ParseLogLevel(value, &options->log_level)) continue;
       snprintf(error, error_size,
@@ -126,11 +160,10 @@ bool ParseDelegateOptions(const char* const* keys, const char* const* values,
       driver_name = value;
       continue;
     }
-    snprintf(
-        error, error_size,
-        "tfrewprune: the delegate has the options driver, threads, isa and "
-        "log_level. Received: '%s'.",
-        key);
+    snprintf(error, error_size,
+             "tfrewprune: the delegate has the options driver, tune, tune_ms, "
+             "cache_path, threads, isa and log_level. Received: '%s'.",
+             key);
     return false;
   }
   const char* source;

@@ -19,11 +19,20 @@ enum class LogLevel : int { kError, kWarning, kInfo, kDebug };
 //   driver     "auto" (default: the one that predicts the least time) or a name
 //              of the table in operators/drivers.cc, for layers that it can do;
 //              without it the variable TFREWPRUNE_DRIVER counts
+//   tune       "off" (default) or "once": the first AllocateTensors measures
+//              the drivers that may be the best of each layer; not where
+//              `driver` says which
+//   tune_ms    what that may take in milliseconds, all layers together: 1 to
+//              60000, 50 without it
+//   cache_path a file that keeps what was measured; made where it is missing
 //   log_level  "error", "warning" (default), "info", "debug"
 struct DelegateOptions {
   int threads = 0;  // 0 = the interpreter's number
   Isa isa = Isa::kPortable;
   const Driver* driver = nullptr;  // nullptr = auto
+  bool tune = false;
+  int tune_ms = 50;
+  char cache_path[1024] = "";  // empty: no file
   LogLevel log_level = LogLevel::kWarning;
 };
 

@@ -30,16 +30,24 @@ constexpr Field kConv[kFields - 4] = {{"kernel height", 1, kLargest},
                                       {"dilation height", 1, kLargest},
                                       {"dilation width", 1, kLargest},
                                       {"padding", 0, 1},
-                                      {"field 12", 0, 0},
+                                      {"output before the sum", 0, INT32_MAX},
                                       {"field 13", 0, 0},
                                       {"field 14", 0, 0},
                                       {"field 15", 0, 0}};
 
 constexpr Field kFullyConnected[kFields - 4] = {
-    {"field 4", 0, 0},  {"field 5", 0, 0},       {"field 6", 0, 0},
-    {"field 7", 0, 0},  {"field 8", 0, 0},       {"field 9", 0, 0},
-    {"field 10", 0, 0}, {"keep_num_dims", 0, 1}, {"field 12", 0, 0},
-    {"field 13", 0, 0}, {"field 14", 0, 0},      {"field 15", 0, 0}};
+    {"field 4", 0, 0},
+    {"field 5", 0, 0},
+    {"field 6", 0, 0},
+    {"field 7", 0, 0},
+    {"field 8", 0, 0},
+    {"field 9", 0, 0},
+    {"field 10", 0, 0},
+    {"keep_num_dims", 0, 1},
+    {"asymmetric_quantize_inputs", 0, 1},
+    {"field 13", 0, 0},
+    {"field 14", 0, 0},
+    {"field 15", 0, 0}};
 
 bool InRange(const Field& field, int32_t value, OptionError* error) {
   if (value >= field.lowest && value <= field.highest) return true;

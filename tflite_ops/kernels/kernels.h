@@ -8,7 +8,7 @@
 #include "kernels/direct.h"
 #include "kernels/flat.h"
 #include "kernels/gemv.h"
-#include "kernels/planar.h"
+#include "kernels/planes.h"
 
 namespace tfrewprune {
 
@@ -19,6 +19,10 @@ using AddKernel = void (*)(const float* residual, int64_t count, float minimum,
 // to[i] = from[i] for i < count, exactly.
 using WidenKernel = void (*)(const Half* from, uint64_t count, float* to);
 
+// to[i] = from[i] * scale[i % kScales] for i < count.
+using WidenIntegersKernel = void (*)(const int8_t* from, uint64_t count,
+                                     const float* scale, float* to);
+
 // Everything one instruction set offers; `isa` kReference has no kernels.
 struct Kernels {
   Isa isa;
@@ -27,13 +31,13 @@ struct Kernels {
   int direct_count;
   const GemvKernelRow* gemv;
   int gemv_count;
-  const PlanarKernelRow* planar;  // kernels/planar.h
-  int planar_count;               // 0: this instruction set has none
-  TransposeKernel transpose;
-  const FlatKernelRow* flat;  // kernels/flat.h
+  TransposeKernel transpose;  // kernels/planes.h; nullptr: there are none
+  OffsetsKernel plane_offsets;
+  const FlatKernelRow* flat;
   int flat_count;
   AddKernel add;
   WidenKernel widen;
+  WidenIntegersKernel widen_integers;
 };
 
 }  // namespace tfrewprune

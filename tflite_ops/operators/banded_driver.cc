@@ -13,7 +13,7 @@ const char* BandedDriver::Begin(const Problem& problem) {
   threads_ = problem.threads();
   workspace_ = problem.workspace;
   residual_ = problem.MakeResidual();
-  widen_ = problem.kernels->widen;
+  kernels_ = problem.kernels;
   if (const char* error = JoinPixels(&geometry_)) return error;
   return tables_.Prepare(weights_, problem.kernel_activation());
 }
@@ -23,6 +23,22 @@ bool BandedDriver::PrepareStarts() {
   return StartsOfKernelRows(weights_,
                             static_cast<uint32_t>(g.kernel_w) * g.in_c,
                             g.kernel_h, &start_);
+}
+
+DirectLayer BandedDriver::MakeDirectLayer(int64_t pixel_stride,
+                                          int64_t output_stride) const {
+  DirectLayer layer = {};
+  layer.start = start_.get();
+  layer.start_stride = static_cast<uint32_t>(geometry_.kernel_h) + 1;
+  layer.bias = tables_.bias();
+  layer.row = tables_.row();
+  layer.full_run = tables_.full_run();
+  layer.pixel_stride =
+      static_cast<ptrdiff_t>(pixel_stride * int64_t{sizeof(float)});
+  layer.output_stride = static_cast<ptrdiff_t>(output_stride);
+  layer.minimum = tables_.minimum();
+  layer.maximum = tables_.maximum();
+  return layer;
 }
 
 int64_t BandedDriver::BandsAtOnce(int64_t group) const {
@@ -55,8 +71,20 @@ BandValues BandedDriver::FloatValues(int64_t band, int64_t band_end,
   const uint32_t begin = weights_.band_start[band];
   const uint64_t columns = weights_.band_start[band_end] - begin;
   float* value = workspace_->get() + first_value_ + worker * value_floats_;
-  widen_(weights_.value.halves() + uint64_t{begin} * weights_.band_rows,
-         columns * weights_.band_rows, value);
+  const uint64_t rows = weights_.band_rows;
+  if (columns == 0) return {value, begin};
+  if (const Half* halves = weights_.value.halves()) {
+    kernels_->widen(halves + begin * rows, columns * rows, value);
+    return {value, begin};
+  }
+  float* to = value;
+  for (; band < band_end; ++band) {
+    const uint32_t first = weights_.band_start[band];
+    const uint64_t count = (weights_.band_start[band + 1] - first) * rows;
+    kernels_->widen_integers(weights_.value.integers() + first * rows, count,
+                             tables_.scale() + band * kScales, to);
+    to += count;
+  }
   return {value, begin};
 }
 
@@ -72,6 +100,30 @@ void BandedDriver::BeginImage(int n) {
   output_ = tensors_.output + output;
   residual_.values =
       tensors_.residual == nullptr ? nullptr : tensors_.residual + output;
+}
+
+void BandedDriver::FillMissingRows(const Tiling& tiling, int i,
+                                   int64_t output_stride) const {
+  const Tile& tile = tiling.tile(i);
+  for (int s = 0; s < tile.segments; ++s) {
+    tables_.FillMissingRows(output_ + tiling.segments(tile)[s].output,
+                            tile.length, output_stride);
+  }
+}
+
+void BandedDriver::AddResidual(const Tiling& tiling, int i,
+                               int64_t output_stride) const {
+  if (residual_.values == nullptr) return;
+  const Tile& tile = tiling.tile(i);
+  // Pixels of a row follow each other, those down a column do not.
+  const bool row = output_stride == weights_.rows;
+  const int64_t count = row ? output_stride * tile.length : weights_.rows;
+  for (int s = 0; s < tile.segments; ++s) {
+    const int64_t output = tiling.segments(tile)[s].output;
+    for (int p = 0; p < (row ? 1 : tile.length); ++p) {
+      residual_.Complete(output + p * output_stride, count, output_);
+    }
+  }
 }
 
 void BandedDriver::Run(int tasks, ThreadPool::Function function, void* self) {

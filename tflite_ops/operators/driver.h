@@ -41,6 +41,12 @@ struct Driver {
   void (*invoke)(void* state, const Tensors& tensors);
 };
 
+// A way to run a layer.
+struct Choice {
+  const Driver* driver = nullptr;
+  bool alone = false;  // by the calling thread, whatever the pool
+};
+
 // The table's entry of a class with Cycles, Prepare and Invoke.
 template <class State>
 constexpr Driver MakeDriver(const char* name) {

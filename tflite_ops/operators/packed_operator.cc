@@ -10,8 +10,10 @@
 namespace tfrewprune {
 
 const char* PackedOperator::ReadPayload(const void* data, size_t bytes) {
+  payload_ = data;
+  payload_bytes_ = bytes;
   irregular_ = PayloadLayout(data, bytes) == kIrregularLayout;
-  return irregular_ ? ParseIrregular(data, bytes, &segments_)
+  return irregular_ ? ParseIrregular(data, bytes, &segments_, &index_)
                     : ParsePayload(data, bytes, &bands_);
 }
 
@@ -40,14 +42,31 @@ void PackedOperator::Describe(char* text, size_t text_size) const {
   }
 }
 
+void PackedOperator::Announce(const ConvGeometry& geometry,
+                              const Resources& resources, bool residual) {
+  if (resources.tuner == nullptr || resources.driver != nullptr ||
+      SetProblem(geometry, resources, residual) != nullptr) {
+    return;
+  }
+  resources.tuner->Announce(problem_, Payload(), &claim_);
+}
+
 const char* PackedOperator::PrepareConv2D(const ConvGeometry& geometry,
                                           Activation activation,
                                           const Resources& resources,
                                           bool residual) {
-  problem_.geometry = geometry;
   problem_.activation = activation;
-  problem_.residual = residual;
-  return Prepare(resources);
+  if (const char* error = SetProblem(geometry, resources, residual)) {
+    return error;
+  }
+  if (resources.driver == nullptr && resources.tuner != nullptr) {
+    chosen_ = resources.tuner->Choose(problem_, Payload(), &claim_);
+  } else {
+    chosen_ = {};
+    chosen_.choice.driver = ChooseDriver(problem_, resources.driver);
+  }
+  if (chosen_.choice.alone) problem_.pool = nullptr;
+  return Prepare(chosen_.choice.driver);
 }
 
 const char* PackedOperator::PrepareFullyConnected(int batch,
@@ -59,23 +78,34 @@ const char* PackedOperator::PrepareFullyConnected(int batch,
   return PrepareConv2D(RowOfPixels(batch, columns()), activation, resources);
 }
 
-const char* PackedOperator::Prepare(const Resources& resources) {
+const char* PackedOperator::SetProblem(const ConvGeometry& geometry,
+                                       const Resources& resources,
+                                       bool residual) {
+  problem_.geometry = geometry;
+  problem_.residual = residual;
   problem_.bands = irregular_ ? nullptr : &bands_;
   problem_.segments = irregular_ ? &segments_ : nullptr;
   problem_.kernels = resources.kernels;
   problem_.pool = resources.pool;
   problem_.workspace =
       resources.workspace == nullptr ? &own_workspace_ : resources.workspace;
-  if (const char* error = CheckProblem(problem_)) return error;
-  const Driver* chosen = ChooseDriver(problem_, resources.driver);
-  if (chosen != driver_) {
+  return CheckProblem(problem_);
+}
+
+Tuner::Payload PackedOperator::Payload() {
+  if (payload_hash_ == 0) payload_hash_ = Hash(payload_, payload_bytes_);
+  return {payload_hash_, payload_, payload_bytes_};
+}
+
+const char* PackedOperator::Prepare(const Driver* driver) {
+  if (driver != driver_) {
     DropDriver();
-    if (posix_memalign(&state_, 64, chosen->state_bytes) != 0) {
+    if (posix_memalign(&state_, 64, driver->state_bytes) != 0) {
       state_ = nullptr;
       return kOutOfMemory;
     }
-    chosen->construct(state_);
-    driver_ = chosen;
+    driver->construct(state_);
+    driver_ = driver;
   }
   return driver_->prepare(state_, problem_);
 }

@@ -5,6 +5,7 @@
 #define TFREWPRUNE_OPERATORS_PACKED_OPERATOR_H_
 
 #include "operators/driver.h"
+#include "operators/tuner.h"
 
 namespace tfrewprune {
 
@@ -14,6 +15,7 @@ struct Resources {
   ThreadPool* pool = nullptr;      // nullptr: one thread
   Workspace* workspace = nullptr;  // nullptr: one of its own
   const Driver* driver = nullptr;  // the one to take where it can do the layer
+  Tuner* tuner = nullptr;          // chooses where `driver` does not
 };
 
 class PackedOperator {
@@ -34,6 +36,11 @@ class PackedOperator {
   uint32_t columns() const {
     return irregular_ ? segments_.columns : bands_.columns;
   }
+  // Tells the tuner of the layer, ahead of the first Prepare. Quiet where there
+  // is no such layer: that is for Prepare to say.
+  void Announce(const ConvGeometry& geometry, const Resources& resources,
+                bool residual = false);
+
   // "8 bands of 16 rows, 1200 columns kept, driver direct", for logs.
   void Describe(char* text, size_t text_size) const;
 
@@ -46,22 +53,35 @@ class PackedOperator {
   // The input is [batch, columns()].
   const char* PrepareFullyConnected(int batch, Activation activation,
                                     const Resources& resources);
-  // The driver of the last Prepare.
+  // The driver of the last Prepare, how many threads it has, and where the
+  // choice came from.
   const Driver* driver() const { return driver_; }
+  int threads() const { return problem_.threads(); }
+  const Tuner::Chosen& chosen() const { return chosen_; }
 
   // Allocates nothing. Denormals count as zero in the calling thread, whose
   // mode is restored, as they always do in the threads of a pool.
   void Invoke(const Tensors& tensors);
 
  private:
-  const char* Prepare(const Resources& resources);
+  // nullptr, or what is wrong with the problem.
+  const char* SetProblem(const ConvGeometry& geometry,
+                         const Resources& resources, bool residual);
+  Tuner::Payload Payload();
+  const char* Prepare(const Driver* driver);
   void DropDriver();
 
   bool irregular_ = false;
+  const void* payload_ = nullptr;
+  size_t payload_bytes_ = 0;
+  uint64_t payload_hash_ = 0;  // 0: not made yet
   BandedView bands_ = {};
   IrregularView segments_ = {};
+  IrregularIndex index_;  // of segments_, where the payload has a mask
   Problem problem_;
   Workspace own_workspace_;
+  Tuner::Claim claim_;
+  Tuner::Chosen chosen_;
   const Driver* driver_ = nullptr;
   void* state_ = nullptr;  // of the driver
 };

@@ -18,15 +18,18 @@ Residual Problem::MakeResidual() const {
   return made;
 }
 
-bool Problem::Affords(double bytes) const {
+double Problem::ActivationBytes() const {
   const ConvGeometry& g = geometry;
+  return sizeof(float) * g.batch *
+         (double(g.in_h) * g.in_w * g.in_c + double(pixels()) * rows());
+}
+
+bool Problem::Affords(double bytes) const {
   const double weights = bands != nullptr
                              ? double(bands->column_count) * bands->band_rows
                              : double(segments->weight_count);
-  const double activations =
-      g.batch * (double(g.in_h) * g.in_w * g.in_c + double(pixels()) * rows());
-  return bytes <= kAffordable + kAffordableTimes * sizeof(float) *
-                                    (weights + activations);
+  return bytes <= kAffordable + kAffordableTimes * (sizeof(float) * weights +
+                                                    ActivationBytes());
 }
 
 ConvGeometry RowOfPixels(int batch, uint32_t columns) {

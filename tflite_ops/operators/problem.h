@@ -39,6 +39,8 @@ struct Problem {
   int threads() const { return pool == nullptr ? 1 : pool->threads(); }
   // Of one image.
   int64_t pixels() const { return int64_t{geometry.out_h} * geometry.out_w; }
+  // Of input and output.
+  double ActivationBytes() const;
   // Whether a driver may take so many bytes of tables and scratch: they are in
   // proportion to payload and activations, whatever a geometry claims.
   bool Affords(double bytes) const;

@@ -34,6 +34,7 @@ def main(words: list[str] | None = None) -> int:
         for row in run_sweeps(
             _sweeps(arguments),
             min_seconds=arguments.seconds,
+            tune="once" if arguments.tune else None,
             skipped=lambda reason: console.print(f"skipped {reason}", markup=False),
         ):
             rows.append(row)
@@ -107,6 +108,11 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
         "--seconds", type=float, default=0.3, help="timing of one row (default: 0.3)"
     )
     parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="layers with drivers measured before, as Interpreter(tune='once')",
+    )
+    parser.add_argument(
         "--models",
         nargs="*",
         choices=MODELS,
@@ -117,8 +123,9 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
         nargs="?",
         const=sys.executable,
         metavar="PYTHON",
-        help="other engines, too: onnxruntime and deepsparse, where PYTHON (default: "
-        "this interpreter) has them; on the layers of --shapes, or a few of the goals",
+        help="other engines, too: onnxruntime, deepsparse and MNN, where PYTHON "
+        "(default: this interpreter) has them; on the layers of --shapes, or a few of "
+        "the goals",
     )
     arguments = parser.parse_args(words)
     arguments.plan = arguments.models is None and not arguments.shapes

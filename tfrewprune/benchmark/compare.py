@@ -4,6 +4,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from tfrewprune.benchmark.measure import (
     clock_for,
     interleave,
 )
+from tfrewprune.converter.dynamic_range import in_float
 from tfrewprune.runtime import Interpreter
 
 DEFAULT_TOLERANCE = 1e-3
@@ -37,7 +39,8 @@ class Comparison:
         packed: Time of the packed model.
         ratio: How many times faster the packed model is.
         rounds: Alternating rounds the figures come from.
-        error: Largest output difference over the largest output.
+        error: Largest output difference over the largest output; of a dynamic-range
+            model that to its weights as floats, see `check_in_float`.
         dense_bytes: File size.
         packed_bytes: File size.
         dense_cost: Load time and memory, or None if not asked for.
@@ -67,6 +70,7 @@ def compare_models(
     *,
     threads: int = 1,
     isa: str | None = None,
+    tune: str | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
     min_seconds: float = 2.0,
     inputs: Sequence[np.ndarray] | None = None,
@@ -80,6 +84,7 @@ def compare_models(
         dense: Path of the dense model.
         threads: Threads for both.
         isa: Kernels of the packed layers; None for the best of this CPU.
+        tune: "once" measures drivers before, see `Interpreter`.
         tolerance: Largest allowed difference of outputs, over the largest output.
         min_seconds: How long to measure, both models together.
         inputs: Arrays in the order of the models' inputs; None draws random ones.
@@ -102,18 +107,25 @@ def compare_models(
         model_path=_existing(dense, "dense"), num_threads=threads
     )
     candidate = Interpreter(
-        model_path=_existing(packed, "packed"), num_threads=threads, isa=isa
+        model_path=_existing(packed, "packed"),
+        num_threads=threads,
+        isa=isa,
+        tune=tune,
     )
     if inputs is None:
         inputs = random_inputs(baseline, seed)
+    contents = Path(dense).read_bytes(), Path(packed).read_bytes()
+    checked = check_in_float(*contents, inputs, isa=isa, tolerance=tolerance)
     measurement, error = time_pair(
         baseline,
         candidate,
         inputs,
         threads=threads,
-        tolerance=tolerance,
+        tolerance=tolerance if checked is None else float("inf"),
         min_seconds=min_seconds,
     )
+    if checked is not None:
+        error = checked
     return Comparison(
         threads=threads,
         isa=candidate.isa,
@@ -127,6 +139,41 @@ def compare_models(
         packed_bytes=os.path.getsize(packed),
         dense_cost=load_cost(dense, threads) if with_cost else None,
         packed_cost=load_cost(packed, threads, packed=True) if with_cost else None,
+    )
+
+
+def check_in_float(
+    dense: bytes,
+    packed: bytes,
+    inputs: Sequence[np.ndarray],
+    *,
+    isa: str | None = None,
+    tolerance: float = DEFAULT_TOLERANCE,
+) -> float | None:
+    """Checks a packed dynamic-range model against its weights as floats.
+
+    LiteRT's own outputs are off by what it rounds activations to.
+
+    Args:
+        dense: The dense model.
+        packed: The packed model.
+        inputs: Arrays in the order of the models' inputs.
+        isa: Kernels of the packed layers; None for the best of this CPU.
+        tolerance: See `compare_models`.
+
+    Returns:
+        The largest error; None for a model without dynamic-range layers.
+
+    Raises:
+        WrongResultError: If the outputs differ.
+    """
+    floats = in_float(dense)
+    if floats is dense:
+        return None
+    return check_results(
+        run_once(LiteRtInterpreter(model_content=floats), inputs),
+        run_once(Interpreter(model_content=in_float(packed), isa=isa), inputs),
+        tolerance=tolerance,
     )
 
 

@@ -2,20 +2,22 @@
 """Fits the converter's cost model to measurements of this machine.
 
 The converter decides with ``payload/cost.py`` whether a layer is packed and how; its
-coefficients in ``payload/cost.json`` come from here:
+coefficients in ``payload/cost.json`` come from here, a set for each target:
 
-    python -m tfrewprune.benchmark.cost_fit measure   # writes cost_data.jsonl, minutes
+    python -m tfrewprune.benchmark.cost_fit measure   # adds to cost_data.jsonl, minutes
     python -m tfrewprune.benchmark.cost_fit fit       # writes payload/cost.json
 
-``measure`` forces every way to pack on layers of many sizes and rates and times each
-beside LiteRT's dense layer. ``fit`` solves non-negative least squares on relative
-errors, one system for each of the model's formulas.
+``measure`` forces every way to pack on layers of many sizes, geometries and rates and
+times each beside LiteRT's dense layer; what the file has is not measured again. ``fit``
+solves non-negative least squares on relative errors, one system for each of the model's
+formulas. Targets that nobody could measure are derived, see ``cost_derived.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,14 +28,15 @@ from rich.progress import track
 
 from tfrewprune import payload
 from tfrewprune.benchmark.compare import time_pair
+from tfrewprune.benchmark.cost_derived import CORES, arm_cost, intel_cost
 from tfrewprune.benchmark.layers import Layer, build_model, parse_layers
-from tfrewprune.benchmark.machine import cpu_name
 from tfrewprune.benchmark.weights import pruned_weights
 from tfrewprune.converter.files import write_atomically
 from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.converter.perform import perform
 from tfrewprune.converter.plan import Decision, Settings, make_plan
 from tfrewprune.payload.cost import VECTOR_BATCH, LayerShape
+from tfrewprune.payload.cost_targets import this_target
 from tfrewprune.payload.format import BAND_ROWS
 from tfrewprune.payload.grouping import (
     RowSupport,
@@ -46,6 +49,12 @@ from tfrewprune.payload.packer import Packing
 from tfrewprune.runtime import Interpreter
 
 DATA = Path(__file__).with_name("cost_data.jsonl")
+# XNNPACK cannot be told to leave AVX-512 out, but on Zen 4 its peak is that of AVX2.
+MEASURED = {
+    "x86-avx512-zen5": "AMD EPYC Zen 5",
+    "x86-avx512-zen4": "AMD EPYC Zen 4",
+    "x86-avx2": "AMD EPYC Zen 4, AVX2 kernels",
+}
 COEFFICIENTS = Path(payload.__file__).with_name("cost.json")
 
 LAYERS = parse_layers(
@@ -63,6 +72,13 @@ LAYERS = parse_layers(
     c1_16 conv 16x16 32->64 k1x1
     c1_14 conv 14x14 1024->256 k1x1
     c1_7 conv 7x7 512->2048 k1x1
+    c3_33d6 conv 33x33 128->128 k3x3 d6
+    c3_65d18 conv 65x65 64->64 k3x3 d18
+    c1x3_2k conv 1x2048 64->64 k1x3 d16
+    c1x7_17 conv 17x17 128->128 k1x7
+    c7x1_17 conv 17x17 128->192 k7x1
+    c1_1 conv 1x1 512->512 k1x1
+    c1_1s conv 1x1 144->576 k1x1
     f256 fc 256->256
     f1024 fc 1024->1024
     f2048 fc 2048->1000
@@ -80,6 +96,7 @@ class Sample:
     """One timed layer. Times in microseconds, one thread.
 
     Attributes:
+        target: The kind of processor.
         rows: Output channels.
         columns: Columns of the weight matrix.
         pixels: Output positions.
@@ -90,8 +107,10 @@ class Sample:
         scattered: Bands whose rows are not neighbours.
         dense: LiteRT's time.
         packed: Ours.
+        case: What was asked for, see `Case.key`; empty in the oldest data.
     """
 
+    target: str
     rows: int
     columns: int
     pixels: int
@@ -102,6 +121,7 @@ class Sample:
     scattered: int
     dense: float
     packed: float
+    case: str = ""
 
     @property
     def channels(self) -> int:
@@ -109,18 +129,42 @@ class Sample:
         return self.columns // self.taps
 
 
-def cases() -> Iterator[tuple[Layer, int, float, bool]]:
-    """Yields (layer, rows of a band or 0, kept fraction, whether rows are shuffled)."""
+@dataclass(frozen=True)
+class Case:
+    """A layer and a way to pack it.
+
+    Attributes:
+        layer: The geometry.
+        band_rows: Rows of a band, or 0 for a layer packed without bands.
+        kept: Fraction of weights.
+        shuffled: Whether the rows of a band are no neighbours.
+    """
+
+    layer: Layer
+    band_rows: int
+    kept: float
+    shuffled: bool = False
+
+    @property
+    def key(self) -> str:
+        """What tells it from the others."""
+        shuffled = " shuffled" if self.shuffled else ""
+        return f"{self.layer.name} R{self.band_rows} {self.kept:g}{shuffled}"
+
+
+def cases() -> Iterator[Case]:
+    """Yields all that is measured."""
     for layer in LAYERS:
         for kept in KEPT:
             for band_rows in (*BAND_ROWS, 0):
-                yield layer, band_rows, kept, False
+                yield Case(layer, band_rows, kept)
             if kept in (0.25, 0.0625):
-                yield layer, 16, kept, True
+                yield Case(layer, 16, kept, shuffled=True)
 
 
-def measure(layer: Layer, band_rows: int, kept: float, shuffled: bool) -> Sample:
+def measure(case: Case, target: str, isa: str | None = None) -> Sample:
     """Packs one layer in the given way and times it beside the dense one."""
+    layer, band_rows, kept = case.layer, case.band_rows, case.kept
     structure = f"block{band_rows}x1" if band_rows else "unstructured"
     weights = pruned_weights(layer, structure, 1 / kept)
     taps = max(1, layer.kernel[0] * layer.kernel[1])
@@ -129,7 +173,7 @@ def measure(layer: Layer, band_rows: int, kept: float, shuffled: bool) -> Sample
     if band_rows:
         support = RowSupport(weights)
         grouping = neighbours(support, band_rows)
-        if shuffled:
+        if case.shuffled:
             order = np.random.default_rng(0).permutation(layer.outputs)
             # Band b gets the rows that block b has been moved to.
             original, weights = weights, np.empty_like(weights)
@@ -152,18 +196,38 @@ def measure(layer: Layer, band_rows: int, kept: float, shuffled: bool) -> Sample
     inputs = np.random.default_rng(1).standard_normal(layer.input_shape)
     measurement, _ = time_pair(
         LiteRtInterpreter(model_content=dense, num_threads=1),
-        Interpreter(model_content=write_model(tree), num_threads=1),
+        Interpreter(model_content=write_model(tree), num_threads=1, isa=isa),
         [inputs.astype(np.float32)],
         min_seconds=0.1,
     )
     times = {
         name: 1e6 * measurement.timing(name).median for name in ("dense", "packed")
     }
-    return Sample(**asdict(shape), **counts, band_rows=band_rows, **times)
+    return Sample(
+        target,
+        *(shape.rows, shape.columns, shape.pixels, shape.taps),
+        **counts,
+        band_rows=band_rows,
+        **times,
+        case=case.key,
+    )
+
+
+def fit_all(samples: list[Sample]) -> dict[str, dict]:
+    """Returns the content of ``cost.json``: fields by target."""
+    models = {}
+    for target, name in MEASURED.items():
+        chosen = [sample for sample in samples if sample.target == target]
+        models[target] = {
+            "measured": f"{name}, one thread, beside LiteRT's XNNPACK",
+            **fit(chosen),
+        }
+    models["x86-avx512-intel"] = intel_cost(models["x86-avx512-zen5"])
+    return models | {target: arm_cost(core) for target, core in CORES.items()}
 
 
 def fit(samples: list[Sample]) -> dict:
-    """Returns the fields of ``cost.json``, with the quality of the fit.
+    """Returns the fields of one target, with the quality of the fit.
 
     Every formula of ``CostModel`` is linear in its coefficients; the call overhead is
     shared, so it is fitted on the packed layers with bands and then held.
@@ -214,14 +278,14 @@ def fit(samples: list[Sample]) -> dict:
         vectors = -(-s.pixels // 16)
         moved = s.channels + s.rows
         rows.append([vectors * s.kept, vectors * s.bands, vectors * moved])
-    lifted = solve("irregular", rows, [max(s.packed - call, 0.1) for s in planes])
+    # A call over several positions counts twice, see `CostModel`.
+    lifted = solve("irregular", rows, [max(s.packed - 2 * call, 0.1) for s in planes])
     rows = [
         [s.pixels * s.kept, s.pixels * s.bands, uncached(6 * (s.kept + s.bands))]
         for s in vector
     ]
     alone = solve("irregular single", rows, [max(s.packed - call, 0.1) for s in vector])
     return {
-        "measured": f"{cpu_name()}, one thread, beside LiteRT's XNNPACK",
         "predicted_over_measured_p5_p50_p95": quality,
         "call": short(call),
         "cache_bytes": CACHE_BYTES,
@@ -287,16 +351,34 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line: ``measure`` or ``fit``."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("stage", choices=("measure", "fit"))
-    stage = parser.parse_args(arguments).stage
-    if stage == "measure":
-        samples = [measure(*case) for case in track(list(cases()), "measuring")]
-        lines = "".join(json.dumps(asdict(s)) + "\n" for s in samples)
-        write_atomically(DATA, lines.encode())
+    parser.add_argument("--target", help="name of this kind of processor")
+    parser.add_argument("--isa", help="kernels of the packed side: avx512, avx2, ...")
+    parser.add_argument(
+        "--seconds", type=float, help="measure no longer than that; go on another time"
+    )
+    given = parser.parse_args(arguments)
+    samples = read_samples()
+    if given.stage == "measure":
+        target = given.target or this_target()
+        known = {sample.case for sample in samples if sample.target == target}
+        left = [case for case in cases() if case.key not in known]
+        end = time.monotonic() + (given.seconds or float("inf"))
+        with DATA.open("a") as file:
+            for case in track(left, "measuring"):
+                if time.monotonic() > end:
+                    break
+                sample = measure(case, target, given.isa)
+                file.write(json.dumps(asdict(sample)) + "\n")
+                file.flush()
     else:
-        samples = [Sample(**json.loads(line)) for line in DATA.open()]
-        text = json.dumps(fit(samples), indent=2) + "\n"
+        text = json.dumps(fit_all(samples), indent=2) + "\n"
         write_atomically(COEFFICIENTS, text.encode())
         print(COEFFICIENTS.read_text())
+
+
+def read_samples() -> list[Sample]:
+    """Returns what was measured so far."""
+    return [Sample(**json.loads(line)) for line in DATA.open()]
 
 
 if __name__ == "__main__":

@@ -147,6 +147,7 @@ def run_sweeps(
     sweeps: Iterable[Sweep],
     *,
     min_seconds: float = 0.6,
+    tune: str | None = None,
     skipped: Callable[[str], None] = lambda reason: None,
 ) -> Iterator[Row]:
     """Measures every combination of every sweep, one after the other.
@@ -154,6 +155,7 @@ def run_sweeps(
     Args:
         sweeps: What to measure.
         min_seconds: Time spent on one row's timing.
+        tune: "once" measures drivers before, see `Interpreter`.
         skipped: Called with the reason for each combination that this CPU or that
             layer does not allow.
 
@@ -167,7 +169,11 @@ def run_sweeps(
             ):
                 try:
                     yield measure_layer(
-                        layer, *combination, min_seconds=min_seconds, where=sweep.shapes
+                        layer,
+                        *combination,
+                        min_seconds=min_seconds,
+                        tune=tune,
+                        where=sweep.shapes,
                     )
                 except ValueError as error:
                     skipped(f"{layer.name} {combination}: {error}")
@@ -181,6 +187,7 @@ def measure_layer(
     isa: str | None = None,
     *,
     min_seconds: float = 0.6,
+    tune: str | None = None,
     where: str = "",
 ) -> Row:
     """Prunes a layer, packs it, checks it against the dense one and times both.
@@ -192,6 +199,7 @@ def measure_layer(
         threads: Threads of both interpreters.
         isa: Kernels, or None for the best.
         min_seconds: Time spent on timing.
+        tune: "once" measures drivers before, see `Interpreter`.
         where: Name of the list, for the row.
 
     Returns:
@@ -206,7 +214,9 @@ def measure_layer(
     bias = generator.standard_normal(layer.outputs).astype(np.float32)
     dense_model = build_model(layer, weights, bias)
     packed_model, payload_bytes = pack_every_layer(dense_model)
-    candidate = Interpreter(model_content=packed_model, num_threads=threads, isa=isa)
+    candidate = Interpreter(
+        model_content=packed_model, num_threads=threads, isa=isa, tune=tune
+    )
     inputs = generator.standard_normal(layer.input_shape).astype(np.float32)
     measurement, error = time_pair(
         LiteRtInterpreter(model_content=dense_model, num_threads=threads),

@@ -8,7 +8,12 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter as LiteRtInterpreter
 
-from tfrewprune.benchmark.compare import random_inputs, time_pair
+from tfrewprune.benchmark.compare import (
+    DEFAULT_TOLERANCE,
+    check_in_float,
+    random_inputs,
+    time_pair,
+)
 from tfrewprune.benchmark.measure import Ratio, Timing
 from tfrewprune.benchmark.packing import pack_every_layer
 from tfrewprune.converter import unpack
@@ -19,7 +24,7 @@ from tfrewprune.converter.flatbuffer import (
     read_model,
     write_model,
 )
-from tfrewprune.payload.format import VALUE_ALIGNMENT
+from tfrewprune.payload.container import VALUE_ALIGNMENT
 from tfrewprune.runtime import Interpreter
 
 
@@ -55,6 +60,7 @@ def time_layers(
     threads: int = 1,
     isa: str | None = None,
     min_seconds: float = 0.2,
+    only_packed: bool = False,
 ) -> Iterator[LayerTime]:
     """Times each layer with a weight matrix, dense and packed in turn.
 
@@ -66,6 +72,7 @@ def time_layers(
         threads: Threads of both.
         isa: Kernels; None is the best of this CPU.
         min_seconds: Time for one layer.
+        only_packed: Leave out the layers that the model does not hold packed.
 
     Yields:
         The figures, in the order of the operators. Layers that cannot be packed are
@@ -80,6 +87,8 @@ def time_layers(
     # One operator stands for one in both models, so their layers come in pairs.
     pairs = zip(_packable(source), _packable(dense_source), strict=True)
     for layer, dense_layer in pairs:
+        if only_packed and not layer.packed:
+            continue
         cut = [dense_layer.operator]
         if layer.residual is not None:
             cut.append(dense_layer.operator + 1)  # the ADD it took over
@@ -91,11 +100,14 @@ def time_layers(
         )
         baseline = LiteRtInterpreter(model_content=dense, num_threads=threads)
         candidate = Interpreter(model_content=packed, num_threads=threads, isa=isa)
+        inputs = random_inputs(baseline)
+        checked = check_in_float(dense, packed, inputs, isa=isa)
         measurement, _ = time_pair(
             baseline,
             candidate,
-            random_inputs(baseline),
+            inputs,
             threads=threads,
+            tolerance=DEFAULT_TOLERANCE if checked is None else float("inf"),
             min_seconds=min_seconds,
         )
         yield LayerTime(
@@ -140,17 +152,14 @@ def _cut_out(model: Model, subgraph_index: int, numbers: list[int]) -> bytes:
     numbers = _with_decoders(model, subgraph, numbers)
     operators = [subgraph.operators[number] for number in numbers]
     computed = {
-        index
-        for operator in operators
-        for vector in (operator.intermediates, operator.outputs)
-        for index in index_list(vector)
+        index for operator in operators for index in index_list(operator.outputs)
     }
     tensors, buffers, places = [], [schema.BufferT()], {-1: -1}
     graph_inputs = []
     used = (
         index
         for operator in operators
-        for vector in (operator.inputs, operator.intermediates, operator.outputs)
+        for vector in (operator.inputs, operator.outputs)
         for index in index_list(vector)
     )
     for index in used:
@@ -171,7 +180,7 @@ def _cut_out(model: Model, subgraph_index: int, numbers: list[int]) -> bytes:
     for code, operator in enumerate(operators):
         cut.append(_copy(operator))
         cut[-1].opcodeIndex = code
-        for name in ("inputs", "intermediates", "outputs"):
+        for name in ("inputs", "outputs"):
             indices = [places[i] for i in index_list(getattr(operator, name))]
             setattr(cut[-1], name, np.array(indices, np.int32))
     graph = schema.SubGraphT()

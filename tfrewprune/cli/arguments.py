@@ -74,6 +74,18 @@ def add_runtime_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_target_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds --target."""
+    parser.add_argument(
+        "--target",
+        dest="processor",  # `convert` calls its output the target
+        metavar="CPU",
+        help="the kind of processor whose times count: x86-avx512-zen5, "
+        "x86-avx512-zen4, x86-avx512-intel, x86-avx2, arm-big, arm-small, or portable "
+        "for all phones (default: this machine)",
+    )
+
+
 def add_json_argument(parser: argparse.ArgumentParser) -> None:
     """Adds --json."""
     parser.add_argument(

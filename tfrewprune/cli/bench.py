@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_runtime_arguments(parser)
     parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="measure drivers first, as Interpreter(tune='once') does, and show what "
+        "each packed layer gains by it",
+    )
+    parser.add_argument(
         "--seconds",
         type=positive_number,
         default=2.0,
@@ -52,18 +58,30 @@ def run(arguments: argparse.Namespace) -> None:
             dense,
             threads=arguments.threads,
             isa=arguments.isa,
+            tune="once" if arguments.tune else None,
             tolerance=arguments.tolerance,
             min_seconds=arguments.seconds,
         )
+        gains = []
+        if arguments.tune:
+            from tfrewprune.benchmark.tuning import tuning_gains
+
+            gains = tuning_gains(
+                arguments.model, threads=arguments.threads, isa=arguments.isa
+            )
         if arguments.json:
             document = {
                 "model": arguments.model,
                 "against": arguments.against,
                 **result.to_dict(),
             }
+            if arguments.tune:
+                document["tuning"] = [gain.to_dict() for gain in gains]
             print_json(document, out)
         else:
             _print_table(arguments, result, out)
+            if arguments.tune:
+                _print_gains(gains, out)
 
 
 def _unpacked(model: str, folder: str) -> str:
@@ -131,6 +149,41 @@ def _print_table(arguments: argparse.Namespace, result, out: IO[str]) -> None:
         "ms: processor time on one thread, wall time on more. load ms and memory: a "
         "fresh process, from opening the file to the end of its first inference.",
         style="dim",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _print_gains(gains: list, out: IO[str]) -> None:
+    from tfrewprune.cli import output
+
+    console = output.console(out)
+    columns = (
+        output.Column("layer"),
+        output.Column("predicted\ndriver"),
+        output.Column(">us"),
+        output.Column("tuned\ndriver"),
+        output.Column(">us"),
+        output.Column(">gain"),
+    )
+    rows = [
+        (
+            gain.name,
+            gain.predicted,
+            f"{gain.predicted_seconds * 1e6:.1f}",
+            gain.tuned,
+            f"{gain.tuned_seconds * 1e6:.1f}",
+            f"{gain.gain:.2f}x" if gain.tuned != gain.predicted else "",
+        )
+        for gain in gains
+    ]
+    console.print(output.fitted_table("drivers", columns, rows, console.width))
+    before = sum(gain.predicted_seconds for gain in gains)
+    after = sum(gain.tuned_seconds for gain in gains)
+    changed = sum(gain.tuned != gain.predicted for gain in gains)
+    console.print(
+        f"Measuring took another driver for {changed} of {len(gains)} packed layers: "
+        f"{before * 1e3:.3g} ms before, {after * 1e3:.3g} ms after, inside the model.",
         highlight=False,
         soft_wrap=True,
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from tfrewprune.cli.arguments import (
     add_json_argument,
+    add_target_argument,
     positive_integer,
     positive_number,
 )
@@ -56,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="keep",
         help="type of packed weights: as in the file, or all rounded to float16",
     )
+    add_target_argument(parser)
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="decide by timing every layer here, dense and packed in turn",
+    )
     parser.add_argument(
         "--no-verify",
         action="store_true",
@@ -86,6 +93,8 @@ def run(arguments: argparse.Namespace) -> None:
             batch_size=arguments.batch_size,
             minimum_gain=0 if arguments.pack_all else 1,
             weights=arguments.weights,
+            target=arguments.processor,
+            measure=arguments.measure,
             verify=not arguments.no_verify,
             require_packed=arguments.require_packed,
             **options,
@@ -100,6 +109,8 @@ def run(arguments: argparse.Namespace) -> None:
                 "packed_bytes": report.bytes_after,
                 "verified": not arguments.no_verify,
                 "difference": report.difference,
+                "measured": arguments.measure,
+                "decisions": [layer.to_dict() for layer in report.layers],
                 "layers": [record.to_json() for record in records],
             }
             print_json(document, out)
@@ -111,6 +122,8 @@ def run(arguments: argparse.Namespace) -> None:
             f"{size_change(report.bytes_before, report.bytes_after)}.",
             highlight=False,
         )
+        if arguments.measure:
+            console(out).print(report.measured, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -12,8 +12,9 @@ from tfrewprune.converter.caller import warn_caller
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.files import check_folder, write_atomically
 from tfrewprune.converter.flatbuffer import read_model, write_model
+from tfrewprune.converter.measuring import decide_by_measuring, pack_worth_measuring
 from tfrewprune.converter.perform import perform
-from tfrewprune.converter.plan import Settings, make_plan
+from tfrewprune.converter.plan import Decision, Settings, make_plan
 from tfrewprune.converter.report import (
     Converted,
     describe_nothing_packed,
@@ -21,6 +22,8 @@ from tfrewprune.converter.report import (
 )
 from tfrewprune.converter.unpack import unpack_model
 from tfrewprune.converter.verify import verify as verify_models
+from tfrewprune.payload.cost import targets
+from tfrewprune.payload.cost_targets import this_target
 
 
 def convert(
@@ -33,6 +36,8 @@ def convert(
     minimum_gain: float = 1.0,
     band_rows: int | None = None,
     weights: str = "keep",
+    target: str | None = None,
+    measure: bool = False,
     verify: bool = True,
     require_packed: int = 0,
 ) -> Converted:
@@ -40,9 +45,8 @@ def convert(
 
     CONV_2D and FULLY_CONNECTED layers with enough zeros become custom operators that
     hold the surviving weights only; everything else stays as it is. The result runs
-    in `tfrewprune.Interpreter`, or in the `Interpreter` of any LiteRT with the delegate
-    of `tfrewprune.delegate_path`. LiteRT's `CompiledModel` takes no delegate of this
-    kind and refuses packed models.
+    in `tfrewprune.Interpreter` and `tfrewprune.CompiledModel`, or in the interpreter of
+    any LiteRT with the delegate of `tfrewprune.delegate_path`.
 
     A Keras model is exported as it computes in inference, in float32, and left as it
     is: its masks, penalties and compilation.
@@ -58,14 +62,25 @@ def convert(
             name.
         batch_size: Fixes the batch of a Keras model. None keeps what its `Input` says.
         tolerance: Largest difference of any output, relative to the largest magnitude
-            in that output.
+            in that output. Dynamic-range layers are compared with their weights as
+            floats, because LiteRT rounds their activations to int8.
         minimum_gain: A layer is packed when its predicted dense time is at least this
             many times its predicted packed time, and the file does not grow by it. 0
             packs whatever can be packed.
         band_rows: 4, 8, 16 or 32 rows in a band; None lets the packer choose.
-        weights: `"keep"` packs weights in the type that the file has them in, float32
-            or float16. `"float16"` rounds all packed weights to float16: half the
-            bytes, and a difference that `tolerance` bounds. Arithmetic is float32.
+        weights: `"keep"` packs weights in the type that the file has them in: float32,
+            float16, or int8 with scales (dynamic range). `"float16"` rounds packed
+            float32 weights to float16: half the bytes, and a difference that
+            `tolerance` bounds. Arithmetic is float32.
+        target: The kind of processor the model is for, whose times decide what is
+            packed and how: one of `tfrewprune.payload.cost.targets()`, such as
+            `"x86-avx512-zen4"` or `"arm-small"`, or `"portable"` for phones: what
+            holds on every ARM core. ARM times are orders of magnitude, counted from
+            instructions. None is this machine, or what the environment variable
+            `TFREWPRUNE_TARGET` names.
+        measure: Whether to decide by measuring: each layer by itself is timed here,
+            dense and packed in turn, on one thread; 0.1 to 0.3 s a layer. The report
+            tells the times.
         verify: Whether to run both models and compare their outputs. That the payloads
             hold exactly the weights is checked in any case.
         require_packed: Fails, and writes nothing, when fewer layers are packed in the
@@ -90,22 +105,34 @@ def convert(
         >>> print(packed.report)  # doctest: +SKIP
     """
     _check_settings(tolerance, minimum_gain, band_rows, weights)
+    _check_target(target, measure)
     _check_integer("batch_size", batch_size, 1)
     _check_integer("require_packed", require_packed, 0)
     if output is not None:
         check_folder(output)
     content = read_content(model, batch_size=batch_size)
-    tree = read_model(content)
-    decisions = make_plan(tree, Settings(minimum_gain, band_rows, weights))
-    packs = [decision for decision in decisions if decision.packs]
-    packed = content
-    if packs:
-        perform(tree, decisions)
-        packed = write_model(tree)
+    settings = Settings(minimum_gain, band_rows, weights, target)
+    decisions = make_plan(read_model(content), settings)
     difference = None
-    if verify and packs:
-        original = read_model(content)
-        difference = verify_models(original, packed, packs, inputs, tolerance)
+
+    def check(packed: bytes, decisions: list[Decision]) -> float | None:
+        packs = [decision for decision in decisions if decision.packs]
+        if not verify or not packs:
+            return None
+        return verify_models(read_model(content), packed, packs, inputs, tolerance)
+
+    if measure:
+        packed, trial = pack_worth_measuring(content, decisions)
+        difference = check(packed, trial)
+        decisions = decide_by_measuring(content, packed, trial, settings)
+    packs = [decision for decision in decisions if decision.packs]
+    if not measure or len(packs) < sum(decision.packs for decision in trial):
+        packed = content
+        if packs:
+            tree = read_model(content)
+            perform(tree, decisions)
+            packed = write_model(tree)
+        difference = check(packed, decisions)
     report = make_report(decisions, content, packed, difference)
     if len(report.packed) < require_packed:
         raise ConversionError(
@@ -134,8 +161,8 @@ def unpack(
     Returns:
         The bytes of a `.tflite` model that any TFLite runs without a delegate: the file
         as it was before conversion. Weights have the type and the encoding they had
-        (float16 behind DEQUANTIZE, sparse behind DENSIFY) and are bit-equal, except
-        that every zero is +0.0.
+        (float16 behind DEQUANTIZE, sparse behind DENSIFY, int8 with scales) and are
+        bit-equal, except that every zero is +0.0.
 
     Raises:
         ConversionError: If the model or a payload in it is damaged.
@@ -183,6 +210,7 @@ def read_content(
 
 def _ready_content(model: Any, may_export: bool) -> bytes | None:
     """The bytes of a model that is `.tflite` already; None if it must be exported."""
+    model = _unwrapped(model)
     if isinstance(model, (bytes, bytearray, memoryview)):
         return bytes(model)
     if isinstance(model, (str, os.PathLike)):
@@ -204,7 +232,7 @@ def _ready_content(model: Any, may_export: bool) -> bytes | None:
 
 
 def _unwrapped(model: Any) -> Any:
-    """The model that a result of `compress` holds; anything else as it is."""
+    """The model that a result of pruning holds; anything else as it is."""
     return model if hasattr(model, "save") else getattr(model, "model", model)
 
 
@@ -222,6 +250,19 @@ def _check_settings(
     if band_rows not in (None, 4, 8, 16, 32):
         raise ConversionError(
             f"band_rows must be 4, 8, 16, 32 or None, received {band_rows}"
+        )
+
+
+def _check_target(target: str | None, measure: bool) -> None:
+    known = targets()
+    if target is not None and target not in known:
+        raise ConversionError(
+            f"target must be one of {', '.join(known)} or None, received {target!r}"
+        )
+    if measure and target not in (None, this_target()):
+        raise ConversionError(
+            f"measure=True times this machine, which is {this_target()!r}; received "
+            f"target={target!r}"
         )
 
 

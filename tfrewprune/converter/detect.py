@@ -2,8 +2,9 @@
 """Finds every operator with weights, and says why those that are not packed cannot be.
 
 Nothing is changed and no weight is read here: a layer is described by where its
-weights are. A weight tensor may be a float32 constant, or come out of DENSIFY and
-DEQUANTIZE operators that decode a constant at start-up.
+weights are. A weight tensor may be a float32 constant, an int8 constant with scales
+(dynamic range: activations are float), or come out of DENSIFY and DEQUANTIZE operators
+that decode a constant at start-up.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ _ACTIVATION_NAMES = {
 }
 _BUILTIN = schema.BuiltinOperator
 _FLOAT32 = schema.TensorType.FLOAT32
+_INT8 = schema.TensorType.INT8
 _CONTROL_DEPENDENCIES = "model_control_dependencies"
 DECODERS = (_BUILTIN.DENSIFY, _BUILTIN.DEQUANTIZE)
 # Constants of other types are sizes, indices, truth values and text.
@@ -186,20 +188,13 @@ class _Finder:
     def describe(self, number: int, operator: schema.OperatorT, op: str) -> Layer:
         inputs, outputs = index_list(operator.inputs), index_list(operator.outputs)
         residual = None
-        named = outputs[:1]
         if op == options.CONV_2D and len(inputs) == 4 and inputs[3] >= 0:
             residual = inputs.pop()
-            named = index_list(operator.intermediates)[:1]  # its output before the sum
-        name = self.name(named, op, number)
         weight = inputs[1] if len(inputs) > 1 else -1
         shape: tuple[int, ...] = ()
+        named = outputs[:1]
         source = packed_options = skip = reason = None
         try:
-            if residual is not None and not named:
-                raise _Skip(
-                    "expected a convolution with a residual to name the tensor it had "
-                    "before the sum as its intermediate, received none"
-                )
             if weight < 0 or len(outputs) != 1 or not 2 <= len(inputs) <= 3:
                 raise _Skip(
                     "expected an activation, weights and at most one bias, received "
@@ -208,6 +203,8 @@ class _Finder:
             if op in options.OPERATORS:
                 source = WeightSource(weight)
                 packed_options = _DESCRIBE[op](self, operator, inputs, outputs)
+                if residual is not None:
+                    named = [self.output_before_sum(packed_options)]
             else:
                 shape = tensor_shape(self.tensors[weight])
                 packed_options = _DESCRIBE[op](self, operator, inputs, outputs)
@@ -218,7 +215,7 @@ class _Finder:
         return Layer(
             self.index,
             number,
-            name,
+            self.name(named, op, number),
             op,
             weight,
             shape,
@@ -306,13 +303,15 @@ class _Finder:
                 "weights are decoded by operators that cannot be removed: the model's "
                 "control dependencies number its operators",
             )
-        if stored.type not in densify.FLOAT_TYPES:
+        if stored.type not in densify.WEIGHT_TYPES:
             raise _Skip(
-                f"weights are {self.type_of(source.tensor)}, only FLOAT32 and FLOAT16 "
-                "are packed",
+                f"weights are {self.type_of(source.tensor)}, only FLOAT32, FLOAT16 and "
+                "INT8 are packed",
                 SkipReason.TYPE,
             )
-        if stored.type != _FLOAT32 and not source.decoders:
+        if stored.type == _INT8:
+            self.check_scale(stored)
+        elif stored.type != _FLOAT32 and not source.decoders:
             raise _Skip(
                 f"weights are {self.type_of(source.tensor)} without DEQUANTIZE",
                 SkipReason.TYPE,
@@ -323,6 +322,26 @@ class _Finder:
                 f"{list(tensor_shape(self.tensors[weight]))} after decoding",
             )
         return source
+
+    def check_scale(self, stored: schema.TensorT) -> None:
+        """Integers must be a scale, or one of each output, away from the weights."""
+        given = stored.quantization
+        if stored.sparsity is not None:
+            raise _Skip("weights are sparse INT8", SkipReason.TYPE)
+        if given is None or given.scale is None:
+            raise _Skip("weights are INT8 without a scale", SkipReason.TYPE)
+        scale = np.asarray(given.scale)
+        rows = tensor_shape(stored)[0]
+        if len(scale) not in (1, rows) or (len(scale) > 1 and given.quantizedDimension):
+            raise _Skip(
+                f"weights have {len(scale)} scales along dimension "
+                f"{given.quantizedDimension}, expected 1, or {rows} along dimension 0",
+                SkipReason.TYPE,
+            )
+        if given.zeroPoint is not None and np.any(given.zeroPoint):
+            raise _Skip("the zero of INT8 weights is not 0", SkipReason.TYPE)
+        if not (np.isfinite(scale).all() and (scale > 0).all()):
+            raise _Skip("a scale of INT8 weights is not above 0", SkipReason.TYPE)
 
     def decoded_constant(self, tensor: int) -> WeightSource:
         """Follows DENSIFY and DEQUANTIZE back to the constant."""
@@ -420,13 +439,25 @@ class _Finder:
             )
         if dense.weightsFormat:
             raise _Skip("weights are stored shuffled (SHUFFLED4x16INT8)")
-        if dense.asymmetricQuantizeInputs or dense.quantizedBiasType:
+        dynamic = self.tensors[inputs[1]].type == _INT8
+        if dense.quantizedBiasType or (dense.asymmetricQuantizeInputs and not dynamic):
             raise _Skip(
                 "options of a quantized layer are set on a float layer", SkipReason.TYPE
             )
         return options.FullyConnectedOptions(
-            self.activation(dense.fusedActivationFunction), int(dense.keepNumDims)
+            self.activation(dense.fusedActivationFunction),
+            int(dense.keepNumDims),
+            int(dense.asymmetricQuantizeInputs),
         )
+
+    def output_before_sum(self, packed: options.ConvOptions) -> int:
+        if packed.own_output is None or packed.own_output >= len(self.tensors):
+            raise _Skip(
+                "expected the options of a convolution with a residual to name the "
+                f"tensor it wrote before the sum, one of {len(self.tensors)}, received "
+                f"{packed.own_output}"
+            )
+        return packed.own_output
 
     def packed(
         self, operator: schema.OperatorT, inputs: list[int], outputs: list[int]

@@ -25,7 +25,9 @@ class ConvOptions:
     """What a packed convolution must know besides its weights.
 
     ``activation`` is TFLite's ``ActivationFunctionType``; ``padding`` its ``Padding``
-    (0 SAME, 1 VALID).
+    (0 SAME, 1 VALID). ``own_output`` is the index of the tensor that the convolution
+    wrote before it took over the addition behind it, or None: it names the layer and
+    comes back when the model is unpacked.
     """
 
     activation: int
@@ -37,9 +39,12 @@ class ConvOptions:
     dilation_height: int
     dilation_width: int
     padding: int
+    own_output: int | None = None
 
     def encode(self) -> bytes:
-        return _BLOCK.pack(_MAGIC, 1, 0, *astuple(self), 0, 0, 0, 0)
+        *numbers, own_output = astuple(self)
+        own_output = 0 if own_output is None else own_output + 1
+        return _BLOCK.pack(_MAGIC, 1, 0, *numbers, own_output, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,14 @@ class FullyConnectedOptions:
 
     activation: int
     keep_num_dims: int
+    asymmetric_inputs: int = 0
+    """What LiteRT's int8 operator was told to round activations to; unpacking needs it,
+    the packed operator rounds none."""
 
     def encode(self) -> bytes:
         head = (_MAGIC, 1, 1, self.activation)
-        return _BLOCK.pack(*head, *(0,) * 7, self.keep_num_dims, 0, 0, 0, 0)
+        tail = (self.keep_num_dims, self.asymmetric_inputs, 0, 0, 0)
+        return _BLOCK.pack(*head, *(0,) * 7, *tail)
 
 
 def decode(custom_code: str, data: bytes) -> ConvOptions | FullyConnectedOptions:
@@ -75,14 +84,18 @@ def decode(custom_code: str, data: bytes) -> ConvOptions | FullyConnectedOptions
         refuse(f"operator {OPERATORS.index(custom_code)}", values[2])
     if not 0 <= values[3] <= 5:
         refuse("an activation from 0 to 5", values[3])
-    if any(values[12:]):
-        refuse("zeros in words 12 to 15", values[12:])
+    if any(values[13:]):
+        refuse("zeros in words 13 to 15", values[13:])
     if values[11] not in (0, 1):
         refuse("0 or 1 in word 11", values[11])
     if custom_code == FULLY_CONNECTED:
         if any(values[4:11]):
             refuse("zeros in words 4 to 10", values[4:11])
-        return FullyConnectedOptions(values[3], values[11])
+        if values[12] not in (0, 1):
+            refuse("0 or 1 in word 12", values[12])
+        return FullyConnectedOptions(values[3], *values[11:13])
     if min(values[4:11]) < 1:
         refuse("kernel, channels, strides and dilations of at least 1", values[4:11])
-    return ConvOptions(*values[3:12])
+    if values[12] < 0:
+        refuse("0 or 1 + a tensor index in word 12", values[12])
+    return ConvOptions(*values[3:12], values[12] - 1 if values[12] else None)

@@ -16,19 +16,20 @@ from tfrewprune.converter.flatbuffer import Model, count_readers
 from tfrewprune.converter.plan import Decision
 from tfrewprune.converter.sources import Decoder, Source, remember
 from tfrewprune.converter.sums import Sum
-from tfrewprune.payload.format import VALUE_ALIGNMENT
+from tfrewprune.payload.container import VALUE_ALIGNMENT
 from tfrewprune.payload.reading import unpack_matrix
 
 _UINT8 = schema.TensorType.UINT8
+_INT8 = schema.TensorType.INT8
 
 
 def perform(model: Model, decisions: list[Decision]) -> None:
     """Changes ``model`` so that every layer with a packing and no reason is packed.
 
     The weight tensor of a packed layer becomes its payload where it stands; only when
-    something else still reads the dense weights does the payload get a tensor of its
-    own, behind all others. Buffers that nothing reads any more are emptied. How the
-    weights were stored is remembered for `unpack_model`.
+    something else still reads the dense weights, or their scales have to stay, does the
+    payload get a tensor of its own, behind all others. Buffers that nothing reads any
+    more are emptied. How the weights were stored is remembered for `unpack_model`.
     """
     chosen = [decision for decision in decisions if decision.packs]
     # Layers that share a packing share its bytes.
@@ -48,7 +49,11 @@ def perform(model: Model, decisions: list[Decision]) -> None:
         operator.builtinOptions = None
         operator.customOptionsFormat = 0
         if decision.sum is not None:
-            packed = replace(packed, activation=decision.sum.activation)
+            packed = replace(
+                packed,
+                activation=decision.sum.activation,
+                own_output=int(operator.outputs[0]),
+            )
             _take_over(operator, decision.sum)
         operator.customOptions = np.frombuffer(packed.encode(), np.uint8)
 
@@ -67,7 +72,9 @@ def perform(model: Model, decisions: list[Decision]) -> None:
             size = len(model.tree.buffers[payload].data)
             source = users[0].layer.source
             dense_of[payload] = subgraph.tensors[source.tensor].buffer
-            if readers[tensor] > len(users):
+            stored = subgraph.tensors[tensor]
+            dynamic_range = stored.type == _INT8
+            if dynamic_range or readers[tensor] > len(users):
                 subgraph.tensors.append(
                     schema.TensorT(
                         shape=np.array([size], np.int32),
@@ -81,8 +88,13 @@ def perform(model: Model, decisions: list[Decision]) -> None:
                     operator = subgraph.operators[decision.layer.operator]
                     operator.inputs = np.array(operator.inputs, np.int32)
                     operator.inputs[1] = len(subgraph.tensors) - 1
+                if dynamic_range:
+                    # The tensor stays, for its scales; so does what others read of it.
+                    if readers[tensor] == len(users):
+                        stored.buffer = 0
+                    place = (subgraph_index, len(subgraph.tensors) - 1)
+                    sources.append(Source(*place, (), tensor))
                 continue
-            stored = subgraph.tensors[tensor]
             stored.shape = np.array([size], np.int32)
             stored.type = _UINT8
             stored.buffer = payload
@@ -119,13 +131,13 @@ def _decoder(model: Model, subgraph: schema.SubGraphT, number: int) -> Decoder:
 def _take_over(operator: schema.OperatorT, total: Sum) -> None:
     """Makes a convolution add a residual: its own output is never computed alone.
 
-    That output stays on as the operator's intermediate: it names the layer, and
-    unpacking needs it.
+    That output's tensor stays, and the options name it. The operator's field for
+    intermediate tensors would be the place, but LiteRT's `CompiledModel` refuses files
+    that use it.
     """
     inputs = [int(i) for i in operator.inputs]
     bias = inputs[2:] or [-1]
     operator.inputs = np.array([*inputs[:2], *bias, total.residual], np.int32)
-    operator.intermediates = operator.outputs
     operator.outputs = np.array([total.output], np.int32)
 
 

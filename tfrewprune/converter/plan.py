@@ -8,17 +8,17 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tfrewprune.converter.densify import FLOAT_TYPES, read_weights, stored_bytes
+from tfrewprune.converter.densify import read_weights, stored_bytes, value_form
 from tfrewprune.converter.detect import Layer, find_layers
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model, tensor_shape
 from tfrewprune.converter.options import ConvOptions
 from tfrewprune.converter.reasons import SkipReason
 from tfrewprune.converter.sums import Sum, find_sums
-from tfrewprune.payload.cost import LayerShape, default_cost_model
-from tfrewprune.payload.format import FLOAT16, PayloadError
+from tfrewprune.payload.cost import LayerShape, cost_model
 from tfrewprune.payload.irregular import IrregularPacking
 from tfrewprune.payload.packer import Packing, pack_layer
+from tfrewprune.payload.values import FLOAT16, FLOAT32, INT8, PayloadError, ValueForm
 
 # Packings by where their weights are.
 Cache: TypeAlias = dict[tuple, Packing | IrregularPacking]
@@ -33,13 +33,16 @@ class Settings:
             many times its predicted packed time, and its payload is no larger than its
             weights in the file. 0 packs whatever can be packed.
         band_rows: Rows of a band in every layer; None lets the packer choose.
-        weights: `"keep"`: as the file has them, float32 or float16; `"float16"`: all
-            rounded to float16.
+        weights: `"keep"`: as the file has them, float32, float16 or int8; `"float16"`:
+            float32 rounded to float16.
+        target: The kind of processor whose times count, see `payload.cost.targets`;
+            None is this machine's.
     """
 
     minimum_gain: float = 1.0
     band_rows: int | None = None
     weights: str = "keep"
+    target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,14 @@ class Decision:
         layer: The layer.
         shape: Its weight matrix and output positions; None when it cannot be packed.
         kept: Weights other than 0; None when unknown.
-        packing: The packed weights with predicted times; None when it stays as it is.
+        packing: The packed weights; None when it cannot be packed.
         skip: Why it stays dense; None when it is packed.
         reason: The same as a sentence that tells what was found.
         sum: The sum it takes over; None mostly.
+        dense_us: Predicted microseconds of the layer as it was, on one thread; None
+            when unknown.
+        packed_us: The same of the packed one.
+        measured_us: Both as measured here; None where nothing was.
     """
 
     layer: Layer
@@ -63,6 +70,9 @@ class Decision:
     skip: SkipReason | None = None
     reason: str | None = None
     sum: Sum | None = None
+    dense_us: float | None = None
+    packed_us: float | None = None
+    measured_us: tuple[float, float] | None = None
 
     @property
     def packs(self) -> bool:
@@ -76,7 +86,13 @@ def make_plan(model: Model, settings: Settings) -> list[Decision]:
         ConversionError: If weights are damaged or hold NaN or Inf.
     """
     cache: Cache = {}
-    decisions = [decide(model, layer, settings, cache) for layer in find_layers(model)]
+    return with_sums(
+        model, [decide(model, layer, settings, cache) for layer in find_layers(model)]
+    )
+
+
+def with_sums(model: Model, decisions: list[Decision]) -> list[Decision]:
+    """Returns decisions with the sums that packed layers take over."""
     sums = find_sums(model, [d.layer for d in decisions if d.packs])
     return [
         replace(d, sum=sums.get((d.layer.subgraph, d.layer.operator)))
@@ -120,10 +136,20 @@ def layer_shape(
     output = int(subgraph.operators[layer.operator].outputs[0])
     elements = int(np.prod(tensor_shape(subgraph.tensors[output]), dtype=np.int64))
     rows, columns = weight_shape[0], int(np.prod(weight_shape[1:], dtype=np.int64))
-    taps = 1
-    if isinstance(layer.options, ConvOptions):
-        taps = layer.options.kernel_height * layer.options.kernel_width
-    return LayerShape(rows, columns, max(1, elements // rows), taps)
+    taps, gap = 1, 0.0
+    options = layer.options
+    if isinstance(options, ConvOptions):
+        taps = options.kernel_height * options.kernel_width
+        width = int(tensor_shape(subgraph.tensors[output])[2])
+        reach = (options.kernel_width - 1) * (options.dilation_width - 1)
+        gap = reach / max(1, width)
+    pixels = max(1, elements // rows)
+    source = int(subgraph.operators[layer.operator].inputs[0])
+    given = int(np.prod(tensor_shape(subgraph.tensors[source]), dtype=np.int64))
+    # A tap of each output position at most is read.
+    moved = min(given * taps // columns, pixels * taps)
+    moved = moved if moved > pixels else 0
+    return LayerShape(rows, columns, pixels, taps, moved, gap)
 
 
 def _decide(
@@ -133,6 +159,7 @@ def _decide(
     cache: Cache,
 ) -> Decision:
     shape = layer_shape(model, layer)
+    costs = cost_model(settings.target)
     tensor = model.subgraphs[layer.subgraph].tensors[layer.source.tensor]
     # Layers that share a constant share its payload, whatever tensor names it.
     private = None if tensor.sparsity is None else (layer.subgraph, layer.source.tensor)
@@ -140,32 +167,31 @@ def _decide(
     if key not in cache:
         weights = read_weights(model, tensor).reshape(shape.rows, shape.columns)
         _refuse_non_finite(layer, weights)
-        value_type = FLOAT_TYPES[tensor.type]
-        if settings.weights == "float16":
-            value_type = FLOAT16
+        form = value_form(tensor)
+        if settings.weights == "float16" and form.dtype == FLOAT32:
+            form = ValueForm(FLOAT16)
             weights = _rounded(layer, weights)
         try:
-            packing = pack_layer(
-                weights, shape, settings.band_rows, value_type=value_type
-            )
+            packing = pack_layer(weights, shape, settings.band_rows, costs, form)
         except PayloadError as error:
             raise ConversionError(f"layer {layer.name!r}: {error}") from error
         cache[key] = packing
     packing = cache[key]
     kept = packing.kept
-    dense_time = default_cost_model().dense(shape)
-    packed_time = packing.predict(shape)
+    dynamic_range = packing.form.dtype == INT8 and not layer.source.decoders
+    dense_us = costs.dense(shape, dynamic_range)
+    packed_us = packing.predict(shape, costs)
     stored = stored_bytes(model, tensor)
     skip = reason = None
     if settings.minimum_gain <= 0:
         pass
     elif kept == shape.rows * shape.columns:
         skip, reason = SkipReason.NO_ZEROS, "no weight is 0"
-    elif packed_time * settings.minimum_gain > dense_time:
+    elif packed_us * settings.minimum_gain > dense_us:
         skip = SkipReason.DENSE_IS_FASTER
         reason = (
-            f"dense is faster: predicted {dense_time:.3g} us dense, "
-            f"{packed_time:.3g} us packed"
+            f"dense is faster: predicted {dense_us:.3g} us dense, "
+            f"{packed_us:.3g} us packed"
         )
     elif packing.payload_bytes > stored:
         skip = SkipReason.PAYLOAD_IS_LARGER
@@ -173,7 +199,11 @@ def _decide(
             f"{packing.payload_bytes:,} bytes packed, the file has {stored:,} for its "
             "weights"
         )
-    return Decision(layer, shape, kept, packing, skip, reason)
+    return Decision(
+        *(layer, shape, kept, packing, skip, reason),
+        dense_us=dense_us,
+        packed_us=packed_us,
+    )
 
 
 def _rounded(layer: Layer, weights: np.ndarray) -> np.ndarray:

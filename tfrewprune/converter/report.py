@@ -10,7 +10,6 @@ from typing import Any
 from tfrewprune.converter import options
 from tfrewprune.converter.plan import Decision
 from tfrewprune.converter.reasons import SkipReason
-from tfrewprune.payload.cost import default_cost_model
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,9 @@ class LayerReport:
         predicted_dense_ms: Predicted time of the dense layer on one thread; None for
             layers that cannot be packed and those that came packed.
         predicted_ms: Predicted time of the layer as it is in the result.
+        measured_dense_ms: Time of the dense layer on one thread of this machine; None
+            unless `convert(measure=True)` decided by it.
+        measured_packed_ms: The same of the packed layer.
     """
 
     name: str
@@ -35,6 +37,8 @@ class LayerReport:
     reason: str | None = None
     predicted_dense_ms: float | None = None
     predicted_ms: float | None = None
+    measured_dense_ms: float | None = None
+    measured_packed_ms: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a dict that `json.dumps` takes."""
@@ -98,6 +102,20 @@ class ConversionReport:
         """Predicted time of the same layers in the result."""
         return sum(layer.predicted_ms or 0 for layer in self.layers)
 
+    @property
+    def measured(self) -> str:
+        """What measuring decided, in a sentence; empty where nothing was measured."""
+        timed = [layer for layer in self.layers if layer.measured_dense_ms is not None]
+        if not timed:
+            return ""
+        kept = [layer for layer in timed if layer.packed]
+        dense = sum(layer.measured_dense_ms for layer in kept)
+        packed = sum(layer.measured_packed_ms for layer in kept)
+        return (
+            f"decided by measuring here, one thread: {len(kept)} of {len(timed)} "
+            f"layers run packed, {dense:.3g} ms before, {packed:.3g} ms after."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Returns a dict that `json.dumps` takes."""
         return {
@@ -118,6 +136,8 @@ class ConversionReport:
             f"predicted on one thread: {self.predicted_dense_ms:.3g} ms before, "
             f"{self.predicted_ms:.3g} ms after.",
         ]
+        if self.measured:
+            lines.append(self.measured)
         if self.left_dense:
             lines.append(f"left dense: {self.why_dense}.")
         return "\n".join(lines)
@@ -158,21 +178,23 @@ def make_report(
 
 def _layer_report(decision: Decision) -> LayerReport:
     layer = decision.layer
-    dense = after = None
-    if decision.packing is not None:
-        dense = default_cost_model().dense(decision.shape) / 1000
-        after = dense
-        if decision.packs:
-            after = decision.packing.predict(decision.shape) / 1000
+    after = decision.packed_us if decision.packs else decision.dense_us
+    measured = decision.measured_us or (None, None)
     return LayerReport(
         name=layer.name,
         op=options.BUILTIN_NAMES.get(layer.op, layer.op),
         packed=decision.packs or layer.packed,
         skip=decision.skip,
         reason=None if layer.packed else decision.reason,
-        predicted_dense_ms=dense,
-        predicted_ms=after,
+        predicted_dense_ms=_ms(decision.dense_us),
+        predicted_ms=_ms(after),
+        measured_dense_ms=_ms(measured[0]),
+        measured_packed_ms=_ms(measured[1]),
     )
+
+
+def _ms(microseconds: float | None) -> float | None:
+    return None if microseconds is None else microseconds / 1000
 
 
 def size_change(before: int, after: int) -> str:

@@ -39,8 +39,7 @@ class GradualMagnitude(Method):
             second moment of the weight, a running mean of its squared gradient: what
             removing it costs to first order. With optimizers that keep none (SGD) this
             is `"lamp"`.
-        every: Epochs between two cuts; at least one step. On JAX, where a new mask
-            compiles a new step, at least one epoch. A tfmot schedule has its own.
+        every: Epochs between two cuts; at least one step. A tfmot schedule has its own.
 
     Raises:
         ValueError: An unknown schedule or score, or `every` not above 0.

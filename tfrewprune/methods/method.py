@@ -56,6 +56,11 @@ class Method(Registered, kind="method", example="Reweighted()"):
         """Groups of smaller rms count as emptied while the penalty acts."""
         return 2e-3
 
+    @property
+    def threshold(self) -> float:
+        """Groups of smaller rms are removed where neither a rate nor a recipe says."""
+        return 1e-3
+
     def emptied_below(self, step: float) -> float:
         """Groups of smaller rms count as emptied.
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tfrewprune.payload.cost import CostModel, LayerShape, default_cost_model
+from tfrewprune.payload.cost import AnyCost, LayerShape, default_cost_model
 from tfrewprune.payload.format import BAND_ROWS
 from tfrewprune.payload.irregular import chunk_channels_for
 
@@ -12,7 +12,7 @@ def predicted_gain(
     shape: LayerShape,
     rate: float,
     rows: int = 16,
-    cost_model: CostModel | None = None,
+    cost_model: AnyCost | None = None,
 ) -> float:
     """Predicts how many times faster than dense a layer runs once it is pruned.
 
@@ -25,7 +25,7 @@ def predicted_gain(
         rate: Dense weights / kept weights, at least 1.
         rows: Neighbouring rows that keep the same columns, see
             `Structure.rows_alike`.
-        cost_model: Predicts times; None is the fitted one of this package.
+        cost_model: Predicts times; None is that of this machine.
 
     Returns:
         Dense time / packed time on one thread; below 1 the layer had better stay dense.
@@ -51,7 +51,7 @@ def predicted_gain(
 
 
 def _banded(
-    shape: LayerShape, rate: float, rows: int, height: int, model: CostModel
+    shape: LayerShape, rate: float, rows: int, height: int, model: AnyCost
 ) -> float:
     """Predicted microseconds in bands of `height` rows."""
     columns = 0.0

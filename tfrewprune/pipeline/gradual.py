@@ -8,7 +8,6 @@ from collections import defaultdict
 
 import keras
 import numpy as np
-from keras import ops
 
 from tfrewprune.pipeline.clock import PhaseClock
 from tfrewprune.recipe import Recipe
@@ -16,6 +15,7 @@ from tfrewprune.wrappers.attachment import set_masks
 from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.moments import inner_optimizer, second_moment
 from tfrewprune.wrappers.selection import Kernels, select_groups
+from tfrewprune.wrappers.shown import hide_masks, show_masks
 from tfrewprune.wrappers.targets import Target, resolve
 
 
@@ -36,8 +36,7 @@ class GradualPrune(PhaseClock):
                 "Recipe(rate=8, method=GradualMagnitude()). Received: "
                 f"method={recipe.method!r}"
             )
-        jax = keras.backend.backend() == "jax"
-        super().__init__(max(1.0, recipe.method.every) if jax else recipe.method.every)
+        super().__init__(recipe.method.every)
         self.recipe = recipe
         self._start: dict[tuple, float] = {}
         self._dense = self._shared_start = 1.0
@@ -46,6 +45,7 @@ class GradualPrune(PhaseClock):
     def on_train_begin(self, logs=None):
         self._due = self.every
         self._step = None
+        show_masks(self.model)
         targets = resolve(self.model, self.recipe)
         chosen = [target for target in targets if target.reason is None]
         alive = {target.path_key: _alive(target) for target in chosen}
@@ -55,6 +55,9 @@ class GradualPrune(PhaseClock):
         if budget.targets:
             self._dense = max(1.0, budget.dense_excess)
             self._shared_start = self._dense / max(budget.excess(alive), 1e-6)
+
+    def on_train_end(self, logs=None):
+        hide_masks(self.model)
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
@@ -101,7 +104,7 @@ class GradualPrune(PhaseClock):
 def _alive(target: Target) -> int:
     """Weights of groups that are not zero, at least 1."""
     survivors = target.structure.surviving_groups(target.kernel())
-    return max(1, target.structure.kept(survivors, target.shape))
+    return max(1, target.kept(survivors))
 
 
 def removal_costs(
@@ -112,12 +115,11 @@ def removal_costs(
     Their squares, w^2 v, estimate what removing a weight does to the loss, and so can
     be compared across layers.
     """
-    costs = {}
+    costs, optimizer = {}, inner_optimizer(model)
     for target in targets:
-        moment = second_moment(inner_optimizer(model), target.variable)
-        if moment is None:
+        if second_moment(optimizer, target.variable) is None:
             return None
-        moment = target.spec.layout.to_kernel(ops.convert_to_numpy(moment))
+        moment = target.gather(lambda variable: second_moment(optimizer, variable))
         root = np.sqrt(np.maximum(moment, 1e-30)).astype(np.float32)
         costs[target.path_key] = np.abs(kernels[target.path_key]) * root
     return costs

@@ -46,7 +46,7 @@ class _Goal:
             step = reach(optimizer, target.penalty.strength * method.largest_pull)
             rms = structure.rms(target.kernel(), shape)
             survivors = structure.above(rms, shape, method.emptied_below(step))
-            kept[target.path_key] = structure.kept(survivors, shape)
+            kept[target.path_key] = target.kept(survivors)
         return max(self.budget.excess(kept), 1e-6)
 
 

@@ -28,11 +28,15 @@ class LayerRun:
         operator: Its index in the model's subgraph.
         begin: Seconds since the run of the model began.
         end: Likewise.
+        driver: What ran it, by its name in `tflite_ops/operators/drivers.cc`.
+        threads: How many threads it had.
     """
 
     operator: int
     begin: float
     end: float
+    driver: str
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,8 @@ class Interpreter(_LiteRtInterpreter):
     """Runs a `.tflite` model whose pruned layers were packed by `tfrewprune.convert`.
 
     A LiteRT interpreter in every respect (same methods, same thread rules); packed
-    layers run in the native library, every other layer in LiteRT's XNNPACK. LiteRT's
-    `CompiledModel` takes no delegate from outside and cannot run packed models.
+    layers run in the native library, every other layer in LiteRT's XNNPACK.
+    `tfrewprune.CompiledModel` is the same for LiteRT 2's newer interface.
 
     Args:
         model_path: Path of a `.tflite` file, or the bytes of one. A file is
@@ -64,13 +68,25 @@ class Interpreter(_LiteRtInterpreter):
         isa: Kernels to use: "auto", "avx512", "avx2", "neon", "portable" or
             "reference". None leaves the choice to the environment variable
             `TFREWPRUNE_ISA` and then to the CPU.
+        driver: The driver that runs packed layers wherever it can, such as "direct":
+            for comparisons. None leaves the choice to the environment variable
+            `TFREWPRUNE_DRIVER` and then to their predicted times.
+        tune: "once" measures the drivers that may be the best of each layer during
+            the first `allocate_tensors`, and takes the fastest; "off", the default,
+            goes by predictions. A layer is measured once, whatever its later shapes.
+        tune_ms: Milliseconds that measuring may take, all layers together; None is 50.
+            Layers share them by their time.
+        cache_path: A file that keeps what was measured for the next process; it is
+            made if missing. Only entries of this CPU and version count, and only those
+            of the same weights, shapes and threads. Needs `tune="once"`.
         log_level: How much the delegate reports through LiteRT's log: "error",
             "warning", "info" or "debug". None keeps its default.
         **options: Everything else that LiteRT's `Interpreter` takes.
 
     Raises:
         LibraryNotFoundError: If the native library was not built.
-        ValueError: If the model cannot be read, or the CPU has no such `isa`.
+        ValueError: If the model cannot be read, the CPU has no such `isa`, or an
+            option has no such value.
         RuntimeError: If a packed layer was not claimed by the delegate, for example
             because its payload is damaged.
 
@@ -95,9 +111,18 @@ class Interpreter(_LiteRtInterpreter):
         num_threads: int | None = None,
         *,
         isa: str | None = None,
+        driver: str | None = None,
+        tune: str | None = None,
+        tune_ms: int | None = None,
+        cache_path: str | os.PathLike[str] | None = None,
         log_level: str | None = None,
         **options: Any,
     ) -> None:
+        if tune != "once" and (cache_path is not None or tune_ms is not None):
+            raise ValueError(
+                'Arguments `cache_path` and `tune_ms` need tune="once". '
+                f"Received: tune={tune!r}"
+            )
         if isinstance(model_path, bytes | bytearray | memoryview):
             if model_content is not None:
                 raise ValueError(
@@ -113,7 +138,14 @@ class Interpreter(_LiteRtInterpreter):
                 f"Received: {os.fspath(model_path)!r}, and there is no such file."
             )
         # Threads are not among them: the delegate obeys the interpreter's number.
-        settings = {"isa": isa, "log_level": log_level}
+        settings = {
+            "isa": isa,
+            "driver": driver,
+            "tune": tune,
+            "tune_ms": tune_ms,
+            "cache_path": cache_path and os.path.abspath(os.fspath(cache_path)),
+            "log_level": log_level,
+        }
         settings = {key: value for key, value in settings.items() if value is not None}
         self._packing_delegate = load_delegate(delegate_path(), settings)
         super().__init__(
@@ -185,7 +217,7 @@ class Interpreter(_LiteRtInterpreter):
         function.restype = ctypes.c_int
         delegate = self._packing_delegate._get_native_delegate_pointer()
         # A layer in the body of a loop runs more than once.
-        records = np.zeros((max(64, 4 * self.claimed_nodes), 3), np.int64)
+        records = np.zeros((max(64, 4 * self.claimed_nodes), 5), np.int64)
         traces = []
         for _ in range(runs):
             function(delegate, records.ctypes.data, len(records))
@@ -196,8 +228,14 @@ class Interpreter(_LiteRtInterpreter):
             finally:
                 count = function(delegate, None, 0)
             layers = tuple(
-                LayerRun(int(node), (first - begin) * 1e-9, (last - begin) * 1e-9)
-                for node, first, last in records[:count].tolist()
+                LayerRun(
+                    node,
+                    (first - begin) * 1e-9,
+                    (last - begin) * 1e-9,
+                    ctypes.string_at(driver).decode("ascii"),
+                    threads,
+                )
+                for node, first, last, threads, driver in records[:count].tolist()
             )
             traces.append(Trace((end - begin) * 1e-9, layers))
         return traces

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the native delegate library on disk."""
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -17,8 +18,8 @@ def delegate_path() -> str:
 
     Hand it to anything that loads TFLite external delegates: `load_delegate` for
     LiteRT's `Interpreter` in Python, `TfLiteExternalDelegateCreate` in C and C++, or
-    `benchmark_model --external_delegate_path`. `tfrewprune.Interpreter` does so by
-    itself. LiteRT's `CompiledModel` loads none: it refuses packed models.
+    `benchmark_model --external_delegate_path`. `tfrewprune.Interpreter` and
+    `tfrewprune.CompiledModel` do so by themselves.
 
     The environment variable `TFREWPRUNE_LIBRARY` names another build of the library,
     for example one with sanitizers.
@@ -51,3 +52,22 @@ def delegate_path() -> str:
             f"is needed), or set {LIBRARY_VARIABLE} to the path of a build."
         )
     return str(path)
+
+
+def driver_names() -> tuple[str, ...]:
+    """Returns the names that `Interpreter` takes as `driver`.
+
+    Raises:
+        LibraryNotFoundError: If the native library was not built.
+
+    Example:
+        >>> "direct" in driver_names()
+        True
+    """
+    function = ctypes.CDLL(delegate_path()).tfrewprune_driver_name
+    function.argtypes = [ctypes.c_int]
+    function.restype = ctypes.c_char_p
+    names: list[str] = []
+    while (name := function(len(names))) is not None:
+        names.append(name.decode("ascii"))
+    return tuple(names)

@@ -59,6 +59,9 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
     #: Whether the last axis of the grid counts bands of neighbouring outputs, each
     #: with several groups: what `Balanced` can balance.
     in_block_rows: ClassVar[bool] = False
+    #: What it cuts into groups: `"matrix"`, each weight matrix by itself, or another
+    #: unit that layers have, such as the `"heads"` of an attention layer.
+    unit: ClassVar[str] = "matrix"
 
     @abc.abstractmethod
     def group_grid(self, shape: KernelShape) -> tuple[int, ...]:

@@ -64,7 +64,8 @@ class AfterStep:
             measure,
             ops,
         )
-        moved = ops.cast(layout.from_kernel(moved, variable.shape, ops), weights.dtype)
+        moved = ops.cast(moved, weights.dtype)
+        moved = layout.from_kernel(moved, variable.shape, ops, weights)
         steps = optimizer.gradient_accumulation_steps
         if not steps:
             return moved

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from tfrewprune.recipe import Recipe
+from tfrewprune.recipe import Infeasible, Recipe
 from tfrewprune.wrappers.resources import (
     CostCurve,
     cost_curve,
@@ -60,7 +60,7 @@ class Budget:
 
     @classmethod
     def of(cls, targets: Sequence[Target], recipe: Recipe) -> Budget:
-        """The budget of a recipe.
+        """The budget of a recipe; of no kernels where it has none.
 
         Args:
             targets: What `resolve` returned: constraints also count layers that stay
@@ -72,11 +72,13 @@ class Budget:
         """
         pruned = [target for target in targets if target.reason is None]
         shared = [target for target in pruned if target.rule.rate is None]
+        if recipe.rate is None and recipe.constraints is None:
+            return cls([], [])
         if recipe.constraints is None:
             curves = {t.path_key: cost_curve(recipe.budget, t, None) for t in shared}
             dense = sum(curve.dense for curve in curves.values())
-            rate = recipe.rate or 1.0
-            return cls(shared, [Limit(recipe.budget, dense / rate, 0.0, curves)])
+            limit = Limit(recipe.budget, dense / recipe.rate, 0.0, curves)
+            return cls(shared, [limit])
         limits = []
         for name, asked in recipe.constraints.items():
             curves = {t.path_key: cost_curve(name, t, recipe.layer_ms) for t in pruned}
@@ -162,7 +164,7 @@ class Budget:
             kept: The fewest weights that each kernel keeps.
 
         Raises:
-            ValueError: Which, and by how much.
+            Infeasible: Which, and by how much.
         """
         broken = []
         for limit in self.limits:
@@ -174,7 +176,7 @@ class Budget:
                     "layers left dense, biases, and what an empty layer costs)"
                 )
         if broken:
-            raise ValueError(
+            raise Infeasible(
                 "The constraints cannot be met, even with the fewest groups "
                 "(minimum_groups) in every pruned layer. " + "; ".join(broken) + "."
             )

@@ -29,7 +29,7 @@ class MaskConstraint(keras.constraints.Constraint):
     user's own `tf.function` included, obey the new mask. On JAX it is a constant of the
     compiled step, because Keras' trainer hands constraints nothing but the optimizer's
     variables; `tfrewprune.hard_prune` has the models that hold the weights compile
-    their steps anew.
+    their steps anew. (While masks tighten step by step the optimizer holds them.)
 
     Gradients of removed weights are not masked: Keras clips them before any
     constraint, so they count in an optimizer's `global_clipnorm` (not in `clipnorm` or
@@ -91,6 +91,11 @@ class MaskConstraint(keras.constraints.Constraint):
         return ops.where(mask, weights, ops.zeros_like(weights))
 
     @property
+    def variable(self) -> keras.Variable | None:
+        """The mask as steps read it, a boolean a weight; None before `bind`."""
+        return self._variable
+
+    @property
     def bound(self) -> bool:
         """Whether the mask is a variable that traced steps read."""
         return self._variable is not None
@@ -131,7 +136,8 @@ class MaskConstraint(keras.constraints.Constraint):
         if self.groups is None:
             return np.ones(shape, dtype=bool)
         mask = self.structure.mask(self.groups, kernel_shape)
-        return np.ascontiguousarray(self.layout.from_kernel(mask, shape))
+        others = np.ones(shape, dtype=bool)
+        return np.ascontiguousarray(self.layout.from_kernel(mask, shape, np, others))
 
     def revived(self, weights: np.ndarray) -> int:
         """Number of weights outside the mask that are not zero."""

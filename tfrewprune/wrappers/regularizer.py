@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from tfrewprune.methods import GroupLasso, Method, Reweighted
-from tfrewprune.structures import Block, KernelLayout, Structure
+from tfrewprune.structures import Block, KernelLayout, KernelShape, Structure
 from tfrewprune.wrappers.probe import probe
 
 
@@ -43,8 +43,10 @@ class MethodRegularizer(keras.regularizers.Regularizer):
             of its loss.
         controlled: Whether the strength follows from a rate during training; a file
             that is loaded then sets it.
+        muted: Whether steps see a penalty of 0.
         reported: Whether the user was told that no step feels the penalty.
         refreshes: How often the state was computed from the weights.
+        rest: Further variables, with their layouts, that hold parts of the same groups.
     """
 
     def __init__(
@@ -62,8 +64,9 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         self.layout = KernelLayout.get(layout)
         self.existing = keras.regularizers.get(existing)
         self.state: dict[str, keras.Variable] = {}
-        self.felt = self.reported = self.controlled = False
+        self.felt = self.reported = self.controlled = self.muted = False
         self.refreshes = 0
+        self.rest: list[tuple[keras.Variable, KernelLayout]] = []
         self._factor: keras.Variable | None = None  # the strength, as steps read it
         self._copies: dict[str, keras.Variable] = {}
         self._holder = None  # the optimizer that holds the copies
@@ -100,6 +103,7 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         """Makes steps see a penalty of 0 until `mute(False)`; `strength` stays."""
         if self._factor is not None and not keras.src.backend.in_stateless_scope():
             self.assign("strength", 0.0 if muted else self._strength)
+            self.muted = muted
 
     def assign(self, name: str, value) -> None:
         """Sets `"strength"` or an entry of the state, as steps read it."""
@@ -153,11 +157,11 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         """The method's part of `__call__`: a float32 scalar."""
         if not self.method.in_loss:
             return ops.zeros((), "float32")
-        shape = self.layout.kernel_shape(weights.shape)
         weights = ops.convert_to_tensor(weights)
         if not self.felt:
             weights = probe(weights, self.feel)
-        kernel = self.layout.to_kernel(ops.cast(weights, "float32"), ops)
+        kernel = self._kernel(weights, ops)
+        shape = KernelShape(*kernel.shape)
         state = {name: ops.cast(v, "float32") for name, v in self.state.items()}
         if self._factor is None:
             fresh = self.method.state(kernel, self.structure, shape, ops)
@@ -214,12 +218,23 @@ class MethodRegularizer(keras.regularizers.Regularizer):
     def _fresh_state(
         self, weights: np.ndarray, previous: dict[str, np.ndarray] | None = None
     ) -> dict[str, np.ndarray]:
-        shape = self.layout.kernel_shape(weights.shape)
-        kernel = self.layout.to_kernel(weights)
+        kernel = self._kernel(weights, np)
+        shape = KernelShape(*kernel.shape)
         state = self.method.state(
             kernel, self.structure, shape, np, previous, self.keep
         )
         return {name: np.asarray(v, np.float32) for name, v in state.items()}
+
+    def _kernel(self, weights, xp):
+        """(positions, channels, outputs) of the weight tensor and of the `rest`."""
+        kernel = self.layout.to_kernel(_float32(weights, xp), xp)
+        if not self.rest:
+            return kernel
+        others = [
+            layout.to_kernel(_float32(variable.value, xp), xp)
+            for variable, layout in self.rest
+        ]
+        return xp.concatenate([kernel, *others], axis=1)
 
     def _check_shape(self, shape) -> None:
         if tuple(shape) != self._shape:
@@ -290,6 +305,12 @@ class GroupLassoRegularizer(MethodRegularizer):
         config = super().get_config()
         del config["method"], config["keep"]
         return config
+
+
+def _float32(tensor, xp):
+    if xp is np:
+        return ops.convert_to_numpy(tensor).astype(np.float32)
+    return ops.cast(tensor, "float32")
 
 
 def _state_variable(name: str, shape: tuple[int, ...], value: float) -> keras.Variable:

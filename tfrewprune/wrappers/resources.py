@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tfrewprune.payload.cost import LayerShape, default_cost_model
-from tfrewprune.wrappers.kernels import kernel_specs, macs_per_weight
+from tfrewprune.wrappers.kernels import kernel_shape, kernel_specs, macs_per_weight
 from tfrewprune.wrappers.targets import Target, expected_gain
 
 #: Rates at which costs are looked up; in between they are interpolated.
@@ -67,7 +67,7 @@ def cost_curve(resource: str, target: Target, times: LayerTimes | None) -> CostC
         return CostCurve(kept, kept)
     if resource == "macs":
         return CostCurve(kept, kept * macs_per_weight(target.layer, target.spec))
-    measured = (times or {}).get(target.path)
+    measured = (times or {}).get(target.label)
     if resource == "latency_ms" and measured is not None:
         by_rate = sorted((weights / float(r), ms) for r, ms in measured.items())
         kept = np.array([n for n, _ in by_rate])
@@ -92,10 +92,10 @@ def dense_cost(resource: str, target: Target, times: LayerTimes | None) -> float
     spec = target.spec or next(iter(kernel_specs(target.layer) or ()), None)
     if spec is None or getattr(target.layer, "groups", 1) != 1:
         return 0.0
-    shape = spec.layout.kernel_shape(spec.variable(target.layer).shape)
+    shape = target.shape if target.spec else kernel_shape(spec, target.layer)
     if resource in ("weights", "bytes"):
         return shape.weights * (4.0 if resource == "bytes" else 1.0)
-    if resource == "latency_ms" and (measured := (times or {}).get(target.path)):
+    if resource == "latency_ms" and (measured := (times or {}).get(target.label)):
         return float(max(measured.values()))
     pixels = macs_per_weight(target.layer, spec)
     if resource == "macs":

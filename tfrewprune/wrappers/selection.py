@@ -13,9 +13,6 @@ from tfrewprune.structures import Structure
 from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.targets import Target
 
-#: Groups with a smaller rms are removed where neither a rate nor a threshold is given.
-AUTOMATIC_THRESHOLD = 1e-3
-
 #: Tries to find which of several limits is the scarce one.
 TRIES = 8
 
@@ -94,7 +91,7 @@ def _fewest(target: Target, least: int) -> int:
     """Weights of a kernel that are kept whatever the budget."""
     structure, shape = target.structure, target.shape
     scores = structure.scores(target.kernel(), shape)
-    return structure.kept(structure.select(scores, shape, 0, least), shape)
+    return target.kept(structure.select(scores, shape, 0, least))
 
 
 def lamp_scores(energy: np.ndarray) -> np.ndarray:
@@ -142,7 +139,8 @@ def _by_rate(
 def _by_threshold(
     target: Target, kernel: np.ndarray, recipe: Recipe, notes: Notes
 ) -> np.ndarray:
-    threshold = AUTOMATIC_THRESHOLD if recipe.threshold is None else recipe.threshold
+    given = recipe.threshold
+    threshold = recipe.method.threshold if given is None else given
     structure, shape = target.structure, target.shape
     rms, minimum = structure.rms(kernel, shape), recipe.minimum_groups
     above = structure.above(rms, shape, threshold)
@@ -207,7 +205,7 @@ def _by_budget(
                 mask = structure.select(
                     scores[target.path_key], target.shape, number, least
                 )
-            numbers[target.path_key] = structure.kept(mask, target.shape)
+            numbers[target.path_key] = target.kept(mask)
         return numbers
 
     if budget.excess(kept(musts)) > allowed * (1 + 1e-9):

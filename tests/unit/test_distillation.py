@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A teacher beside the labels."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfrewprune.pipeline import Teacher, compress, hard_prune, masked_retrain
+from tfrewprune.recipe import Recipe, Rule
+
+layers = keras.layers
+X = np.random.default_rng(0).standard_normal((64, 12)).astype("float32")
+Y = X.argmax(1) % 3
+RECIPE = Recipe(
+    Rule("hidden", rate=2), method="magnitude", reweighted_epochs=0, retrain_epochs=2
+)
+
+
+def model_of(head: str | None = "softmax", seed: int = 0) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.Input((12,)),
+            layers.Dense(32, activation="relu", name="hidden"),
+            layers.Dense(3, activation=head, name="head"),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=head is None)
+    model.compile(keras.optimizers.SGD(0.5), loss, metrics=["accuracy"])
+    return model
+
+
+def distance(a: keras.Model, b: keras.Model) -> float:
+    """Mean difference of outputs; a constant added to all logits means nothing."""
+    difference = a.predict(X, verbose=0) - b.predict(X, verbose=0)
+    return float(np.abs(difference - difference.mean(1, keepdims=True)).mean())
+
+
+@pytest.mark.parametrize("head", ["softmax", "sigmoid", None])
+def test_a_student_follows_its_teacher_whatever_the_labels_say(head):
+    teacher, student = model_of(head, seed=1), model_of(head)
+    hard_prune(student, RECIPE)
+    far = distance(teacher, student)
+    wrong = (Y + 1) % 3
+    history = masked_retrain(
+        student,
+        RECIPE,
+        X,
+        wrong,
+        epochs=40,
+        verbose=0,
+        validation_data=(X, wrong),
+        teacher=Teacher(teacher, weight=1.0),
+    )
+    assert distance(teacher, student) < far / 2
+    # The loss is the distance; the validation loss that of the labels.
+    assert history.history["loss"][-1] < 0.2 < history.history["val_loss"][-1]
+    expected = student.evaluate(X, wrong, verbose=0, return_dict=True)
+    assert history.history["val_loss"][-1] == pytest.approx(expected["loss"], rel=1e-4)
+
+
+def test_the_model_itself_as_teacher_costs_nothing_before_pruning():
+    model = model_of()
+    before = model.get_weights()
+    from tfrewprune.pipeline.distillation import taught_by
+
+    with taught_by(model, Teacher(model_of(), weight=1.0)):
+        logs = model.fit(X, Y, epochs=1, verbose=0).history
+    assert abs(logs["loss"][0]) < 1e-5
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_allclose(old, new, atol=1e-4)
+    # Afterwards training is as ever.
+    assert "compute_loss" not in model.__dict__
+    assert model.fit(X, Y, epochs=1, verbose=0).history["loss"][0] > 0.1
+
+
+def test_compress_takes_the_dense_model_as_teacher():
+    result = compress(model_of(), RECIPE, X, Y, teacher="dense", verbose=0)
+    assert result.rate > 1.5
+    assert len(result.history["retrain"]["loss"]) == 2
+
+
+def test_what_is_no_teacher():
+    with pytest.raises(ValueError, match="must be a Keras model, or 'dense'"):
+        compress(model_of(), RECIPE, X, Y, teacher="sparse", verbose=0)
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        Teacher(model_of(), weight=0)
+    other = keras.Sequential([keras.Input((12,)), layers.Dense(5)])
+    student = model_of()
+    hard_prune(student, RECIPE)
+    with pytest.raises(ValueError, match=r"outputs like those .*\(None, 3\)"):
+        masked_retrain(student, RECIPE, X, Y, verbose=0, teacher=other)
