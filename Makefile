@@ -38,6 +38,7 @@ system-packages:
 HAVE_GTEST = echo '\#include <gtest/gtest.h>' | $${CXX:-c++} -E -x c++ - >/dev/null 2>&1 || { echo "== skipped: GoogleTest is not installed (apt-get install libgtest-dev)"; exit 0; }
 CMAKE = PATH="$(abspath $(BIN)):$$PATH" cmake
 ARM_TOOLCHAIN = $(abspath tflite_ops/cmake/aarch64-linux-gnu.cmake)
+ARMV7_TOOLCHAIN = $(abspath tflite_ops/cmake/arm-linux-gnueabihf.cmake)
 CONFIGURE = $(CMAKE) -S tflite_ops -G Ninja -DTFREWPRUNE_TESTS=ON
 
 test-native: $(VENV)/installed system-packages  ## C++ tests
@@ -51,14 +52,19 @@ test-sanitize: $(VENV)/installed system-packages  ## C++ tests under ASan, UBSan
 	  ctest --test-dir $(BUILD)/$$kind --output-on-failure -j 2; \
 	done
 
+ARM_TOOLS = aarch64-linux-gnu-g++ arm-linux-gnueabihf-g++ qemu-aarch64 qemu-arm clang-16
+
 test-arm: $(VENV)/installed system-packages  ## ARM and Android under qemu: C++ tests, and models in LiteRT
-	@$(HAVE_GTEST); command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null && command -v clang-16 >/dev/null \
-	|| { echo "== skipped: no ARM cross compiler, no clang-16 or no qemu (apt-get install g++-aarch64-linux-gnu clang-16 lld-16 qemu-user)"; exit 0; }; \
+	@$(HAVE_GTEST); command -v $(ARM_TOOLS) | wc -l | grep -qx $(words $(ARM_TOOLS)) \
+	|| { echo "== skipped: no ARM cross compiler, no clang-16 or no qemu (apt-get install g++-aarch64-linux-gnu g++-arm-linux-gnueabihf clang-16 lld-16 qemu-user)"; exit 0; }; \
 	set -ex; for cpu in cortex-a53 cortex-a76; do \
 	  $(CONFIGURE) -B $(BUILD)/arm -DTFREWPRUNE_QEMU_CPU=$$cpu -DCMAKE_TOOLCHAIN_FILE=$(ARM_TOOLCHAIN); \
 	  $(CMAKE) --build $(BUILD)/arm; \
 	  ctest --test-dir $(BUILD)/arm --output-on-failure -j 2; \
 	done; \
+	$(CONFIGURE) -B $(BUILD)/armv7 -DCMAKE_TOOLCHAIN_FILE=$(ARMV7_TOOLCHAIN); \
+	$(CMAKE) --build $(BUILD)/armv7 --target kernels_test geometry_test tfrewprune_delegate; \
+	ctest --test-dir $(BUILD)/armv7 --output-on-failure -j 2 -R '^(kernels|geometry)_test$$'; \
 	$(MAKE) android wheel WHEEL=aarch64; \
 	tests/arm/arm_root $(BUILD)/arm-root $(BIN)/python; \
 	TFREWPRUNE_ARM_BUILD=$(abspath $(BUILD)) $(PYTEST) tests/arm -q
@@ -104,6 +110,7 @@ bench-peers: $(VENV)/installed  ## bench with the other engines that install fro
 	$(BIN)/python -m venv $(VENV)/peers  # their dependencies rarely agree with ours
 	$(VENV)/peers/bin/python -m pip install --quiet onnx onnxruntime 'numpy<2'
 	$(VENV)/peers/bin/python -m pip install --quiet 'deepsparse==1.8.0' 'numpy<2' || echo 'DeepSparse has no build for this Python: left out'
+	$(VENV)/peers/bin/python -m pip install --quiet 'MNN>=3.6' 'numpy<2' || echo 'MNN has no build for this Python: left out'
 	$(BIN)/python -m tfrewprune.benchmark --peers $(VENV)/peers/bin/python --output bench-output
 
 clean:

@@ -10,7 +10,7 @@
 #include "isa/denormals.h"
 #include "kernels/direct.h"
 #include "kernels/flat.h"
-#include "kernels/planar.h"
+#include "kernels/planes.h"
 #include "kernels/select.h"
 #include "operators/buffer.h"
 #include "random_layer.h"
@@ -161,100 +161,6 @@ TEST(KernelsTest, BandTilesComputeTheirFormula) {
                 return b.Expected(band, lane, b.row_start[band * 4 + tap],
                                   b.row_start[band * 4 + tap_end],
                                   runs[run].segment.input + p * pixel);
-              }));
-        }
-      }
-    }
-  }
-}
-
-TEST(KernelsTest, PlanarTilesComputeTheirFormula) {
-  for (Isa isa : SupportedIsas()) {
-    const Kernels* kernels = SelectKernels(isa);
-    for (int i = 0; i < kernels->planar_count; ++i) {
-      const PlanarKernelRow& entry = kernels->planar[i];
-      for (int segments = 1; segments <= entry.max_segments; ++segments) {
-        if (entry.kernel[segments - 1] == nullptr) {
-          EXPECT_TRUE(segments < entry.part ||
-                      (segments == entry.part && entry.down == 0));
-          continue;
-        }
-        const int kept = kKept[(i + segments) % 5];
-        const int last = 1 + (i + segments) % entry.unit;
-        const int down_last = 1 + (i + segments / 2) % entry.unit;
-        SCOPED_TRACE(testing::Message()
-                     << IsaName(isa) << " R " << entry.band_rows << " unit "
-                     << entry.unit << " length " << entry.length << " segments "
-                     << segments << " part " << entry.part << " down "
-                     << entry.down << " kept " << kept << " last " << last);
-        Bands b(entry.band_rows, kept, i * 100 + segments);
-        const int output_pixel = 2 * b.height + 5;
-        // Channels and taps of a column, and where they lie in the planes.
-        constexpr int kChannels = 17, kStride = 3, kDownStride = 2;
-        constexpr int kTapFirst[] = {4, 0, 11}, kDownFirst[] = {1, 8, 5};
-        ptrdiff_t tap_offset[3], down_tap_offset[3];
-        const auto offset = [](int t, int first, int stride) {
-          return (first - t * kChannels * stride) *
-                 static_cast<ptrdiff_t>(sizeof(float));
-        };
-        for (int t = 0; t < 3; ++t) {
-          tap_offset[t] = offset(t, kTapFirst[t], kStride);
-          down_tap_offset[t] = offset(t, kDownFirst[t], kDownStride);
-        }
-        std::vector<uint32_t> column, down_column;
-        for (const uint32_t n : b.column16) {
-          const uint32_t channel = n % kChannels, tap = n / kChannels;
-          column.push_back(channel * kStride + kTapFirst[tap]);
-          down_column.push_back(channel * kDownStride + kDownFirst[tap]);
-        }
-        PlanarLayer layer = b.Layer<PlanarLayer>();
-        layer.output_stride = output_pixel;
-        layer.start = b.row_start.data();
-        layer.start_stride = 4;
-        layer.column = b.column16.data();
-        layer.channel_stride = kStride * sizeof(float);
-        layer.tap_scale = TapScale(kChannels);
-        layer.tap_offset = tap_offset;
-        layer.down_channel_stride = kDownStride * sizeof(float);
-        layer.down_tap_offset = down_tap_offset;
-        layer.down_output_stride = 2 * output_pixel;
-        std::vector<PixelRun> runs;
-        const auto add_run = [&](int units, int last, int64_t stride) {
-          const int64_t g = static_cast<int64_t>(runs.size());
-          runs.push_back({{g * 131 + g * g, g * output_pixel * 130},
-                          (units - 1) * entry.unit + last,
-                          stride});
-        };
-        for (int g = 0; g < segments; ++g) {
-          add_run(entry.length, last, output_pixel);
-        }
-        if (entry.down > 0) {
-          add_run(entry.down, down_last, layer.down_output_stride);
-        }
-        std::vector<Segment> segment;
-        for (const PixelRun& run : runs) segment.push_back(run.segment);
-        for (uint32_t tap = 0; tap < 3; ++tap) {
-          const uint32_t tap_end = tap == 0 ? 3 : 2;
-          // Also nothing at all.
-          const uint32_t part = (i + segments) % 2 ? tap_end : tap;
-          const PlanarExtent extent = {
-              tap,  tap_end,  tap > 1 ? part : 1, tap_end - (tap == 0),
-              last, down_last};
-          std::vector<float> y(runs.size() * output_pixel * 130, NAN);
-          entry.kernel[segments - 1](layer, 0, 2, extent, b.input.data(),
-                                     y.data(), segment.data());
-          ASSERT_NO_FATAL_FAILURE(CheckPixels(
-              b, runs, y, Tolerance(kept + 1),
-              [&](int band, int lane, size_t run, int p) {
-                const bool is_down = run == size_t(segments);
-                const bool is_part = run < size_t(entry.part);
-                b.column = is_down ? down_column : column;
-                return b.Expected(
-                    band, lane,
-                    b.row_start[band * 4 + (is_part ? extent.part_begin : tap)],
-                    b.row_start[band * 4 +
-                                (is_part ? extent.part_end : tap_end)],
-                    runs[run].segment.input + p);
               }));
         }
       }

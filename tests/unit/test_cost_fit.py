@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fit gets back the coefficients that made its data."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -68,7 +67,7 @@ def samples() -> list[cost_fit.Sample]:
         found.append(
             cost_fit.Sample(
                 "some",
-                **dataclasses.asdict(shape),
+                *(shape.rows, shape.columns, shape.pixels, shape.taps),
                 band_rows=band_rows,
                 bands=bands,
                 kept=columns,

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = ("aarch64-linux-gnu-g++", "qemu-aarch64")
+TOOLS = (
+    "aarch64-linux-gnu-g++",
+    "qemu-aarch64",
+    "arm-linux-gnueabihf-g++",
+    "qemu-arm",
+    "clang-16",
+    "ld.lld-16",
+)
 NEEDED = ("bash", "sh", "env", "make", "find", "touch", "cp")
 LOCKED = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 1 (apt)"
 

@@ -52,12 +52,13 @@ int main() { return vgetq_lane_f32(vfmaq_f32(vdupq_n_f32(0), vdupq_n_f32(0), vdu
   TFREWPRUNE_ARMV7)
 unset(CMAKE_REQUIRED_FLAGS)
 
-tfrewprune_kernel("" kernels/direct_portable.cc kernels/irregular_portable.cc)
+tfrewprune_kernel("" kernels/direct_portable.cc kernels/irregular_portable.cc
+                  operators/dots.cc)  # its loops are the kernel
 if(TFREWPRUNE_X86_64)
   tfrewprune_kernel("-mavx2;-mfma;-mf16c" kernels/direct_avx2.cc kernels/irregular_avx2.cc)
   tfrewprune_kernel("-mavx512f;-mavx512vl;-mavx512dq;-mavx512bw;-mfma;-mf16c;-mprefer-vector-width=512"
                     kernels/direct_avx512.cc kernels/flat_avx512.cc
-                    kernels/planar_avx512.cc
+                    kernels/planes_avx512.cc
                     kernels/irregular_avx512.cc)
 elseif(TFREWPRUNE_AARCH64 OR TFREWPRUNE_ARMV7)
   set(flags "")

@@ -3,7 +3,7 @@
 #define TFREWPRUNE_KERNELS_AVX2
 #define TFREWPRUNE_ISA_VALUE Isa::kAvx2
 #define TFREWPRUNE_ISA_VECTOR F32x8Avx2
-#define TFREWPRUNE_PLANAR_TABLE nullptr, 0, nullptr, nullptr, 0
+#define TFREWPRUNE_PLANES_TABLE nullptr, nullptr, nullptr, 0
 #include "kernels/instantiate.h"
 
 namespace tfrewprune {

@@ -3,7 +3,7 @@
 #define TFREWPRUNE_KERNELS_PORTABLE
 #define TFREWPRUNE_ISA_VALUE Isa::kPortable
 #define TFREWPRUNE_ISA_VECTOR F32x4Portable
-#define TFREWPRUNE_PLANAR_TABLE nullptr, 0, nullptr, nullptr, 0
+#define TFREWPRUNE_PLANES_TABLE nullptr, nullptr, nullptr, 0
 #include "kernels/instantiate.h"
 
 namespace tfrewprune {

@@ -17,15 +17,16 @@
 //       + r])
 //
 // for the output pixel y = output + run.output + n * output_stride,
-// with offset(c) and start(b, t) as in kernels/planar.h. Whole units are read,
-// whatever they hold.
+// with offset(c) as in kernels/planes.h; start(b, t) is the first column of
+// band b whose kernel row is t or later. Whole units are read, whatever they
+// hold.
 #ifndef TFREWPRUNE_KERNELS_FLAT_H_
 #define TFREWPRUNE_KERNELS_FLAT_H_
 
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/planar.h"
+#include "kernels/planes.h"
 
 namespace tfrewprune {
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/flat_avx512.h"
 
-#include "simd/group_avx512.h"
+#include "simd/transpose_avx512.h"
 
 namespace tfrewprune {
 namespace {

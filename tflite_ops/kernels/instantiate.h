@@ -3,7 +3,7 @@
 // Turns kernels.inc into the table of one instruction set. Included by
 // direct_<isa>.cc after its vectors, its TFREWPRUNE_KERNELS_<ISA> and
 // TFREWPRUNE_ISA_VALUE (Isa), TFREWPRUNE_ISA_VECTOR (its widest vector) and
-// TFREWPRUNE_PLANAR_TABLE.
+// TFREWPRUNE_PLANES_TABLE.
 #include "kernels/direct_generic.h"
 #include "kernels/select.h"
 
@@ -50,7 +50,7 @@ constexpr Kernels kKernels = {
     sizeof(kDirect) / sizeof(kDirect[0]),
     kGemv,
     sizeof(kGemv) / sizeof(kGemv[0]),
-    TFREWPRUNE_PLANAR_TABLE,
+    TFREWPRUNE_PLANES_TABLE,
     AddResidual<TFREWPRUNE_ISA_VECTOR>,
     Widen<TFREWPRUNE_ISA_VECTOR>,
     WidenIntegers<TFREWPRUNE_ISA_VECTOR>,

@@ -8,7 +8,7 @@
 #include "kernels/direct.h"
 #include "kernels/flat.h"
 #include "kernels/gemv.h"
-#include "kernels/planar.h"
+#include "kernels/planes.h"
 
 namespace tfrewprune {
 
@@ -31,10 +31,9 @@ struct Kernels {
   int direct_count;
   const GemvKernelRow* gemv;
   int gemv_count;
-  const PlanarKernelRow* planar;  // kernels/planar.h
-  int planar_count;               // 0: this instruction set has none
-  TransposeKernel transpose;
-  const FlatKernelRow* flat;  // kernels/flat.h
+  TransposeKernel transpose;  // kernels/planes.h; nullptr: there are none
+  OffsetsKernel plane_offsets;
+  const FlatKernelRow* flat;
   int flat_count;
   AddKernel add;
   WidenKernel widen;

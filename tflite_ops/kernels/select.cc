@@ -6,20 +6,17 @@
 namespace tfrewprune {
 namespace {
 
-constexpr Kernels kReferenceKernels = {Isa::kReference,
-                                       1,
-                                       nullptr,
-                                       0,
-                                       nullptr,
-                                       0,
-                                       nullptr,
-                                       0,
-                                       nullptr,
-                                       nullptr,
-                                       0,
-                                       ReferenceAdd,
-                                       ReferenceWiden,
-                                       ReferenceWidenIntegers};
+constexpr Kernels OfReference() {
+  Kernels kernels = {};
+  kernels.isa = Isa::kReference;
+  kernels.lanes = 1;
+  kernels.add = ReferenceAdd;
+  kernels.widen = ReferenceWiden;
+  kernels.widen_integers = ReferenceWidenIntegers;
+  return kernels;
+}
+
+constexpr Kernels kReferenceKernels = OfReference();
 
 }  // namespace
 

@@ -31,7 +31,7 @@ const char* BandTables::Prepare(const BandedView& weights,
   Buffer<uint8_t> present;
   if (!bias_.Allocate(lanes_) || !row_.Allocate(lanes_) ||
       !full_run_.Allocate(weights.band_count) ||
-      !present.Allocate(weights.rows) || !missing_row_.Allocate(weights.rows) ||
+      !present.Allocate(weights.rows) || !missing_run_.Allocate(weights.rows) ||
       !missing_value_.Allocate(weights.rows)) {
     return kOutOfMemory;
   }
@@ -60,9 +60,12 @@ const char* BandTables::Prepare(const BandedView& weights,
       scale_[i] = row == weights.rows ? 1.0f : weights.value.Scale(row);
     }
   }
-  missing_ = 0;
+  missing_runs_ = 0;
   for (uint32_t row = 0; row < weights.rows; ++row) {
-    if (!present[row]) missing_row_[missing_++] = row;
+    if (present[row]) continue;
+    const bool goes_on = row > 0 && !present[row - 1];
+    if (!goes_on) missing_run_[missing_runs_++] = {row, 0};
+    ++missing_run_[missing_runs_ - 1].count;
   }
   return nullptr;
 }
@@ -82,46 +85,35 @@ void BandTables::PackBias(const float* bias) {
   } else if (lanes_ > 0) {
     memset(bias_.get(), 0, lanes_ * sizeof(float));
   }
-  for (uint32_t i = 0; i < missing_; ++i) {
-    float value = bias == nullptr ? 0.0f : bias[missing_row_[i]];
-    if (value < minimum_) value = minimum_;  // NaN stays NaN
-    if (value > maximum_) value = maximum_;
-    missing_value_[i] = value;
+  float* values = missing_value_.get();
+  for (uint32_t i = 0; i < missing_runs_; ++i) {
+    const Run& run = missing_run_[i];
+    for (uint32_t r = 0; r < run.count; ++r) {
+      float value = bias == nullptr ? 0.0f : bias[run.row + r];
+      if (value < minimum_) value = minimum_;  // NaN stays NaN
+      if (value > maximum_) value = maximum_;
+      *values++ = value;
+    }
   }
 }
 
 void BandTables::FillMissingRows(float* output, int64_t pixels,
                                  int64_t output_stride) const {
-  if (missing_ == 0) return;
+  if (missing_runs_ == 0) return;
+  constexpr uint32_t kStep = 4;  // floats at a time
   for (int64_t p = 0; p < pixels; ++p, output += output_stride) {
-    for (uint32_t i = 0; i < missing_; ++i) {
-      output[missing_row_[i]] = missing_value_[i];
+    const float* values = missing_value_.get();
+    for (uint32_t i = 0; i < missing_runs_; ++i) {
+      const Run& run = missing_run_[i];
+      float* row = output + run.row;
+      uint32_t r = 0;
+      for (; r + kStep <= run.count; r += kStep) {
+        memcpy(row + r, values + r, kStep * sizeof(float));
+      }
+      for (; r < run.count; ++r) row[r] = values[r];
+      values += run.count;
     }
   }
-}
-
-PlanesLayer MakePlanesLayer(const BandedView& weights,
-                            const ConvGeometry& geometry,
-                            const BandTables& tables, const uint32_t* start,
-                            const ptrdiff_t* tap_offset,
-                            int64_t channel_stride) {
-  PlanesLayer layer;
-  layer.value = weights.value.floats();
-  layer.value_begin = 0;
-  layer.start = start;
-  layer.start_stride = static_cast<uint32_t>(geometry.kernel_h) + 1;
-  layer.column = static_cast<const uint16_t*>(weights.column);
-  layer.channel_stride =
-      static_cast<ptrdiff_t>(channel_stride * int64_t{sizeof(float)});
-  layer.tap_scale = TapScale(static_cast<uint32_t>(geometry.in_c));
-  layer.tap_offset = tap_offset;
-  layer.bias = tables.bias();
-  layer.row = tables.row();
-  layer.full_run = tables.full_run();
-  layer.output_stride = static_cast<ptrdiff_t>(weights.rows);
-  layer.minimum = tables.minimum();
-  layer.maximum = tables.maximum();
-  return layer;
 }
 
 }  // namespace tfrewprune

@@ -6,7 +6,6 @@
 
 #include "format/payload.h"
 #include "kernels/convolution.h"
-#include "kernels/planar.h"
 #include "operators/buffer.h"
 
 namespace tfrewprune {
@@ -47,25 +46,21 @@ class BandTables {
   float maximum() const { return maximum_; }
 
  private:
-  uint64_t lanes_ = 0;     // B x R
-  uint32_t width_ = 0;     // R
-  uint32_t missing_ = 0;   // rows without a lane
+  uint64_t lanes_ = 0;  // B x R
+  uint32_t width_ = 0;  // R
+  // Rows without a lane, in runs of neighbours.
+  struct Run {
+    uint32_t row, count;
+  };
+  uint32_t missing_runs_ = 0;
   bool in_order_ = false;  // lane i is row i, and there are no other rows
   float minimum_ = 0, maximum_ = 0;
   Buffer<float> bias_, scale_;
   Buffer<int32_t> row_;
   Buffer<uint8_t> full_run_;
-  Buffer<uint32_t> missing_row_;
-  Buffer<float> missing_value_;
+  Buffer<Run> missing_run_;
+  Buffer<float> missing_value_;  // of all runs
 };
-
-// What the kernels over planes are told of a layer; `channel_stride` in floats.
-// It points into all of these.
-PlanesLayer MakePlanesLayer(const BandedView& weights,
-                            const ConvGeometry& geometry,
-                            const BandTables& tables, const uint32_t* start,
-                            const ptrdiff_t* tap_offset,
-                            int64_t channel_stride);
 
 }  // namespace tfrewprune
 

@@ -25,6 +25,22 @@ bool BandedDriver::PrepareStarts() {
                             g.kernel_h, &start_);
 }
 
+DirectLayer BandedDriver::MakeDirectLayer(int64_t pixel_stride,
+                                          int64_t output_stride) const {
+  DirectLayer layer = {};
+  layer.start = start_.get();
+  layer.start_stride = static_cast<uint32_t>(geometry_.kernel_h) + 1;
+  layer.bias = tables_.bias();
+  layer.row = tables_.row();
+  layer.full_run = tables_.full_run();
+  layer.pixel_stride =
+      static_cast<ptrdiff_t>(pixel_stride * int64_t{sizeof(float)});
+  layer.output_stride = static_cast<ptrdiff_t>(output_stride);
+  layer.minimum = tables_.minimum();
+  layer.maximum = tables_.maximum();
+  return layer;
+}
+
 int64_t BandedDriver::BandsAtOnce(int64_t group) const {
   const uint64_t bytes = weight_bytes();
   if (bytes <= 2 * kBandBytes) return Max(1, weights_.band_count);
@@ -84,6 +100,30 @@ void BandedDriver::BeginImage(int n) {
   output_ = tensors_.output + output;
   residual_.values =
       tensors_.residual == nullptr ? nullptr : tensors_.residual + output;
+}
+
+void BandedDriver::FillMissingRows(const Tiling& tiling, int i,
+                                   int64_t output_stride) const {
+  const Tile& tile = tiling.tile(i);
+  for (int s = 0; s < tile.segments; ++s) {
+    tables_.FillMissingRows(output_ + tiling.segments(tile)[s].output,
+                            tile.length, output_stride);
+  }
+}
+
+void BandedDriver::AddResidual(const Tiling& tiling, int i,
+                               int64_t output_stride) const {
+  if (residual_.values == nullptr) return;
+  const Tile& tile = tiling.tile(i);
+  // Pixels of a row follow each other, those down a column do not.
+  const bool row = output_stride == weights_.rows;
+  const int64_t count = row ? output_stride * tile.length : weights_.rows;
+  for (int s = 0; s < tile.segments; ++s) {
+    const int64_t output = tiling.segments(tile)[s].output;
+    for (int p = 0; p < (row ? 1 : tile.length); ++p) {
+      residual_.Complete(output + p * output_stride, count, output_);
+    }
+  }
 }
 
 void BandedDriver::Run(int tasks, ThreadPool::Function function, void* self) {

@@ -7,6 +7,7 @@
 #include "operators/band_tables.h"
 #include "operators/buffer.h"
 #include "operators/driver.h"
+#include "operators/tiling.h"
 
 namespace tfrewprune {
 
@@ -27,6 +28,16 @@ class BandedDriver {
   // Where the columns of each kernel row begin, for convolutions. False when
   // memory is out.
   bool PrepareStarts();
+  // Where each tap's channels, `channel_stride` floats apart, begin in what the
+  // kernels read; offset(kernel row, kernel column) in floats. In bytes, those
+  // of the tap's first column taken off. False when memory is out.
+  template <class Offset>
+  bool TapOffsets(int64_t channel_stride, Offset offset,
+                  Buffer<ptrdiff_t>* offsets) const;
+  // What the direct kernels are told of the layer, but for the offsets of its
+  // columns; strides in floats. It points into the tables.
+  DirectLayer MakeDirectLayer(int64_t pixel_stride,
+                              int64_t output_stride) const;
   // Bands that are worked on together, a multiple of `group`.
   int64_t BandsAtOnce(int64_t group) const;
   // Scratch for the driver, and for every worker what FloatValues() converts:
@@ -44,6 +55,11 @@ class BandedDriver {
   void BeginInvoke(const Tensors& tensors, bool pack_bias = true);
   // From here on `input_`, `output_` and `residual_` are those of image n.
   void BeginImage(int n);
+  // Of tile i, whose pixels are `output_stride` floats apart: the rows that no
+  // band carries, and what comes once it has all its bands.
+  void FillMissingRows(const Tiling& tiling, int i,
+                       int64_t output_stride) const;
+  void AddResidual(const Tiling& tiling, int i, int64_t output_stride) const;
   // Calls function(self, task, worker) for all tasks, by all threads.
   void Run(int tasks, ThreadPool::Function function, void* self);
 
@@ -66,16 +82,14 @@ class BandedDriver {
   Tensors tensors_ = {};
 };
 
-// What kernels that hold output rows in their vectors do for a column and a
-// pixel.
-struct BandFmas {
-  double vectors;
-  int fmas_a_cycle;
-};
+// What the direct kernels do.
 BandFmas FmasOfBands(const Problem& problem);
 
 // What it takes to convert all weights once for kernels that read floats.
 double WidenCycles(const Problem& problem);
+
+// The offset of a column for the direct kernels, in cycles.
+inline constexpr double kOffsetCycles = 1.5;
 
 // Bytes of the tables of kernel rows and taps.
 double TableBytes(const Problem& problem);
@@ -88,6 +102,20 @@ inline constexpr double kSetUpCycles = 3000;
 // wait for the last FMAs, and longer where they go to one set of the
 // first-level cache.
 double StoreCycles(const BandedView& weights, double pixels);
+
+template <class Offset>
+bool BandedDriver::TapOffsets(int64_t channel_stride, Offset offset,
+                              Buffer<ptrdiff_t>* offsets) const {
+  const ConvGeometry& g = geometry_;
+  const int64_t taps = int64_t{g.kernel_h} * g.kernel_w;
+  if (!offsets->Allocate(taps)) return false;
+  for (int64_t tap = 0; tap < taps; ++tap) {
+    const int64_t floats = offset(tap / g.kernel_w, tap % g.kernel_w) -
+                           tap * g.in_c * channel_stride;
+    (*offsets)[tap] = static_cast<ptrdiff_t>(floats * int64_t{sizeof(float)});
+  }
+  return true;
+}
 
 }  // namespace tfrewprune
 

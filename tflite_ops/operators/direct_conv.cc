@@ -9,10 +9,9 @@ namespace {
 
 // Floats and offsets that one task makes when several threads share the work.
 constexpr int64_t kPrepareFloats = 16 << 10;
-constexpr int kMaxShapes = 16;
 // Offsets are bytes of 32 bits.
-constexpr double kMostFloats = INT32_MAX / sizeof(float);
 constexpr uint32_t kFloat = sizeof(float);
+constexpr double kMostFloats = INT32_MAX / sizeof(float);
 // Tiles whose input has about so many bytes take turns.
 constexpr int64_t kInputBytes = 256 << 10;
 // From so many bytes on weights are asked for ahead.
@@ -27,16 +26,7 @@ constexpr double kFirstMiss = 0.25, kSecondMiss = 0.4;
 // Bytes of windows where these begin, and where they are all lines.
 constexpr double kFirstBegin = 16 << 10, kFirstEnd = 48 << 10;
 constexpr double kSecondBegin = 64 << 10, kSecondEnd = 192 << 10;
-constexpr double kOffsetCycles = 1.5;  // the offset of a column
-constexpr double kCopyCycles = 0.3;    // a float of the copy
-
-// Two loads a cycle; a chain of dependent FMAs takes four cycles.
-double ColumnCycles(const BandFmas& fmas, double pixels, double waits) {
-  double cycles = pixels * fmas.vectors / fmas.fmas_a_cycle;
-  const double loads = 0.5 * (pixels + fmas.vectors + 1) + waits;
-  if (cycles < loads) cycles = loads;
-  return cycles < 4.0 ? 4.0 : cycles;
-}
+constexpr double kCopyCycles = 0.3;  // a float of the copy
 
 // Where `bytes` are between begin and end, from 0 to 1.
 double Ramp(double bytes, double begin, double end) {
@@ -64,19 +54,6 @@ double TileColumnCycles(const Problem& problem, const ConvGeometry& g,
       kFirstMiss * lines * Ramp(window, kFirstBegin, kFirstEnd);
   return ColumnCycles(FmasOfBands(problem), pixels, waits) +
          kSecondMiss * lines * Ramp(window, kSecondBegin, kSecondEnd);
-}
-
-// The most pixels of a tile.
-int64_t TilePixels(const Kernels& kernels, uint32_t band_rows,
-                   int64_t most_pixels) {
-  int64_t pixels = 0;
-  for (int i = 0; i < kernels.direct_count; ++i) {
-    const DirectKernelRow& row = kernels.direct[i];
-    if (row.band_rows != static_cast<int>(band_rows)) continue;
-    const int64_t segments = Min(row.max_segments, most_pixels / row.length);
-    pixels = Max(pixels, segments * row.length);
-  }
-  return pixels;
 }
 
 int64_t MostPixels(const ConvGeometry& g) {
@@ -138,13 +115,11 @@ const char* DirectConv::Prepare(const Problem& problem) {
     return kOutOfMemory;
   }
   const int64_t pixel = int64_t{g.in_c} * g.stride_w;
-  PrepareLayer(&image_, pixel, weights_.rows);
-  if (border_.whole()) {
-    PrepareLayer(&copy_, pixel, weights_.rows);
-  } else {
-    PrepareLayer(&copy_, copy_.width * g.in_c * g.stride_h,
-                 int64_t{weights_.rows} * g.out_w);
-  }
+  image_.layer = MakeDirectLayer(pixel, weights_.rows);
+  copy_.layer = border_.whole()
+                    ? image_.layer
+                    : MakeDirectLayer(copy_.width * g.in_c * g.stride_h,
+                                      int64_t{weights_.rows} * g.out_w);
   if (const char* error = PrepareTiles(*problem.kernels)) return error;
   PrepareTasks();
   return nullptr;
@@ -152,56 +127,21 @@ const char* DirectConv::Prepare(const Problem& problem) {
 
 bool DirectConv::PrepareTaps(Source* source) {
   const ConvGeometry& g = geometry_;
-  const int64_t taps = int64_t{g.kernel_h} * g.kernel_w;
-  if (!source->tap_offset.Allocate(taps)) return false;
-  for (int64_t tap = 0; tap < taps; ++tap) {
-    const int64_t x = tap % g.kernel_w * g.dilation_w;
-    const int64_t y = tap / g.kernel_w * g.dilation_h;
-    source->tap_offset[tap] = static_cast<int32_t>(
-        (y * source->width + x - tap) * g.in_c * int64_t{sizeof(float)});
-  }
-  return true;
-}
-
-// Strides in floats.
-void DirectConv::PrepareLayer(Source* source, int64_t pixel_stride,
-                              int64_t output_stride) {
-  DirectLayer& layer = source->layer;
-  layer.start = start_.get();
-  layer.start_stride = static_cast<uint32_t>(geometry_.kernel_h) + 1;
-  layer.bias = tables_.bias();
-  layer.row = tables_.row();
-  layer.full_run = tables_.full_run();
-  layer.pixel_stride =
-      static_cast<ptrdiff_t>(pixel_stride * int64_t{sizeof(float)});
-  layer.output_stride = static_cast<ptrdiff_t>(output_stride);
-  layer.minimum = tables_.minimum();
-  layer.maximum = tables_.maximum();
+  return TapOffsets(
+      1,
+      [&](int64_t y, int64_t x) {
+        return (y * g.dilation_h * source->width + x * g.dilation_w) * g.in_c;
+      },
+      &source->tap_offset);
 }
 
 const char* DirectConv::PrepareTiles(const Kernels& kernels) {
   const ConvGeometry& g = geometry_;
-  const int64_t pixel = int64_t{g.stride_w} * g.in_c;
-  const int64_t most_pixels = MostPixels(g);
-  // Relative to each other, whatever the CPU.
-  const double vectors = static_cast<double>(
-      Max(1, weights_.band_rows / static_cast<uint32_t>(kernels.lanes)));
-  TileShape shape[kMaxShapes];
-  int shapes = 0;
-  for (int i = 0; i < kernels.direct_count; ++i) {
-    const DirectKernelRow& row = kernels.direct[i];
-    if (row.band_rows != static_cast<int>(weights_.band_rows)) continue;
-    const int segments =
-        static_cast<int>(Min(row.max_segments, most_pixels / row.length));
-    if (segments == 0) continue;
-    kernel_[shapes] = &row;
-    shape[shapes++] = {row.length, segments,
-                       ColumnCycles({vectors, 2}, row.length * segments, 0)};
+  if (const char* error =
+          tiling_.Begin(kernels, weights_.band_rows, MostPixels(g),
+                        int64_t{g.stride_w} * g.in_c, weights_.rows)) {
+    return error;
   }
-  if (shapes == 0) {
-    return "no kernel for this band height: expected 4, 8, 16 or 32 rows";
-  }
-  tiling_.Begin(shape, shapes, 1, pixel, weights_.rows);
   if (!AddRows() || !tiling_.Flush()) return kOutOfMemory;
   copy_tile_ = border_.whole() ? 0 : tiling_.tiles();
   if (border_.whole()) return nullptr;
@@ -293,7 +233,7 @@ void DirectConv::MakeOffsets(const Source& source, uint32_t band,
   const ConvGeometry& g = geometry_;
   const uint32_t channels = static_cast<uint32_t>(g.in_c);
   int32_t* offset = Offsets(source);
-  const int32_t* tap_offset = source.tap_offset.get();
+  const ptrdiff_t* tap_offset = source.tap_offset.get();
   const uint16_t* column = static_cast<const uint16_t*>(weights_.column);
   const uint32_t* start = start_.get() + uint64_t{band} * (g.kernel_h + 1);
   for (; band < band_end; ++band, ++start) {
@@ -322,10 +262,9 @@ void DirectConv::RunTile(int i, const BandValues& values, uint32_t band,
   DirectLayer layer = copied ? copy_.layer : image_.layer;
   layer.value = values.value;
   layer.value_begin = values.begin;
-  kernel_[tile.shape]->kernel[tile.segments - 1](
-      layer, band, band_end, static_cast<uint32_t>(tile.tap_begin),
-      static_cast<uint32_t>(tile.tap_end), copied ? workspace_->get() : input_,
-      output_, tiling_.segments(tile));
+  tile.kernel(layer, band, band_end, tile.tap_begin, tile.tap_end,
+              copied ? workspace_->get() : input_, output_,
+              tiling_.segments(tile));
 }
 
 // The first tile meets weights that come from memory: the CPU's own
@@ -347,29 +286,9 @@ void DirectConv::RunFirstTile(int i, const BandValues& values, uint32_t band,
   }
 }
 
-void DirectConv::FillMissingRows(int i) const {
-  const Tile& tile = tiling_.tile(i);
-  const DirectLayer& layer = i < copy_tile_ ? image_.layer : copy_.layer;
-  for (int s = 0; s < tile.segments; ++s) {
-    tables_.FillMissingRows(output_ + tiling_.segments(tile)[s].output,
-                            tile.length, layer.output_stride);
-  }
-}
-
-void DirectConv::AddResidual(int i) const {
-  if (residual_.values == nullptr) return;
-  const Tile& tile = tiling_.tile(i);
-  const int64_t stride =
-      i < copy_tile_ ? image_.layer.output_stride : copy_.layer.output_stride;
-  // Pixels of a row follow each other, those down a column do not.
-  const bool row = stride == weights_.rows;
-  const int64_t count = row ? stride * tile.length : weights_.rows;
-  for (int s = 0; s < tile.segments; ++s) {
-    const int64_t output = tiling_.segments(tile)[s].output;
-    for (int p = 0; p < (row ? 1 : tile.length); ++p) {
-      residual_.Complete(output + p * stride, count, output_);
-    }
-  }
+int64_t DirectConv::OutputStride(int i) const {
+  return i < copy_tile_ ? image_.layer.output_stride
+                        : copy_.layer.output_stride;
 }
 
 void DirectConv::ComputeTask(int task, int worker) {
@@ -393,8 +312,8 @@ void DirectConv::ComputeTask(int task, int worker) {
                   static_cast<uint32_t>(stop));
         }
         if (stop < band_end) continue;
-        if (band_task == 0) FillMissingRows(i);
-        if (band_tasks_ == 1) AddResidual(i);
+        if (band_task == 0) FillMissingRows(tiling_, i, OutputStride(i));
+        if (band_tasks_ == 1) AddResidual(tiling_, i, OutputStride(i));
       }
       band = stop;
     } while (band < band_end);
@@ -426,8 +345,9 @@ void DirectConv::Invoke(const Tensors& tensors) {
     if (band_tasks_ == 1 || residual_.values == nullptr) continue;
     Run(
         tiling_.tiles(),
-        [](void* self, int task, int) {
-          static_cast<DirectConv*>(self)->AddResidual(task);
+        [](void* context, int task, int) {
+          const DirectConv* self = static_cast<DirectConv*>(context);
+          self->AddResidual(self->tiling_, task, self->OutputStride(task));
         },
         this);
   }

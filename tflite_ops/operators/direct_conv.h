@@ -22,9 +22,9 @@ class DirectConv : public BandedDriver {
  private:
   // An image that tiles read: the input, or what was copied of it.
   struct Source {
-    int64_t width;               // pixels of a row
-    Buffer<int32_t> tap_offset;  // bytes; that of the tap's first column off
-    int64_t first;               // of its offsets in the workspace
+    int64_t width;  // pixels of a row
+    Buffer<ptrdiff_t> tap_offset;
+    int64_t first;  // of its offsets in the workspace
     DirectLayer layer;
   };
   bool PrepareTaps(Source* source);
@@ -32,8 +32,6 @@ class DirectConv : public BandedDriver {
   bool AddRows();
   bool AddSides();
   void PrepareTasks();
-  void PrepareLayer(Source* source, int64_t pixel_stride,
-                    int64_t output_stride);
 
   void PrepareTask(int task);
   int32_t* Offsets(const Source& source) const {
@@ -45,13 +43,11 @@ class DirectConv : public BandedDriver {
                uint32_t band_end) const;
   void RunFirstTile(int i, const BandValues& values, uint32_t band,
                     uint32_t band_end) const;
-  void FillMissingRows(int i) const;
-  void AddResidual(int i) const;  // once it has all its bands
+  int64_t OutputStride(int i) const;  // of a tile
 
   // In the workspace: the copy, then the offsets of the columns for both
   // sources. Kept, they would be 6 % of the payload; they take 1 to 2 cycles a
   // column to make, which every pixel uses.
-  const DirectKernelRow* kernel_[16];
   ImageBorder border_;
   Tiling tiling_;
   int copy_tile_ = 0;  // tiles from here on read the copy

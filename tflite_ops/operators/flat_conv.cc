@@ -13,16 +13,10 @@ constexpr int kStoredRows = 16;
 constexpr int kMostUnitsOnFewSets = 3;
 
 const FlatKernelRow* FindKernels(const Problem& problem) {
-  const BandedView* weights = problem.bands;
-  const ConvGeometry& g = problem.geometry;
-  if (weights == nullptr || weights->index_bytes != 2 || g.batch == 0 ||
-      problem.pixels() == 0 ||
-      Max(g.stride_h, g.stride_w) > kMostPlanesStride) {
-    return nullptr;
-  }
   for (int i = 0; i < problem.kernels->flat_count; ++i) {
     const FlatKernelRow& row = problem.kernels->flat[i];
-    if (row.band_rows == static_cast<int>(weights->band_rows)) return &row;
+    if (row.band_rows == static_cast<int>(problem.bands->band_rows))
+      return &row;
   }
   return nullptr;
 }
@@ -40,21 +34,6 @@ int64_t RunPixels(const FlatKernelRow& kernels) {
   return int64_t{kernels.max_units} * kFlatUnit;
 }
 
-// Where it is fair every worker gets whole blocks; else the layout is that of
-// one thread.
-const char* FairLayout(const ConvGeometry& g, int64_t run_pixels, int threads,
-                       FlatLayout* layout) {
-  if (const char* error = layout->Prepare(g, run_pixels, threads)) return error;
-  const int64_t rows = layout->block_rows(), pixels = layout->block_pixels();
-  const int64_t blocks = DivideUp(g.out_h, rows) * DivideUp(g.out_w, pixels);
-  const int64_t busiest = DivideUp(blocks, threads) * rows * pixels * threads;
-  if (threads == 1 ||
-      0.9 * static_cast<double>(busiest) <= double(g.out_h) * g.out_w) {
-    return nullptr;
-  }
-  return layout->Prepare(g, run_pixels, 1);
-}
-
 // They follow each other in the output.
 int64_t StoredPixels(const FlatRun& run) {
   int64_t pixels = 0;
@@ -65,18 +44,17 @@ int64_t StoredPixels(const FlatRun& run) {
 }  // namespace
 
 double FlatConv::Cycles(const Problem& problem) {
+  if (!Supports(problem)) return kUnsupported;
   const FlatKernelRow* kernels = FindKernels(problem);
   ConvGeometry g = problem.geometry;
-  FlatLayout layout;
+  PlanesLayout layout;
   if (kernels == nullptr || JoinPixels(&g) != nullptr ||
-      FairLayout(g, RunPixels(*kernels), problem.threads(), &layout) !=
-          nullptr) {
+      layout.Prepare(g, RunPixels(*kernels), kFlatUnit, true,
+                     problem.threads()) != nullptr) {
     return kUnsupported;
   }
   const BandedView& w = *problem.bands;
-  const double blocks = double(g.batch) *
-                        DivideUp(g.out_h, layout.block_rows()) *
-                        DivideUp(g.out_w, layout.block_pixels());
+  const double blocks = double(g.batch) * layout.blocks();
   // Of a block, with the gaps between its rows.
   const int64_t units = DivideUp(
       (layout.block_rows() - 1) * layout.pitch() + layout.block_pixels(),
@@ -106,12 +84,11 @@ double FlatConv::Cycles(const Problem& problem) {
 
 const char* FlatConv::Prepare(const Problem& problem) {
   if (const char* error = Begin(problem)) return error;
-  transpose_ = problem.kernels->transpose;
   kernels_ = FindKernels(problem);
   const ConvGeometry& g = geometry_;
   const int max_units = MostUnits(*kernels_, g, weights_.rows);
   if (const char* error =
-          FairLayout(g, RunPixels(*kernels_), threads_, &layout_)) {
+          layout_.Prepare(g, RunPixels(*kernels_), kFlatUnit, true, threads_)) {
     return error;
   }
   runs_.Begin(g, layout_.pitch(), weights_.rows, max_units,
@@ -124,31 +101,34 @@ const char* FlatConv::Prepare(const Problem& problem) {
     block->item_end = runs_.runs();
     return true;
   };
-  const auto tap_offset = [&](int64_t y, int64_t x) {
-    return layout_.TapOffset(y * g.dilation_h, x * g.dilation_w);
-  };
-  if (!MakeBlocks(layout_.block_rows(), layout_.block_pixels(), add_runs) ||
-      !ChooseSharing(int64_t{layout_.block_rows()} * layout_.block_pixels(),
-                     kStoredRows / weights_.band_rows) ||
-      !PrepareStarts() ||
-      !TapOffsets(layout_.channel_stride(), tap_offset, &tap_offset_)) {
-    return kOutOfMemory;
-  }
-  planes_layer_ = MakePlanesLayer(weights_, g, tables_, start_.get(),
-                                  tap_offset_.get(), layout_.channel_stride());
-  return ReservePlanes(layout_.floats(),
-                       int64_t{kStoredRows} * kFlatUnit * max_units);
+  if (!MakeBlocks(add_runs)) return kOutOfMemory;
+  const char* error =
+      PreparePlanes(*problem.kernels, kStoredRows / weights_.band_rows,
+                    int64_t{kStoredRows} * kFlatUnit * max_units, 0);
+  PrepareLayer();
+  return error;
 }
 
-void FlatConv::Store(const Block& block, float* planes, int share,
-                     int shares) const {
-  layout_.StoreRows(block, input_, transpose_, planes, share, shares);
+void FlatConv::PrepareLayer() {
+  layer_.start = start_.get();
+  layer_.start_stride = static_cast<uint32_t>(geometry_.kernel_h) + 1;
+  layer_.column = static_cast<const uint16_t*>(weights_.column);
+  layer_.channel_stride =
+      static_cast<ptrdiff_t>(layout_.channel_stride() * int64_t{sizeof(float)});
+  layer_.tap_scale = TapScale(static_cast<uint32_t>(geometry_.in_c));
+  layer_.tap_offset = tap_offset_.get();
+  layer_.bias = tables_.bias();
+  layer_.row = tables_.row();
+  layer_.full_run = tables_.full_run();
+  layer_.output_stride = static_cast<ptrdiff_t>(weights_.rows);
+  layer_.minimum = tables_.minimum();
+  layer_.maximum = tables_.maximum();
 }
 
 void FlatConv::RunItem(int item, const BandValues& values, const float* planes,
                        uint32_t band, uint32_t band_end, float* stage) const {
   const FlatRun& run = runs_.run(item);
-  PlanesLayer layer = planes_layer_;
+  PlanesLayer layer = layer_;
   layer.value = values.value;
   layer.value_begin = values.begin;
   kernels_->kernel[run.units - 1](layer, band, band_end, run, planes, output_,
@@ -158,13 +138,13 @@ void FlatConv::RunItem(int item, const BandValues& values, const float* planes,
 void FlatConv::FillMissingRows(int item) const {
   const FlatRun& run = runs_.run(item);
   tables_.FillMissingRows(output_ + run.output, StoredPixels(run),
-                          planes_layer_.output_stride);
+                          layer_.output_stride);
 }
 
 void FlatConv::AddResidual(int item) const {
   const FlatRun& run = runs_.run(item);
-  residual_.Complete(run.output,
-                     StoredPixels(run) * planes_layer_.output_stride, output_);
+  residual_.Complete(run.output, StoredPixels(run) * layer_.output_stride,
+                     output_);
 }
 
 }  // namespace tfrewprune

@@ -5,7 +5,6 @@
 #define TFREWPRUNE_OPERATORS_FLAT_CONV_H_
 
 #include "kernels/flat.h"
-#include "operators/flat_layout.h"
 #include "operators/flat_runs.h"
 #include "operators/planes_driver.h"
 
@@ -18,16 +17,15 @@ class FlatConv : public PlanesDriver<FlatConv> {
 
  private:
   friend class PlanesDriver<FlatConv>;
-  const char* PrepareLayout();
-  void Store(const Block& block, float* planes, int share, int shares) const;
+  void PrepareLayer();
   void RunItem(int item, const BandValues& values, const float* planes,
                uint32_t band, uint32_t band_end, float* stage) const;
   void FillMissingRows(int item) const;
   void AddResidual(int item) const;
 
   const FlatKernelRow* kernels_ = nullptr;
-  FlatLayout layout_;
   FlatRuns runs_;
+  PlanesLayer layer_ = {};
 };
 
 }  // namespace tfrewprune

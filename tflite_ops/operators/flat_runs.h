@@ -11,7 +11,7 @@
 #include "kernels/convolution.h"
 #include "kernels/flat.h"
 #include "operators/buffer.h"
-#include "operators/flat_layout.h"
+#include "operators/planes_layout.h"
 
 namespace tfrewprune {
 

@@ -6,7 +6,6 @@
 // all bands.
 //
 // `Self` derives from it and has
-//   void Store(const Block&, float* planes, int share, int shares) const
 //   void RunItem(int item, const BandValues& values, const float* planes,
 //                uint32_t band, uint32_t band_end, float* stage) const
 //   void FillMissingRows(int item) const
@@ -14,10 +13,10 @@
 #ifndef TFREWPRUNE_OPERATORS_PLANES_DRIVER_H_
 #define TFREWPRUNE_OPERATORS_PLANES_DRIVER_H_
 
-#include "kernels/planar.h"
+#include "kernels/planes.h"
 #include "operators/banded_driver.h"
 #include "operators/integers.h"
-#include "operators/planes_block.h"
+#include "operators/planes_layout.h"
 
 namespace tfrewprune {
 
@@ -42,27 +41,26 @@ class PlanesDriver : public BandedDriver {
     kPlanes,   // items and bands of one block after the other
   };
 
-  // Cuts the output into blocks; items(block) makes a block's items and returns
-  // false when memory is out, which this then does, too.
+  // Whether planes are a way to do a problem.
+  static bool Supports(const Problem& problem);
+  // Cuts the output into the blocks of `layout_`; items(block) makes a block's
+  // items and returns false when memory is out, which this then does, too.
   template <class Items>
-  bool MakeBlocks(int block_rows, int block_pixels, Items items);
-  // How threads share the work; bands come in groups. False when memory is out.
-  bool ChooseSharing(int64_t block_pixels, int64_t group);
-  // Where each tap's channels begin in planes that have `channel_stride`;
-  // offset(kernel row, kernel column) in floats. False when memory is out.
-  template <class Offset>
-  bool TapOffsets(int64_t channel_stride, Offset offset,
-                  Buffer<ptrdiff_t>* offsets) const;
-  // Scratch: planes for one block, and a stage for every worker.
-  const char* ReservePlanes(int64_t planes, int64_t stage);
+  bool MakeBlocks(Items items);
+  // Tables of kernel rows and taps; how threads share the work, for which bands
+  // come in groups; scratch, of which every worker has `stage` floats and all
+  // have `shared` together. nullptr, or what is wrong.
+  const char* PreparePlanes(const Kernels& kernels, int64_t group,
+                            int64_t stage, int64_t shared);
+  float* Shared() const {
+    return workspace_->get() + first_stage_ + stage_floats_ * threads_;
+  }
 
-  TransposeKernel transpose_ = nullptr;
-  PlanesLayer planes_layer_ = {};
+  PlanesLayout layout_;
   Buffer<ptrdiff_t> tap_offset_;
-  Buffer<Block> block_;
-  int blocks_ = 0;
 
  private:
+  bool ChooseSharing(int64_t group);
   Self* self() { return static_cast<Self*>(this); }
   float* Planes(int worker) const {
     return workspace_->get() +
@@ -70,6 +68,10 @@ class PlanesDriver : public BandedDriver {
   }
   float* Stage(int worker) const {
     return workspace_->get() + first_stage_ + worker * stage_floats_;
+  }
+  // A share of the planes of a block.
+  void Store(const Block& block, float* planes, int share, int shares) const {
+    layout_.StoreRows(block, input_, transpose_, planes, share, shares);
   }
   void RunBands(int item, int item_end, int64_t band, int64_t band_end,
                 int worker);
@@ -79,6 +81,9 @@ class PlanesDriver : public BandedDriver {
   int TakeTask(int worker);
   void RunShared(const Block& block);
 
+  TransposeKernel transpose_ = nullptr;
+  Buffer<Block> block_;
+  int blocks_ = 0;
   Sharing sharing_ = Sharing::kNothing;
   int64_t group_ = 1, bands_at_once_ = 1;
   int band_tasks_ = 1, item_tasks_ = 1;
@@ -96,15 +101,24 @@ class PlanesDriver : public BandedDriver {
 };
 
 template <class Self>
+bool PlanesDriver<Self>::Supports(const Problem& problem) {
+  const ConvGeometry& g = problem.geometry;
+  return problem.bands != nullptr && problem.kernels->transpose != nullptr &&
+         problem.bands->index_bytes == 2 && g.batch > 0 &&
+         problem.pixels() > 0 &&
+         Max(g.stride_h, g.stride_w) <= kMostPlanesStride;
+}
+
+template <class Self>
 template <class Items>
-bool PlanesDriver<Self>::MakeBlocks(int block_rows, int block_pixels,
-                                    Items items) {
+bool PlanesDriver<Self>::MakeBlocks(Items items) {
   const ConvGeometry& g = geometry_;
-  const int64_t down = DivideUp(g.out_h, block_rows);
+  const int block_rows = layout_.block_rows();
+  const int block_pixels = layout_.block_pixels();
   const int64_t across = DivideUp(g.out_w, block_pixels);
-  if (!block_.Allocate(down * across)) return false;
+  if (!block_.Allocate(layout_.blocks())) return false;
   blocks_ = 0;
-  for (int64_t i = 0; i < down * across; ++i) {
+  for (int64_t i = 0; i < layout_.blocks(); ++i) {
     Block& block = block_[blocks_++];
     block.y = static_cast<int>(i / across * block_rows);
     block.x = static_cast<int>(i % across * block_pixels);
@@ -122,7 +136,7 @@ bool PlanesDriver<Self>::MakeBlocks(int block_rows, int block_pixels,
 // work on one block after the other, first on its transposition, then on its
 // items and bands.
 template <class Self>
-bool PlanesDriver<Self>::ChooseSharing(int64_t block_pixels, int64_t group) {
+bool PlanesDriver<Self>::ChooseSharing(int64_t group) {
   // Groups of bands for each worker, and its tasks: the last ones should be
   // short.
   constexpr int kGroupsPerThread = 4, kTasksPerThread = 16;
@@ -130,9 +144,10 @@ bool PlanesDriver<Self>::ChooseSharing(int64_t block_pixels, int64_t group) {
   bands_at_once_ = BandsAtOnce(group);
   item_tasks_ = band_tasks_ = 1;
   sharing_ = Sharing::kNothing;
-  const int64_t busiest = DivideUp(blocks_, threads_) * block_pixels * threads_;
+  const int64_t busiest = DivideUp(blocks_, threads_) * layout_.block_rows() *
+                          layout_.block_pixels() * threads_;
   if (threads_ == 1 || blocks_ == 0 ||
-      0.9 * static_cast<double>(busiest) <=
+      kFairShare * static_cast<double>(busiest) <=
           double(geometry_.out_h) * geometry_.out_w) {
     return true;
   }
@@ -151,26 +166,23 @@ bool PlanesDriver<Self>::ChooseSharing(int64_t block_pixels, int64_t group) {
 }
 
 template <class Self>
-template <class Offset>
-bool PlanesDriver<Self>::TapOffsets(int64_t channel_stride, Offset offset,
-                                    Buffer<ptrdiff_t>* offsets) const {
+const char* PlanesDriver<Self>::PreparePlanes(const Kernels& kernels,
+                                              int64_t group, int64_t stage,
+                                              int64_t shared) {
   const ConvGeometry& g = geometry_;
-  const int64_t taps = int64_t{g.kernel_h} * g.kernel_w;
-  if (!offsets->Allocate(taps)) return false;
-  for (int64_t tap = 0; tap < taps; ++tap) {
-    const int64_t floats = offset(tap / g.kernel_w, tap % g.kernel_w) -
-                           tap * g.in_c * channel_stride;
-    (*offsets)[tap] = static_cast<ptrdiff_t>(floats * int64_t{sizeof(float)});
+  transpose_ = kernels.transpose;
+  const auto tap = [&](int64_t y, int64_t x) {
+    return layout_.TapOffset(y * g.dilation_h, x * g.dilation_w);
+  };
+  if (!ChooseSharing(group) || !PrepareStarts() ||
+      !TapOffsets(layout_.channel_stride(), tap, &tap_offset_)) {
+    return kOutOfMemory;
   }
-  return true;
-}
-
-template <class Self>
-const char* PlanesDriver<Self>::ReservePlanes(int64_t planes, int64_t stage) {
-  planes_floats_ = planes;
+  planes_floats_ = layout_.floats();
   stage_floats_ = stage;
-  first_stage_ = planes * (sharing_ == Sharing::kPlanes ? 1 : threads_);
-  return ReserveScratch(first_stage_ + stage * threads_, bands_at_once_)
+  first_stage_ = planes_floats_ * (sharing_ == Sharing::kPlanes ? 1 : threads_);
+  return ReserveScratch(first_stage_ + stage * threads_ + shared,
+                        bands_at_once_)
              ? nullptr
              : kOutOfMemory;
 }
@@ -201,7 +213,7 @@ void PlanesDriver<Self>::RunBands(int item, int item_end, int64_t band,
 template <class Self>
 void PlanesDriver<Self>::BlockTask(int task, int worker) {
   const Block& block = block_[task];
-  self()->Store(block, Planes(worker), 0, 1);
+  Store(block, Planes(worker), 0, 1);
   RunBands(block.item, block.item_end, 0, weights_.band_count, worker);
 }
 
@@ -236,7 +248,7 @@ int PlanesDriver<Self>::TakeTask(int worker) {
 template <class Self>
 void PlanesDriver<Self>::OwnPlanesTask(int worker) {
   if (worker_[worker].image != image_) {
-    self()->Store(*shared_, Planes(worker), 0, 1);
+    Store(*shared_, Planes(worker), 0, 1);
     worker_[worker].image = image_;
   }
   ItemTask(TakeTask(worker), worker);
@@ -250,7 +262,7 @@ void PlanesDriver<Self>::RunShared(const Block& block) {
     Run(
         kSharesPerThread * threads_,
         [](void* context, int task, int) {
-          Self* self = static_cast<Self*>(context);
+          PlanesDriver* self = static_cast<Self*>(context);
           self->Store(*self->shared_, self->Planes(0), task,
                       kSharesPerThread * self->threads_);
         },

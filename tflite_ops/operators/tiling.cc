@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "operators/tiling.h"
 
+#include "operators/integers.h"
+
 namespace tfrewprune {
 namespace {
 
-// Rows of up to this many units are cut by exhaustive search; of longer ones
-// only the last units.
-constexpr int kSearchUnits = 64;
+// Rows of up to this many pixels are cut by exhaustive search; of longer ones
+// only the last pixels.
+constexpr int kSearchPixels = 64;
 
-// What a segment costs over its FMAs, in cycles a column.
-constexpr double kSegmentCycles = 0.25;
+// What a tile, and a segment, cost over their FMAs, in cycles a column; a shape
+// that comes by many segments is seldom full.
+constexpr double kTileCycles = 0.5, kSegmentCycles = 0.25;
 
 template <class T>
 bool Grow(Buffer<T>* buffer, uint64_t used, uint64_t* capacity) {
@@ -23,233 +26,133 @@ bool Grow(Buffer<T>* buffer, uint64_t used, uint64_t* capacity) {
   return true;
 }
 
+// Of a tile of a kernel's length; 0: not even one fits.
+int64_t MostSegments(const DirectKernelRow& row, uint32_t band_rows,
+                     int64_t most_pixels) {
+  return row.band_rows == static_cast<int>(band_rows)
+             ? Min(row.max_segments, most_pixels / row.length)
+             : 0;
+}
+
 }  // namespace
 
-void Tiling::Begin(const TileShape* shapes, int count, int unit,
-                   int64_t input_stride, int64_t output_stride) {
-  shapes_ = shapes;
-  shape_count_ = count;
-  unit_ = unit;
+// Two loads a cycle; a chain of dependent FMAs takes four cycles.
+double ColumnCycles(const BandFmas& fmas, double pixels, double waits) {
+  double cycles = pixels * fmas.vectors / fmas.fmas_a_cycle;
+  const double loads = 0.5 * (pixels + fmas.vectors + 1) + waits;
+  if (cycles < loads) cycles = loads;
+  return cycles < 4.0 ? 4.0 : cycles;
+}
+
+int64_t TilePixels(const Kernels& kernels, uint32_t band_rows,
+                   int64_t most_pixels) {
+  int64_t pixels = 0;
+  for (int i = 0; i < kernels.direct_count; ++i) {
+    const DirectKernelRow& row = kernels.direct[i];
+    pixels =
+        Max(pixels, row.length * MostSegments(row, band_rows, most_pixels));
+  }
+  return pixels;
+}
+
+const char* Tiling::Begin(const Kernels& kernels, uint32_t band_rows,
+                          int64_t most_pixels, int64_t input_stride,
+                          int64_t output_stride) {
   input_stride_ = input_stride;
   output_stride_ = output_stride;
   tiles_ = segments_ = 0;
-  short_length_ = short_last_ = 0;
-  tap_begin_ = tap_end_ = part_begin_ = part_end_ = 0;
-  down_.waits = false;
-  for (int length = 0; length <= kMaxLength; ++length) {
-    waiting_[length].segments = waiting_[length].part = 0;
-    shape_of_[length] = -1;
-    max_segments_[length] = 0;
-    cost_[length] = 0;
+  tap_begin_ = tap_end_ = 0;
+  for (Shape& shape : shape_) shape = {};
+  // Relative to each other, whatever the CPU.
+  const double vectors = static_cast<double>(
+      Max(1, band_rows / static_cast<uint32_t>(kernels.lanes)));
+  for (int i = 0; i < kernels.direct_count; ++i) {
+    const DirectKernelRow& row = kernels.direct[i];
+    const int64_t segments = MostSegments(row, band_rows, most_pixels);
+    if (segments == 0) continue;
+    Shape& shape = shape_[row.length];
+    shape.kernel = row.kernel;
+    shape.most_segments = static_cast<int>(segments);
+    const double tile = ColumnCycles(
+        {vectors, 2}, static_cast<double>(row.length * segments), 0);
+    shape.cycles =
+        (tile + kTileCycles) / static_cast<double>(segments) + kSegmentCycles;
   }
-  for (int i = 0; i < count; ++i) {
-    const TileShape& shape = shapes[i];
-    if (shape.part > 0 || shape.down > 0) continue;
-    shape_of_[shape.length] = i;
-    max_segments_[shape.length] = shape.max_segments;
-    // Besides its columns a tile and a segment cost something; a shape that
-    // comes by many segments is seldom full.
-    cost_[shape.length] =
-        (shape.cycles + 0.5) / shape.max_segments + kSegmentCycles;
-  }
+  return shape_[1].kernel != nullptr
+             ? nullptr
+             : "no kernel for this band height: expected 4, 8, 16 or 32 rows";
 }
 
 // The segments of one row: count[length] of each length.
-void Tiling::Cut(int64_t units, int64_t* count) const {
+void Tiling::Cut(int64_t pixels, int64_t* count) const {
   int best = 1;
   for (int length = 1; length <= kMaxLength; ++length) {
     count[length] = 0;
-    if (cost_[length] > 0 && cost_[length] / length < cost_[best] / best) {
+    if (shape_[length].kernel != nullptr &&
+        shape_[length].cycles / length < shape_[best].cycles / best) {
       best = length;
     }
   }
-  if (units > kSearchUnits) {
-    count[best] = (units - kSearchUnits + best - 1) / best;
-    units -= count[best] * best;
+  if (pixels > kSearchPixels) {
+    count[best] = DivideUp(pixels - kSearchPixels, best);
+    pixels -= count[best] * best;
   }
-  double total[kSearchUnits + 1];
-  int choice[kSearchUnits + 1];
+  double total[kSearchPixels + 1];
+  int choice[kSearchPixels + 1];
   total[0] = 0;
-  for (int u = 1; u <= units; ++u) {
-    choice[u] = 0;
-    for (int length = 1; length <= kMaxLength && length <= u; ++length) {
-      if (cost_[length] <= 0) continue;
-      const double with = total[u - length] + cost_[length];
-      if (choice[u] == 0 || with < total[u]) {
-        total[u] = with;
-        choice[u] = length;
+  for (int p = 1; p <= pixels; ++p) {
+    choice[p] = 0;
+    for (int length = 1; length <= kMaxLength && length <= p; ++length) {
+      if (shape_[length].kernel == nullptr) continue;
+      const double with = total[p - length] + shape_[length].cycles;
+      if (choice[p] == 0 || with < total[p]) {
+        total[p] = with;
+        choice[p] = length;
       }
     }
   }
-  for (int u = static_cast<int>(units); u > 0; u -= choice[u]) {
-    ++count[choice[u]];
-  }
+  for (int64_t p = pixels; p > 0; p -= choice[p]) ++count[choice[p]];
 }
 
-int Tiling::FindShape(int length, int segments, int part, int down) const {
-  for (int i = 0; i < shape_count_; ++i) {
-    const TileShape& shape = shapes_[i];
-    if (shape.length == length && shape.max_segments >= segments &&
-        shape.part == part && shape.down == down) {
-      return i;
-    }
-  }
-  return -1;
-}
-
-bool Tiling::Emit(int slot) {
-  Waiting& w = waiting_[slot];
-  if (w.segments == 0) return true;
+bool Tiling::Emit(int length) {
+  Shape& shape = shape_[length];
+  const int waiting = shape.waiting;
+  if (waiting == 0) return true;
   if (!Grow(&tile_, tiles_, &tile_capacity_)) return false;
-  const int length = SlotLength(slot);
-  Tile& tile = tile_[tiles_++];
-  tile = {};
-  tile.segment = static_cast<uint32_t>(segments_);
-  tile.segments = static_cast<uint8_t>(w.segments);
-  tile.last = static_cast<uint8_t>(slot == 0 ? short_last_ : unit_);
-  tile.length = static_cast<uint16_t>((length - 1) * unit_ + tile.last);
-  tile.part_begin = part_begin_;
-  tile.part_end = part_end_;
-  const bool all_part = w.part == w.segments;
-  tile.tap_begin = all_part ? part_begin_ : tap_begin_;
-  tile.tap_end = all_part ? part_end_ : tap_end_;
-  int shape = FindShape(length, w.segments, all_part ? 0 : w.part, 0);
-  if (down_.waits && slot != 0 &&
-      (all_part || (tap_begin_ == 0 && tap_end_ == down_.taps))) {
-    const int units = static_cast<int>((down_.pixels + unit_ - 1) / unit_);
-    const int with = FindShape(length, w.segments, w.part, units);
-    if (with >= 0) {
-      shape = with;
-      tile.down = true;
-      tile.tap_begin = 0;
-      tile.tap_end = down_.taps;
-    }
-  }
-  tile.shape = static_cast<uint16_t>(shape);
-  for (int i = 0; i < w.segments; ++i) {
+  tile_[tiles_++] = {
+      static_cast<uint32_t>(segments_), static_cast<uint16_t>(waiting),
+      static_cast<uint16_t>(length),    static_cast<uint32_t>(tap_begin_),
+      static_cast<uint32_t>(tap_end_),  shape.kernel[waiting - 1]};
+  for (int i = 0; i < waiting; ++i) {
     if (!Grow(&segment_, segments_, &segment_capacity_)) return false;
-    segment_[segments_++] = w.segment[i];
+    segment_[segments_++] = shape.segment[i];
   }
-  w.segments = w.part = 0;
-  return !tile.down || EmitDown(&tile);
-}
-
-// The run down a column, as the last segment of `tile`.
-bool Tiling::EmitDown(Tile* tile) {
-  if (!Grow(&segment_, segments_, &segment_capacity_)) return false;
-  segment_[segments_++] = down_.segment;
-  tile->down = true;
-  tile->down_pixels = static_cast<uint16_t>(down_.pixels);
-  tile->down_last = static_cast<uint8_t>((down_.pixels - 1) % unit_ + 1);
-  down_.waits = false;
-  return true;
-}
-
-bool Tiling::EmitAll() {
-  for (int slot = kMaxLength; slot >= 0; --slot) {
-    if (!Emit(slot)) return false;
-  }
+  shape.waiting = 0;
   return true;
 }
 
 bool Tiling::Flush() {
-  if (!EmitAll()) return false;
-  if (!down_.waits) return true;
-  if (!Grow(&tile_, tiles_, &tile_capacity_)) return false;
-  Tile& tile = tile_[tiles_++];
-  tile = {};
-  tile.segment = static_cast<uint32_t>(segments_);
-  tile.shape =
-      static_cast<uint16_t>(shape_of_[(down_.pixels + unit_ - 1) / unit_]);
-  tile.tap_end = down_.taps;
-  return EmitDown(&tile);
-}
-
-bool Tiling::AddDown(const Segment& segment, int64_t pixels, int taps) {
-  const int64_t units = (pixels + unit_ - 1) / unit_;
-  if (units > kMaxLength || shape_of_[units] < 0) return false;
-  down_ = {true, segment, pixels, taps};
+  for (int length = kMaxLength; length >= 1; --length) {
+    if (!Emit(length)) return false;
+  }
   return true;
-}
-
-// Makes [begin, end) one of the two tap ranges; tells which.
-bool Tiling::SetTaps(int begin, int end, bool* part) {
-  int waits = 0, part_waits = 0;
-  for (const Waiting& w : waiting_) {
-    waits += w.segments;
-    part_waits += w.part;
-  }
-  const bool full = begin == tap_begin_ && end == tap_end_;
-  *part = !full && part_waits > 0 && begin == part_begin_ && end == part_end_;
-  if (full || *part) return true;
-  if (waits > 0 && part_waits == 0) {
-    if (begin >= tap_begin_ && end <= tap_end_) {
-      part_begin_ = begin;
-      part_end_ = end;
-      *part = true;
-      return true;
-    }
-    if (begin <= tap_begin_ && end >= tap_end_) {
-      // Those that wait become the part-time ones.
-      part_begin_ = tap_begin_;
-      part_end_ = tap_end_;
-      tap_begin_ = begin;
-      tap_end_ = end;
-      for (int slot = 0; slot <= kMaxLength; ++slot) {
-        Waiting& w = waiting_[slot];
-        if (w.segments == 0) continue;
-        w.part = w.segments;
-      }
-      return true;
-    }
-  }
-  if (!EmitAll()) return false;
-  tap_begin_ = begin;
-  tap_end_ = end;
-  return true;
-}
-
-bool Tiling::Append(int slot, const Segment& segment, bool part) {
-  Waiting* w = &waiting_[slot];
-  const int length = SlotLength(slot);
-  const int parts = w->part + part, segments = w->segments + 1;
-  if (parts > 0 && parts < segments &&
-      FindShape(length, max_segments_[length], parts, 0) < 0 && !Emit(slot)) {
-    return false;
-  }
-  w->segment[w->segments] = segment;
-  if (part) {
-    w->segment[w->segments] = w->segment[w->part];
-    w->segment[w->part++] = segment;
-  }
-  return ++w->segments < max_segments_[length] || Emit(slot);
 }
 
 bool Tiling::Add(const PixelRow& row) {
-  bool part;
-  if (!SetTaps(row.tap_begin, row.tap_end, &part)) return false;
+  if (row.tap_begin != tap_begin_ || row.tap_end != tap_end_) {
+    if (!Flush()) return false;
+    tap_begin_ = row.tap_begin;
+    tap_end_ = row.tap_end;
+  }
   int64_t count[kMaxLength + 1];
-  const int64_t units = (row.pixels + unit_ - 1) / unit_;
-  const int last = static_cast<int>(row.pixels - (units - 1) * unit_);
-  Cut(units, count);
+  Cut(row.pixels, count);
   int64_t x = 0;
   for (int length = kMaxLength; length >= 1; --length) {
-    for (int64_t i = 0; i < count[length]; ++i, x += length * unit_) {
-      int slot = length;
-      if (last < unit_ && x + length * unit_ > row.pixels) {
-        slot = 0;
-        if (length != short_length_ || last != short_last_) {
-          if (!Emit(0)) return false;
-          short_length_ = length;
-          short_last_ = last;
-        }
-      }
-      if (!Append(
-              slot,
-              {row.input + x * input_stride_, row.output + x * output_stride_},
-              part)) {
-        return false;
-      }
+    Shape& shape = shape_[length];
+    for (int64_t i = 0; i < count[length]; ++i, x += length) {
+      shape.segment[shape.waiting++] = {row.input + x * input_stride_,
+                                        row.output + x * output_stride_};
+      if (shape.waiting == shape.most_segments && !Emit(length)) return false;
     }
   }
   return true;

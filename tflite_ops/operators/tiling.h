@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Cuts rows of output pixels into the tiles of the kernels at hand.
+// Cuts rows of output pixels into the tiles of the direct kernels.
 #ifndef TFREWPRUNE_OPERATORS_TILING_H_
 #define TFREWPRUNE_OPERATORS_TILING_H_
 
-#include "kernels/direct.h"
+#include "kernels/kernels.h"
 #include "operators/buffer.h"
 
 namespace tfrewprune {
 
-// A tile the kernels offer: up to `max_segments` segments of `length` units,
-// which take `cycles` a column when all are there. `part` of them may lack some
-// kernel rows that the others read; a run of `down` units may go with them.
-struct TileShape {
-  int length;
-  int max_segments;
-  double cycles;
-  int part = 0, down = 0;
+// What a direct kernel does for a column and a pixel.
+struct BandFmas {
+  double vectors;
+  int fmas_a_cycle;
 };
 
+// Of a column and a tile of so many pixels, whose loads wait for `waits`
+// cycles.
+double ColumnCycles(const BandFmas& fmas, double pixels, double waits);
+
 // Some output pixels next to each other. Only rows with the same taps share a
-// tile, but for a few part-time segments.
+// tile.
 struct PixelRow {
   int64_t input, output;  // of the first pixel, floats from the bases
   int64_t pixels;
@@ -29,26 +29,20 @@ struct PixelRow {
 
 struct Tile {
   uint32_t segment;  // first of its segments
-  uint16_t shape;    // index into the shapes
-  uint8_t segments;  // along rows, all of one length; 0 = there is only the
-  bool down;         // run down a column, which follows them
-  uint8_t last;      // pixels of the last unit of every segment
-  uint8_t down_last;
+  uint16_t segments;
   uint16_t length;  // pixels of a segment
-  uint16_t down_pixels;
-  int32_t tap_begin, tap_end;
-  int32_t part_begin, part_end;  // of the part-time segments
+  uint32_t tap_begin, tap_end;
+  DirectKernel kernel;
 };
 
 class Tiling {
  public:
-  static constexpr int kMaxLength = 16;    // units of a segment
-  static constexpr int kMaxSegments = 16;  // of a tile
-
-  // Starts anew; the shapes are read until the last tile. `unit` pixels make a
-  // unit; strides are floats from pixel to pixel. One shape must have length 1.
-  void Begin(const TileShape* shapes, int count, int unit, int64_t input_stride,
-             int64_t output_stride);
+  // Starts anew, with the kernels for bands of so many rows and tiles of at
+  // most `most_pixels`. Strides are floats from pixel to pixel. nullptr, or
+  // what is wrong.
+  const char* Begin(const Kernels& kernels, uint32_t band_rows,
+                    int64_t most_pixels, int64_t input_stride,
+                    int64_t output_stride);
 
   // Other strides from here on; nothing may wait.
   void SetStrides(int64_t input_stride, int64_t output_stride) {
@@ -61,11 +55,6 @@ class Tiling {
   // fill the registers as well as those of wide ones. False when memory is out.
   bool Add(const PixelRow& row);
 
-  // Adds a run down an output column, which reads all `taps` kernel rows; call
-  // it before the rows, so that it finds the tile to go with. False when no
-  // shape is as long.
-  bool AddDown(const Segment& segment, int64_t pixels, int taps);
-
   // Makes tiles of all that wait: call it after the last row, and where tiles
   // must not reach across.
   bool Flush();
@@ -77,49 +66,35 @@ class Tiling {
   }
 
  private:
-  // Segments of one slot: `part` part-time ones first.
-  struct Waiting {
-    int segments, part;
+  static constexpr int kMaxLength = 16;    // pixels of a segment
+  static constexpr int kMaxSegments = 16;  // of a tile
+
+  // The kernels of one length, and the segments that wait for them.
+  struct Shape {
+    const DirectKernel* kernel;  // nullptr: there are none
+    int most_segments;
+    double cycles;  // a column and segment
+    int waiting;
     Segment segment[kMaxSegments];
   };
-  struct Down {
-    bool waits;
-    Segment segment;
-    int64_t pixels;
-    int taps;
-  };
 
-  void Cut(int64_t units, int64_t* count) const;
-  // The shape for `part` part-time segments of `segments`, or -1.
-  int FindShape(int length, int segments, int part, int down) const;
-  int SlotLength(int slot) const { return slot == 0 ? short_length_ : slot; }
-  bool Emit(int slot);
-  bool EmitDown(Tile* tile);
-  bool EmitAll();
-  bool SetTaps(int begin, int end, bool* part);
-  bool Append(int slot, const Segment& segment, bool part);
+  void Cut(int64_t pixels, int64_t* count) const;
+  bool Emit(int length);
 
-  const TileShape* shapes_ = nullptr;
-  int shape_count_ = 0;
-  int shape_of_[kMaxLength + 1];
-  int max_segments_[kMaxLength + 1];
-  double cost_[kMaxLength + 1];  // cycles a column and segment, 0 = no shape
-  int unit_ = 1;
+  Shape shape_[kMaxLength + 1];  // by length
   int64_t input_stride_ = 0, output_stride_ = 0;
-
-  // What waits: segments of one tap range and part-time ones of another within
-  // it; those that end in a short unit wait apart, in slot 0.
-  int tap_begin_ = 0, tap_end_ = 0;
-  int part_begin_ = 0, part_end_ = 0;
-  Waiting waiting_[kMaxLength + 1];
-  int short_length_ = 0, short_last_ = 0;
-  Down down_ = {};
+  int tap_begin_ = 0, tap_end_ = 0;  // of what waits
 
   uint64_t tiles_ = 0, segments_ = 0;
   Buffer<Tile> tile_;
   Buffer<Segment> segment_;
   uint64_t tile_capacity_ = 0, segment_capacity_ = 0;
 };
+
+// The most pixels of a tile, not above `most_pixels`; 0: there are no kernels
+// for bands of so many rows.
+int64_t TilePixels(const Kernels& kernels, uint32_t band_rows,
+                   int64_t most_pixels);
 
 }  // namespace tfrewprune
 

@@ -123,8 +123,9 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
         nargs="?",
         const=sys.executable,
         metavar="PYTHON",
-        help="other engines, too: onnxruntime and deepsparse, where PYTHON (default: "
-        "this interpreter) has them; on the layers of --shapes, or a few of the goals",
+        help="other engines, too: onnxruntime, deepsparse and MNN, where PYTHON "
+        "(default: this interpreter) has them; on the layers of --shapes, or a few of "
+        "the goals",
     )
     arguments = parser.parse_args(words)
     arguments.plan = arguments.models is None and not arguments.shapes

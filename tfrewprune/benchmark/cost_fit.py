@@ -205,7 +205,7 @@ def measure(case: Case, target: str, isa: str | None = None) -> Sample:
     }
     return Sample(
         target,
-        **asdict(shape),
+        *(shape.rows, shape.columns, shape.pixels, shape.taps),
         **counts,
         band_rows=band_rows,
         **times,
@@ -278,7 +278,8 @@ def fit(samples: list[Sample]) -> dict:
         vectors = -(-s.pixels // 16)
         moved = s.channels + s.rows
         rows.append([vectors * s.kept, vectors * s.bands, vectors * moved])
-    lifted = solve("irregular", rows, [max(s.packed - call, 0.1) for s in planes])
+    # A call over several positions counts twice, see `CostModel`.
+    lifted = solve("irregular", rows, [max(s.packed - 2 * call, 0.1) for s in planes])
     rows = [
         [s.pixels * s.kept, s.pixels * s.bands, uncached(6 * (s.kept + s.bands))]
         for s in vector

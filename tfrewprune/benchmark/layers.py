@@ -16,7 +16,7 @@ SHAPE_FILES = ("goals", "resnet50", "vgg16", "mobilenet_v2", "gemv")
 
 @dataclass(frozen=True)
 class Layer:
-    """The geometry of one convolution (SAME padding) or fully connected layer.
+    """The geometry of one convolution or fully connected layer.
 
     Attributes:
         name: How rows of the table are called.
@@ -27,6 +27,8 @@ class Layer:
         kernel: Kernel height and width; (0, 0) marks fully connected.
         stride: Stride both ways.
         dilation: Dilation both ways.
+        batch: Images of a convolution.
+        same: SAME padding of a convolution; else VALID.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Layer:
     kernel: tuple[int, int] = (0, 0)
     stride: int = 1
     dilation: int = 1
+    batch: int = 1
+    same: bool = True
 
     @property
     def is_dense(self) -> bool:
@@ -51,21 +55,20 @@ class Layer:
     def input_shape(self) -> tuple[int, ...]:
         if self.is_dense:
             return (self.width, self.inputs)
-        return (1, self.height, self.width, self.inputs)
+        return (self.batch, self.height, self.width, self.inputs)
 
     @property
     def pixels(self) -> int:
-        """Output pixels, or the batch of a fully connected layer."""
-        if self.is_dense:
-            return self.width
-        return -(-self.height // self.stride) * -(-self.width // self.stride)
+        """Output pixels of all images, or the batch of a fully connected layer."""
+        return int(np.prod(self.output_shape[:-1]))
 
     @property
     def output_shape(self) -> tuple[int, ...]:
         if self.is_dense:
             return (self.width, self.outputs)
-        height, width = -(-self.height // self.stride), -(-self.width // self.stride)
-        return (1, height, width, self.outputs)
+        height = self._output_size(self.height, self.kernel[0])
+        width = self._output_size(self.width, self.kernel[1])
+        return (self.batch, height, width, self.outputs)
 
     @property
     def macs(self) -> int:
@@ -74,17 +77,23 @@ class Layer:
 
     @property
     def tap_pixels(self) -> np.ndarray:
-        """For each kernel position how many output pixels it meets inside the image.
+        """For each kernel position how many output pixels it meets inside an image.
 
         int64 `[kernel height, kernel width]`; `[[batch]]` for fully connected.
         """
         if self.is_dense:
             return np.array([[self.width]])
         rows = self._tap_counts(self.height, self.kernel[0])
-        return np.outer(rows, self._tap_counts(self.width, self.kernel[1]))
+        columns = self._tap_counts(self.width, self.kernel[1])
+        return self.batch * np.outer(rows, columns)
+
+    def _output_size(self, size: int, taps: int) -> int:
+        if not self.same:
+            size = max(0, size - (taps - 1) * self.dilation)
+        return -(-size // self.stride)
 
     def _tap_counts(self, size: int, taps: int) -> np.ndarray:
-        count = -(-size // self.stride)
+        count = self._output_size(size, taps)
         reach = (taps - 1) * self.dilation + 1
         before = max((count - 1) * self.stride + reach - size, 0) // 2
         starts = np.arange(count)[:, None] * self.stride - before
@@ -200,7 +209,7 @@ def build_model(layer: Layer, weights: np.ndarray, bias: np.ndarray) -> bytes:
         code = schema.BuiltinOperator.CONV_2D
         weight_shape = (layer.outputs, *layer.kernel, layer.inputs)
         options = schema.Conv2DOptionsT()
-        options.padding = schema.Padding.SAME
+        options.padding = schema.Padding.SAME if layer.same else schema.Padding.VALID
         options.strideH = options.strideW = layer.stride
         options.dilationHFactor = options.dilationWFactor = layer.dilation
         operator.builtinOptionsType = schema.BuiltinOptions.Conv2DOptions

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs one layer in another engine, as a child process that takes orders.
 
-A script for an interpreter that has the engines (onnx with onnxruntime or deepsparse);
-it needs nothing of tfrewprune, because their dependencies rarely agree with ours.
+A script for an interpreter that has the engines (onnx with onnxruntime, deepsparse or
+MNN); it needs nothing of tfrewprune, because their dependencies rarely agree with ours.
 Orders come as JSON lines on standard input, answers go to standard output:
 
     {"load": "layer.npz", "engine": "onnxruntime", "threads": 1, "output": "out.npy"}
@@ -68,32 +68,91 @@ def build_onnx(layer) -> bytes:
 def load(order):
     """Builds the layer in the engine; returns (version, run, output)."""
     layer = np.load(order["load"])
-    content, values = build_onnx(layer), np.ascontiguousarray(layer["input"])
-    if order["engine"] == "onnxruntime":
-        import onnxruntime
+    return _ENGINES[order["engine"]](layer, order["load"], order["threads"])
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = order["threads"]
-        session = onnxruntime.InferenceSession(
-            content, options, providers=["CPUExecutionProvider"]
-        )
-        feed = {"input": values}
-        return (
-            onnxruntime.__version__,
-            lambda: session.run(None, feed),
-            session.run(None, feed)[0],
-        )
+
+def load_onnxruntime(layer, path: str, threads: int):
+    """ONNX Runtime on one processor, dense."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        build_onnx(layer), options, providers=["CPUExecutionProvider"]
+    )
+    feed = {"input": np.ascontiguousarray(layer["input"])}
+    output = session.run(None, feed)[0]
+    return onnxruntime.__version__, lambda: session.run(None, feed), output
+
+
+def load_deepsparse(layer, path: str, threads: int):
+    """DeepSparse, which finds the zeros by itself."""
     import deepsparse
 
-    path = order["load"] + ".onnx"
-    with open(path, "wb") as file:
-        file.write(content)
-    engine = deepsparse.Engine(path, 1, num_cores=order["threads"])
-    return (
-        deepsparse.__version__,
-        lambda: engine.run([values], val_inp=False),
-        engine.run([values])[0],
+    values = [np.ascontiguousarray(layer["input"])]
+    engine = deepsparse.Engine(_write_onnx(layer, path), 1, num_cores=threads)
+    output = engine.run(values)[0]
+    return deepsparse.__version__, lambda: engine.run(values, val_inp=False), output
+
+
+def load_mnn(layer, path: str, threads: int):
+    """MNN's sparse convolution; `block` filters share their columns.
+
+    Its command line tools install a logging package and report to their maker when
+    imported: the converter is called without them.
+    """
+    import _tools
+    import MNN
+
+    with open(path + ".compression", "wb") as file:
+        file.write(mnn_compression(int(layer["block"])))
+    order = f"mnnconvert -f ONNX --bizCode layer --modelFile {_write_onnx(layer, path)}"
+    order += f" --MNNModel {path}.mnn --detectSparseSpeedUp"
+    _tools.mnnconvert(
+        [*order.split(), "--compressionParamsFile", path + ".compression"]
     )
+    config = {"backend": "CPU", "numThread": threads, "precision": "high"}
+    module = MNN.nn.load_module_from_file(
+        path + ".mnn",
+        ["input"],
+        ["output"],
+        runtime_manager=MNN.nn.create_runtime_manager((config,)),
+    )
+    expr = MNN.expr
+    values = expr.const(layer["input"], list(layer["input"].shape), expr.NCHW)
+    if layer["weights"].ndim == 4:  # its own order of channels, as inside of a model
+        values = expr.convert(values, expr.NC4HW4)
+    output = expr.convert(module.forward(values), expr.NCHW).read()
+    output = np.array(output).reshape(layer["output_shape"])
+    return MNN.version(), lambda: module.forward(values).read(), output
+
+
+def mnn_compression(block: int) -> bytes:
+    """MNN's message `Compression.Pipeline`: the weights come in blocks of filters."""
+
+    def number(field: int, value: int) -> bytes:
+        return bytes([field << 3, value])
+
+    def bytes_of(field: int, value: bytes) -> bytes:
+        return bytes([field << 3 | 2, len(value)]) + value
+
+    blocks = bytes_of(1, b"weights") + bytes_of(3, b"output") + number(4, block)
+    prune = number(1, 1) + bytes_of(3, blocks)  # 1 = SIMD_OC
+    algorithm = number(1, 1) + bytes_of(3, prune)  # 1 = PRUNE
+    return bytes_of(1, b"0.0.0") + bytes_of(2, algorithm)
+
+
+def _write_onnx(layer, path: str) -> str:
+    with open(path + ".onnx", "wb") as file:
+        file.write(build_onnx(layer))
+    return path + ".onnx"
+
+
+_ENGINES = {
+    "onnxruntime": load_onnxruntime,
+    "deepsparse": load_deepsparse,
+    "mnn": load_mnn,
+}
 
 
 def time_call(run, seconds: float, clock) -> float:

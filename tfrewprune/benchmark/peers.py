@@ -4,6 +4,7 @@
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,9 @@ from tfrewprune.benchmark.packing import pack_every_layer
 from tfrewprune.benchmark.weights import pruned_weights
 from tfrewprune.runtime import Interpreter
 
-ENGINES = ("onnxruntime", "deepsparse")
+ENGINES = ("onnxruntime", "deepsparse", "mnn")
+_AVX2 = "ours, AVX2"
+"""Our kernels without AVX-512, beside engines that have none."""
 LAYERS = (
     "conv3x3_56_64",
     "conv3x3_28_128",
@@ -137,18 +140,19 @@ def peer_table(records: Iterable[dict[str, Any]]) -> Table:
     table = Table(title="Engines on the same layers, milliseconds")
     for head in ("layer", "structure"):
         table.add_column(head)
-    for head in ("rate", "ours", "LiteRT dense", *ENGINES, "ours vs best other"):
+    heads = ("rate", "ours", _AVX2, "LiteRT dense", *ENGINES, "ours vs best other")
+    for head in heads:
         table.add_column(head, justify="right")
     for record in records:
         seconds = record["seconds"]
-        others = [value for name, value in seconds.items() if name != "ours"]
+        others = [seconds[name] for name in seconds if name not in ("ours", _AVX2)]
         table.add_row(
             record["layer"],
             record["structure"],
             f"{record['rate']:g}x",
             *(
                 f"{seconds[name] * 1e3:.4f}" if name in seconds else "-"
-                for name in ("ours", "litert", *ENGINES)
+                for name in ("ours", _AVX2, "litert", *ENGINES)
             ),
             f"{min(others) / seconds['ours']:.2f}x",
         )
@@ -169,16 +173,22 @@ def _measure(
     values = generator.standard_normal(layer.input_shape).astype(np.float32)
     dense_model = build_model(layer, weights, bias)
     dense = LiteRtInterpreter(model_content=dense_model, num_threads=threads)
-    ours = Interpreter(
-        model_content=pack_every_layer(dense_model)[0], num_threads=threads
-    )
+    packed = pack_every_layer(dense_model)[0]
+    ours = {"ours": Interpreter(model_content=packed, num_threads=threads)}
+    if ours["ours"].isa == "avx512":
+        ours[_AVX2] = Interpreter(model_content=packed, num_threads=threads, isa="avx2")
     expected = run_once(dense, [values])
-    check_results(expected, run_once(ours, [values]), tolerance=LAYER_TOLERANCE)
-    times: dict[str, list[float]] = {"ours": [], "litert": []}
+    for interpreter in ours.values():
+        check_results(
+            expected, run_once(interpreter, [values]), tolerance=LAYER_TOLERANCE
+        )
+    here = {name: interpreter.invoke for name, interpreter in ours.items()}
+    here["litert"] = dense.invoke
+    times: dict[str, list[float]] = {name: [] for name in here}
     versions = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "layer.npz"
-        _save(path, layer, weights, bias, values)
+        _save(path, layer, weights, bias, values, filters_of(structure))
         able = []
         for peer in peers:
             try:
@@ -194,16 +204,16 @@ def _measure(
             able.append(peer)
             times[peer.engine] = []
         for _ in range(_ROUNDS):
-            pair = interleave(
-                {"ours": ours.invoke, "litert": dense.invoke},
+            turn = interleave(
+                here,
                 min_seconds=0,
                 min_rounds=1,
                 block_seconds=0.02,
                 warm_up_seconds=0.002,
                 clock=clock_for(threads),
             )
-            for name in ("ours", "litert"):
-                times[name].append(pair.timing(name).median)
+            for name in here:
+                times[name].append(turn.timing(name).median)
             for peer in able:
                 times[peer.engine].append(peer.time(0.02))
     return {
@@ -211,13 +221,19 @@ def _measure(
         "structure": structure,
         "rate": rate,
         "threads": threads,
-        "isa": ours.isa,
+        "isa": ours["ours"].isa,
         "seconds": {name: float(np.median(blocks)) for name, blocks in times.items()},
         "versions": versions,
     }
 
 
-def _save(path: Path, layer: Layer, weights, bias, values) -> None:
+def filters_of(structure: str) -> int:
+    """How many neighbouring filters a structure's name says share their columns."""
+    block = re.match(r"block(\d+)x", structure)
+    return int(block[1]) if block else 1
+
+
+def _save(path: Path, layer: Layer, weights, bias, values, block: int = 1) -> None:
     """Writes the layer as ONNX wants it: NCHW, explicit padding."""
     shape, pads = layer.output_shape, [0] * 4
     if not layer.is_dense:
@@ -233,6 +249,7 @@ def _save(path: Path, layer: Layer, weights, bias, values) -> None:
             pads[axis], pads[axis + 2] = total // 2, total - total // 2
     np.savez(
         path,
+        block=np.array(block),
         weights=weights,
         bias=bias,
         input=values,

@@ -136,10 +136,20 @@ def layer_shape(
     output = int(subgraph.operators[layer.operator].outputs[0])
     elements = int(np.prod(tensor_shape(subgraph.tensors[output]), dtype=np.int64))
     rows, columns = weight_shape[0], int(np.prod(weight_shape[1:], dtype=np.int64))
-    taps = 1
-    if isinstance(layer.options, ConvOptions):
-        taps = layer.options.kernel_height * layer.options.kernel_width
-    return LayerShape(rows, columns, max(1, elements // rows), taps)
+    taps, gap = 1, 0.0
+    options = layer.options
+    if isinstance(options, ConvOptions):
+        taps = options.kernel_height * options.kernel_width
+        width = int(tensor_shape(subgraph.tensors[output])[2])
+        reach = (options.kernel_width - 1) * (options.dilation_width - 1)
+        gap = reach / max(1, width)
+    pixels = max(1, elements // rows)
+    source = int(subgraph.operators[layer.operator].inputs[0])
+    given = int(np.prod(tensor_shape(subgraph.tensors[source]), dtype=np.int64))
+    # A tap of each output position at most is read.
+    moved = min(given * taps // columns, pixels * taps)
+    moved = moved if moved > pixels else 0
+    return LayerShape(rows, columns, pixels, taps, moved, gap)
 
 
 def _decide(

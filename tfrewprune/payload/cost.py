@@ -20,6 +20,12 @@ from tfrewprune.payload.cost_targets import PORTABLE, this_target
 
 # Fully connected layers run from this batch on like convolutions.
 VECTOR_BATCH = 4
+# A column of a band takes at least as long as R = 16 rows do at so many positions: a
+# chain of FMAs waits for each of them, and the place of its input has to be found.
+FEW_PIXELS = 7
+# Rearranging the input of patches, 4 x 4 positions and more, goes through many short
+# pieces of 16 channels each: so many times as long.
+PATCH, PATCHES = 16, 3
 
 
 @dataclass(frozen=True)
@@ -32,17 +38,29 @@ class LayerShape:
         pixels: Output positions (batch x height x width; batch rows when fully
             connected).
         taps: Kernel height x kernel width; 1 when fully connected.
+        input_pixels: Input positions where they are more than the output's (strides);
+            0 if they are not.
+        gap: Zeros that dilation adds to a row of the image, over its output positions.
     """
 
     rows: int
     columns: int
     pixels: int
     taps: int = 1
+    input_pixels: int = 0
+    gap: float = 0
 
     @property
     def channels(self) -> int:
         """Input channels I."""
         return self.columns // self.taps
+
+    @property
+    def moved(self) -> int:
+        """Values to rearrange for a packed layer; more where they lie badly."""
+        if self.input_pixels < PATCH * self.pixels:
+            return self.channels * max(self.pixels, self.input_pixels)
+        return PATCHES * max(16, self.channels) * self.input_pixels
 
 
 @dataclass(frozen=True)
@@ -81,7 +99,7 @@ class PackedCost:
         column: A column of such a band at one output position, by R.
         channel: An input channel at one output position, by R: narrow bands rearrange
             their input.
-        scatter: A band whose rows are not neighbours, at one output position.
+        scatter: A band that is not R neighbouring rows, at one output position.
         uncached_byte: A byte of weights beyond the cache.
     """
 
@@ -119,11 +137,15 @@ class CostModel:
 
     dense = call + O * K * (weight + mac * pixels) + channel * (I + O) * pixels
             + uncached_byte * uncached bytes
-    packed = call + pixels * (band[R] * B + column[R] * N + channel[R] * I
-                              + scatter * scattered bands)
-             + uncached_byte * uncached bytes
-    irregular = call + vectors of 16 pixels * (weight * kept + segment * segments
-                + channel * (I + O)) + uncached_byte * uncached bytes
+    packed = 2 call + pixels * (band[R] * B + band[4] / 4 * rows without band
+                                + column[R] * N + scatter * scattered bands)
+             + channel[R] * values to rearrange + uncached_byte * uncached bytes
+    irregular = 2 call + vectors of 16 pixels * (weight * kept + segment * segments
+                  + channel * O) + channel * values to rearrange / 16
+                + uncached_byte * uncached bytes
+
+    With one output position a packed call is one `call`; with several a column takes at
+    least what `FEW_PIXELS` of them take.
 
     Attributes:
         call: A call of either operator.
@@ -177,14 +199,23 @@ class CostModel:
             band_rows: Rows of a band.
             bands: Number of bands.
             columns: Columns of all bands together.
-            scattered: Bands whose rows are not neighbours.
+            scattered: Bands that are not `band_rows` neighbouring rows.
         """
         cost = self.many if shape.pixels > 1 else self.single
-        per_pixel = cost.band[band_rows] * bands + cost.column[band_rows] * columns
-        per_pixel += cost.channel[band_rows] * shape.channels
+        bare_rows = max(0, shape.rows - bands * band_rows)
+        per_pixel = cost.band[band_rows] * bands + cost.band[4] / 4 * bare_rows
         per_pixel += cost.scatter * scattered
+        column = shape.pixels * cost.column[band_rows]
+        if shape.pixels > 1:
+            column = max(column, FEW_PIXELS * cost.column[16])
         uncached = max(0, columns * (band_rows * 4 + 2) - self.cache_bytes)
-        return self.call + shape.pixels * per_pixel + cost.uncached_byte * uncached
+        return (
+            self._packed_call(shape)
+            + shape.pixels * per_pixel
+            + column * columns
+            + cost.channel[band_rows] * shape.moved
+            + cost.uncached_byte * uncached
+        )
 
     def irregular(self, shape: LayerShape, weights: int, segments: int) -> float:
         """Returns the predicted microseconds of a layer packed without bands.
@@ -201,10 +232,15 @@ class CostModel:
             return memory + shape.pixels * (
                 cost.single_weight * weights + cost.single_segment * segments
             )
-        vectors = -(-shape.pixels // 16)
-        moved = shape.channels + shape.rows
+        memory += self._packed_call(shape) - self.call
+        vectors = -(-round(shape.pixels * (1 + shape.gap)) // 16)
         per_vector = cost.weight * weights + cost.segment * segments
-        return memory + vectors * (per_vector + cost.channel * moved)
+        per_vector += cost.channel * shape.rows
+        return memory + vectors * per_vector + cost.channel * shape.moved / 16
+
+    def _packed_call(self, shape: LayerShape) -> float:
+        """A call that goes through tables of positions takes twice as long."""
+        return self.call * (2 if shape.pixels > 1 else 1)
 
 
 @dataclass(frozen=True)

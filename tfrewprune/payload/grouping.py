@@ -58,14 +58,15 @@ def popcount(bits: np.ndarray) -> np.ndarray:
 
 
 def scattered_bands(grouping: np.ndarray, idle: int) -> int:
-    """Returns how many bands hold rows that are not neighbours.
+    """Returns how many bands are not R neighbouring rows: these store row by row.
 
     Args:
         grouping: Rows of every band, ``[B, R]``.
         idle: What stands for a lane without row.
     """
     steps = np.diff(grouping.astype(np.int64), axis=1)
-    return int(np.count_nonzero(((steps != 1) & (grouping[:, 1:] != idle)).any(axis=1)))
+    apart = ((steps != 1) | (grouping[:, 1:] == idle)).any(axis=1)
+    return int(np.count_nonzero(apart))
 
 
 def neighbours(support: RowSupport, band_rows: int) -> np.ndarray:

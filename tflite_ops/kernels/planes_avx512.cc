@@ -1,26 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/planar_avx512.h"
+#include "kernels/planes_avx512.h"
 
-#include "kernels/planar_generic.h"
-#include "simd/group_avx512.h"
+#include "simd/transpose_avx512.h"
 
 namespace tfrewprune {
-
-extern const PlanarKernelRow kPlanarAvx512[kPlanarAvx512Count] = {
-#define TFREWPRUNE_PLANAR_MIXED(G, length, segments, part, down) \
-  {G::kRows,                                                     \
-   G::kUnit,                                                     \
-   length,                                                       \
-   segments,                                                     \
-   part,                                                         \
-   down,                                                         \
-   PlanarTiles<G, length, part, down,                            \
-               std::make_integer_sequence<int, segments>>::kTable},
-#define TFREWPRUNE_PLANAR(G, length, segments) \
-  TFREWPRUNE_PLANAR_MIXED(G, length, segments, 0, 0)
-#define TFREWPRUNE_KERNELS_PLANAR_AVX512
-#include "kernels/kernels.inc"
-};
 
 namespace {
 
@@ -79,6 +62,31 @@ void TransposePlanesAvx512(const TransposeJob& job) {
                         plane);
       }
     } while (p < job.pixels);
+  }
+}
+
+// Sixteen columns at a time; a comparison for each tap instead of a look-up.
+void PlaneOffsetsAvx512(const OffsetsJob& job) {
+  const auto tap_offset = [&](uint32_t tap) {
+    return static_cast<int32_t>(job.tap_offset[tap]);
+  };
+  const __m512i step = _mm512_set1_epi32(static_cast<int32_t>(job.step));
+  for (uint32_t i = 0; i < job.count; i += 16) {
+    const uint32_t left = job.count - i;
+    const __mmask16 lanes =
+        static_cast<__mmask16>(left < 16 ? (1u << left) - 1 : 0xffff);
+    const __m512i column =
+        _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, job.column + i));
+    __m512i offset = _mm512_add_epi32(_mm512_mullo_epi32(column, step),
+                                      _mm512_set1_epi32(tap_offset(job.tap)));
+    for (uint32_t tap = job.tap + 1; tap < job.tap_end; ++tap) {
+      const __mmask16 reached = _mm512_cmpge_epu32_mask(
+          column, _mm512_set1_epi32(static_cast<int32_t>(tap * job.channels)));
+      offset = _mm512_mask_add_epi32(
+          offset, reached, offset,
+          _mm512_set1_epi32(tap_offset(tap) - tap_offset(tap - 1)));
+    }
+    _mm512_mask_storeu_epi32(job.offset + i, lanes, offset);
   }
 }
 

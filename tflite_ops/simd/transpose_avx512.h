@@ -1,19 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How R output rows x a few neighbouring pixels lie in 16-lane registers. A
-// register holds rows x pixels = 16 products, so one FMA serves several pixels
-// and one load of input several FMAs: with one pixel a register the two loads
-// a cycle of current cores are the limit, not the two FMAs.
-//
-//   kRows, kUnit, kRegisters    R, pixels of a unit, R * kUnit / 16
-//   Spread(w, r)                R weights into registers, each lane repeated
-//   Pixels(p)                   the unit's inputs p[0 .. kUnit), repeated
-//   Store(r, y, stride, n)      R floats of each of the first n pixels
-#ifndef TFREWPRUNE_SIMD_GROUP_AVX512_H_
-#define TFREWPRUNE_SIMD_GROUP_AVX512_H_
+// Transposition of blocks of 16 x 16 floats.
+#ifndef TFREWPRUNE_SIMD_TRANSPOSE_AVX512_H_
+#define TFREWPRUNE_SIMD_TRANSPOSE_AVX512_H_
 
 #include <cstddef>
-#include <cstring>
 #include <utility>
 
 #include "simd/vec_avx512.h"
@@ -21,43 +12,6 @@
 namespace tfrewprune {
 
 inline constexpr __mmask16 kAllLanes = 0xffff;
-
-// 16 rows a pass, two pixels. Register 0 holds rows 0 1 4 5 8 9 12 13, register
-// 1 the others, each row twice: what unpack makes of a vector of weights.
-template <int kSixteens>
-struct PairAvx512 {
-  using Vec = F32x16Avx512;
-  using Reg = __m512;
-  static constexpr int kRows = 16 * kSixteens;
-  static constexpr int kUnit = 2;
-  static constexpr int kRegisters = 2 * kSixteens;
-
-  TFREWPRUNE_VEC void Spread(const float* w, Reg (&r)[kRegisters]) {
-    Unroll<kSixteens>([&](auto i) TFREWPRUNE_INLINE {
-      const Reg v = Vec::Load(w + 16 * i);
-      r[2 * i] = _mm512_maskz_unpacklo_ps(kAllLanes, v, v);
-      r[2 * i + 1] = _mm512_maskz_unpackhi_ps(kAllLanes, v, v);
-    });
-  }
-  TFREWPRUNE_VEC Reg Pixels(const float* p) {
-    double pair;
-    std::memcpy(&pair, p, sizeof(pair));
-    return _mm512_castpd_ps(_mm512_set1_pd(pair));
-  }
-  TFREWPRUNE_VEC void Store(const Reg (&r)[kRegisters], float* y,
-                            ptrdiff_t stride, int pixels) {
-    Unroll<kSixteens>([&](auto i) TFREWPRUNE_INLINE {
-      Vec::Store(y + 16 * i, _mm512_maskz_shuffle_ps(kAllLanes, r[2 * i],
-                                                     r[2 * i + 1], 0x88));
-    });
-    if (pixels < 2) return;
-    Unroll<kSixteens>([&](auto i) TFREWPRUNE_INLINE {
-      Vec::Store(
-          y + stride + 16 * i,
-          _mm512_maskz_shuffle_ps(kAllLanes, r[2 * i], r[2 * i + 1], 0xdd));
-    });
-  }
-};
 
 // Transposes 16 vectors of 16: store(i, v) gets element i of load(0 .. 15).
 template <class Load, class Store>
@@ -154,4 +108,4 @@ TFREWPRUNE_VEC void TransposeBlock(const float* in, ptrdiff_t in_stride, int n,
 
 }  // namespace tfrewprune
 
-#endif  // TFREWPRUNE_SIMD_GROUP_AVX512_H_
+#endif  // TFREWPRUNE_SIMD_TRANSPOSE_AVX512_H_
