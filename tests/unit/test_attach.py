@@ -34,7 +34,7 @@ layers = keras.layers
 def small_model(**conv) -> keras.Model:
     return keras.Sequential(
         [
-            keras.Input((8, 8, 3)),
+            keras.Input((16, 16, 3)),
             layers.Conv2D(16, 3, name="stem"),
             layers.BatchNormalization(name="norm"),
             layers.Conv2D(32, 3, name="body", **conv),
@@ -73,13 +73,13 @@ def test_first_convolution_and_classifier_are_left_dense():
 
 
 def test_every_other_reason():
-    inputs = keras.Input((8, 8, 16))
+    inputs = keras.Input((16, 16, 16))
     x = layers.DepthwiseConv2D(3, name="depthwise")(inputs)
     x = layers.Conv2D(16, 3, groups=4, name="grouped")(x)
     x = layers.Conv2D(32, 1, name="frozen", trainable=False)(x)
     x = layers.Conv2D(32, 1, name="other")(x)
-    x = layers.SeparableConv2D(32, 1, name="separable")(x)
-    x = layers.Reshape((-1, 32))(x)
+    x = layers.SeparableConv2D(64, 1, name="separable")(x)
+    x = layers.Reshape((-1, 64))(x)
     x = layers.GRU(8, name="gru")(x)
     x = layers.Dense(2, name="tiny")(x)
     x = layers.Dense(300, name="wide")(x)
@@ -135,16 +135,16 @@ def test_transposed_convolution_is_cut_along_its_outputs():
 
 
 def test_attention_projections_are_found_inside_their_layer():
-    inputs = keras.Input((6, 16))
-    attention = layers.MultiHeadAttention(4, 8, name="attention")
+    inputs = keras.Input((6, 128))
+    attention = layers.MultiHeadAttention(4, 64, name="attention")
     model = keras.Model(inputs, attention(inputs, inputs))
     recipe = Recipe("attention/*", skip_last=False)
     shapes = {t.path: t.shape for t in resolve(model, recipe) if t.reason is None}
     assert shapes == {
-        "attention/query": KernelShape(1, 16, 32),
-        "attention/key": KernelShape(1, 16, 32),
-        "attention/value": KernelShape(1, 16, 32),
-        "attention/attention_output": KernelShape(1, 32, 16),
+        "attention/query": KernelShape(1, 128, 256),
+        "attention/key": KernelShape(1, 128, 256),
+        "attention/value": KernelShape(1, 128, 256),
+        "attention/attention_output": KernelShape(1, 256, 128),
     }
 
 
