@@ -12,7 +12,7 @@ from tfrewprune.converter.densify import FLOAT_TYPES, read_weights, stored_bytes
 from tfrewprune.converter.detect import Layer, find_layers
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model, tensor_shape
-from tfrewprune.converter.options import ConvOptions
+from tfrewprune.converter.options import ConvOptions, RecurrentOptions
 from tfrewprune.converter.reasons import SkipReason
 from tfrewprune.converter.sums import Sum, find_sums
 from tfrewprune.payload.cost import LayerShape, default_cost_model
@@ -121,9 +121,19 @@ def layer_shape(
     elements = int(np.prod(tensor_shape(subgraph.tensors[output]), dtype=np.int64))
     rows, columns = weight_shape[0], int(np.prod(weight_shape[1:], dtype=np.int64))
     taps = 1
+    if isinstance(layer.options, RecurrentOptions):
+        return LayerShape(rows, columns, _products_at_once(model, layer))
     if isinstance(layer.options, ConvOptions):
         taps = layer.options.kernel_height * layer.options.kernel_width
     return LayerShape(rows, columns, max(1, elements // rows), taps)
+
+
+def _products_at_once(model: Model, layer: Layer) -> int:
+    """Vectors that a matrix of a packed recurrent layer is multiplied with at once."""
+    subgraph = model.subgraphs[layer.subgraph]
+    inputs = subgraph.operators[layer.operator].inputs
+    batch, steps, _ = tensor_shape(subgraph.tensors[int(inputs[0])])
+    return max(1, batch * steps if layer.weight == int(inputs[1]) else batch)
 
 
 def _decide(
@@ -157,7 +167,9 @@ def _decide(
     packed_time = packing.predict(shape)
     stored = stored_bytes(model, tensor)
     skip = reason = None
-    if settings.minimum_gain <= 0:
+    # A recurrent layer is one operator with or without zeros: 20 operators a step cost
+    # more than the products.
+    if settings.minimum_gain <= 0 or layer.loop is not None:
         pass
     elif kept == shape.rows * shape.columns:
         skip, reason = SkipReason.NO_ZEROS, "no weight is 0"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tfrewprune.converter.errors import ConversionError
+from tfrewprune.converter.recurrent.composites import kept_whole
 
 _OTHER_FLOATS = ("float16", "bfloat16", "float64")
 
@@ -52,7 +53,7 @@ def save_for_inference(model: Any, folder: Path, batch: int | None) -> list[str]
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    with computing_in_float32(model):
+    with computing_in_float32(model), kept_whole(model):
         archive.add_endpoint("serve", serve, specs)
         archive.write_out(str(folder), verbose=False)
     return names
