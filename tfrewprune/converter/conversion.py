@@ -14,6 +14,11 @@ from tfrewprune.converter.files import check_folder, write_atomically
 from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.converter.perform import perform
 from tfrewprune.converter.plan import Settings, make_plan
+from tfrewprune.converter.recurrent.streaming import (
+    drop_dead_operators,
+    expose_states,
+    state_names,
+)
 from tfrewprune.converter.report import (
     Converted,
     describe_nothing_packed,
@@ -35,11 +40,13 @@ def convert(
     weights: str = "keep",
     verify: bool = True,
     require_packed: int = 0,
+    streaming: bool = False,
 ) -> Converted:
     """Converts a model so that its pruned layers run packed.
 
     CONV_2D and FULLY_CONNECTED layers with enough zeros become custom operators that
-    hold the surviving weights only; everything else stays as it is. The result runs
+    hold the surviving weights only; a GRU, LSTM or SimpleRNN of Keras becomes one
+    operator with or without zeros; everything else stays as it is. The result runs
     in `tfrewprune.Interpreter`, or in the `Interpreter` of any LiteRT with the delegate
     of `tfrewprune.delegate_path`. LiteRT's `CompiledModel` takes no delegate of this
     kind and refuses packed models.
@@ -70,6 +77,8 @@ def convert(
             hold exactly the weights is checked in any case.
         require_packed: Fails, and writes nothing, when fewer layers are packed in the
             result: a guard for scripts.
+        streaming: Whether the states of recurrent layers become inputs and outputs, so
+            that a sequence can be fed in pieces; see `Streamer`.
 
     Returns:
         The bytes of the converted `.tflite` model; their attribute `report` is a
@@ -106,6 +115,8 @@ def convert(
     if verify and packs:
         original = read_model(content)
         difference = verify_models(original, packed, packs, inputs, tolerance)
+    if streaming:
+        packed = add_states(packed)
     report = make_report(decisions, content, packed, difference)
     if len(report.packed) < require_packed:
         raise ConversionError(
@@ -118,6 +129,20 @@ def convert(
     if not report.packed:
         warn_caller(describe_nothing_packed(report))
     return Converted(packed, report)
+
+
+def add_states(packed: bytes) -> bytes:
+    """Returns a packed model with its recurrent states as inputs and outputs.
+
+    Raises:
+        ConversionError: If it is damaged, or its layers cannot be streamed.
+    """
+    model = read_model(packed)
+    if state_names(model):
+        return packed
+    expose_states(model)
+    drop_dead_operators(model)
+    return write_model(model)
 
 
 def unpack(

@@ -5,7 +5,7 @@ from typing import Any
 
 from tfrewprune.runtime.library import LibraryNotFoundError, delegate_path
 
-__all__ = ["Interpreter", "LibraryNotFoundError", "delegate_path"]
+__all__ = ["Interpreter", "LibraryNotFoundError", "Streamer", "delegate_path"]
 
 
 def __getattr__(name: str) -> Any:
@@ -14,4 +14,8 @@ def __getattr__(name: str) -> Any:
         from tfrewprune.runtime.interpreter import Interpreter
 
         return Interpreter
+    if name == "Streamer":
+        from tfrewprune.runtime.streamer import Streamer
+
+        return Streamer
     raise AttributeError(f"module 'tfrewprune.runtime' has no attribute {name!r}")
