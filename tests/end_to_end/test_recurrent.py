@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recurrent Keras layers: packed, unpacked and streamed, they compute what Keras does."""
+"""Recurrent Keras layers, packed, unpacked and streamed, compute what Keras does."""
 
 import numpy as np
 import pytest

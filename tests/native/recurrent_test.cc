@@ -40,7 +40,7 @@ void ExpectNear(const std::vector<float>& expected,
   }
 }
 
-RecurrentResult Run(const RecurrentCase& test, Isa isa, ThreadPool* pool) {
+RecurrentResult Compute(const RecurrentCase& test, Isa isa, ThreadPool* pool) {
   const RecurrentShape& s = test.shape;
   RecurrentOperator op;
   for (size_t i = 0; i < test.matrix.size(); ++i) {
@@ -80,7 +80,7 @@ void Check(const RecurrentShape& shape, float tolerance = 1e-5f) {
   const RecurrentResult expected = test.Expected();
   for (Isa isa : SupportedIsas()) {
     SCOPED_TRACE(Name(shape, isa));
-    const RecurrentResult received = Run(test, isa, nullptr);
+    const RecurrentResult received = Compute(test, isa, nullptr);
     ExpectNear(expected.y, received.y, tolerance);
     ExpectNear(expected.h, received.h, tolerance);
     ExpectNear(expected.c, received.c, tolerance);
@@ -153,7 +153,7 @@ TEST(Recurrent, LongSequencesAreProjectedInPieces) {
       // Gates that let go keep rounding from growing.
       const RecurrentCase test(shape);
       const RecurrentResult expected = test.Expected();
-      const RecurrentResult received = Run(test, BestIsa(), nullptr);
+      const RecurrentResult received = Compute(test, BestIsa(), nullptr);
       ExpectNear(expected.y, received.y, 2e-4f);
     }
   }
@@ -178,8 +178,8 @@ TEST(Recurrent, TwoThreadsGiveTheSame) {
     shape.units = 130;
     shape.batch = 4;
     const RecurrentCase test(shape);
-    const RecurrentResult one = Run(test, BestIsa(), nullptr);
-    const RecurrentResult two = Run(test, BestIsa(), pool);
+    const RecurrentResult one = Compute(test, BestIsa(), nullptr);
+    const RecurrentResult two = Compute(test, BestIsa(), pool);
     ExpectNear(one.y, two.y, 1e-6f);
   }
   ThreadPool::Destroy(pool);
@@ -194,7 +194,7 @@ TEST(Recurrent, ANaNStaysInItsOwnSequence) {
     test.matrix[0]->Values(1);
     for (Isa isa : SupportedIsas()) {
       SCOPED_TRACE(Name(shape, isa));
-      const RecurrentResult received = Run(test, isa, nullptr);
+      const RecurrentResult received = Compute(test, isa, nullptr);
       const size_t length = size_t(shape.steps) * shape.units;
       for (size_t i = 0; i < length; ++i) {
         ASSERT_NEAR(clean.y[i], received.y[i], 1e-5f);

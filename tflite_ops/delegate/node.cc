@@ -20,7 +20,7 @@ class PackedNode : private ClaimedNode {
   explicit PackedNode(PackedDelegate* delegate) : ClaimedNode(delegate) {}
 
   Status Init(Context* context, int node_index);
-  Status Prepare(Context* context);
+  Status Prepare(Context* context, const tflite::Node& node);
   Status Invoke(Context* context);
 
  private:
@@ -103,7 +103,7 @@ Status PackedNode::CheckResidual(Context* context, const Shape& output) {
   return tflite::kOk;
 }
 
-Status PackedNode::Prepare(Context* context) {
+Status PackedNode::Prepare(Context* context, const tflite::Node&) {
   if (!valid_) {
     return Fail(context, "the node was refused when it was initialised.");
   }

@@ -28,12 +28,21 @@ enum Input {
   kInputs,
 };
 
+// Whether a tensor is among the outputs that TFLite gives a node memory for.
+bool IsRead(const tflite::Node& node, int tensor) {
+  if (node.outputs == nullptr) return true;
+  for (int i = 0; i < node.outputs->size; ++i) {
+    if (node.outputs->data[i] == tensor) return true;
+  }
+  return false;
+}
+
 class RecurrentNode : private ClaimedNode {
  public:
   explicit RecurrentNode(PackedDelegate* delegate) : ClaimedNode(delegate) {}
 
   Status Init(Context* context, int node_index);
-  Status Prepare(Context* context);
+  Status Prepare(Context* context, const tflite::Node& node);
   Status Invoke(Context* context);
 
  private:
@@ -50,6 +59,9 @@ class RecurrentNode : private ClaimedNode {
   ThreadPool* pool_ = nullptr;
   int batch_ = 0, steps_ = 0;
   size_t input_bytes_[kInputs] = {}, output_bytes_[3] = {};
+  // TFLite gives no memory to an output that nothing reads; states need some.
+  bool read_[3] = {};
+  Buffer<float> unread_[3];
   RecurrentOperator operator_;
 };
 
@@ -126,7 +138,7 @@ Status RecurrentNode::CheckShape(Context* context, int input, const char* name,
   return tflite::kOk;
 }
 
-Status RecurrentNode::Prepare(Context* context) {
+Status RecurrentNode::Prepare(Context* context, const tflite::Node& node) {
   if (!valid_) {
     return Fail(context, "the node was refused when it was initialised.");
   }
@@ -178,11 +190,16 @@ Status RecurrentNode::Prepare(Context* context) {
                   "type %d.",
                   i, tflite::kFloat32, output.type);
     }
+    read_[i] = IsRead(node, outputs_at_[i]);
     const bool sequence_out = i == 0 && options_.output == SequenceOutput::kAll;
     const Shape& shape = sequence_out ? all : state;
     output_bytes_[i] = shape.elements() * sizeof(float);
     if (ResizeOutput(context, outputs_at_[i], shape) != tflite::kOk) {
       return tflite::kError;
+    }
+    const bool is_state = i > 0 || !has_sequence();
+    if (!read_[i] && is_state && !unread_[i].Allocate(state.elements())) {
+      return Fail(context, "%s.", kOutOfMemory);
     }
   }
   for (int i = 0; i < kInputs; ++i) {
@@ -228,6 +245,10 @@ Status RecurrentNode::Invoke(Context* context) {
   }
   float* output[3] = {};
   for (int i = 0; i < outputs_; ++i) {
+    if (!read_[i]) {
+      output[i] = unread_[i].get();
+      continue;
+    }
     const Tensor& tensor = context->tensors[outputs_at_[i]];
     same = same && tensor.bytes == output_bytes_[i];
     output[i] = tensor.data.f;

@@ -41,7 +41,7 @@ tflite::Registration RegistrationOf() {
   };
   registration.prepare = [](tflite::Context* context, tflite::Node* node) {
     if (node->user_data == nullptr) return tflite::kError;
-    return static_cast<Node*>(node->user_data)->Prepare(context);
+    return static_cast<Node*>(node->user_data)->Prepare(context, *node);
   };
   registration.invoke = [](tflite::Context* context, tflite::Node* node) {
     return static_cast<Node*>(node->user_data)->Invoke(context);

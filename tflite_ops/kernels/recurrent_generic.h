@@ -29,23 +29,34 @@ TFREWPRUNE_VEC typename V::Reg Tanh(typename V::Reg v) {
   return V::Div(V::Mul(x, p), q);
 }
 
+// scale * tanh(scale * v) + base is tanh or, as sigmoid(v) = tanh(v / 2) / 2 +
+// 1 / 2, sigmoid: one code for both. The branch is the same all through a loop.
 template <class V>
-TFREWPRUNE_VEC typename V::Reg Sigmoid(typename V::Reg v) {
-  const typename V::Reg half = V::Set(0.5f);
-  return V::Fma(Tanh<V>(V::Mul(v, half)), half, half);
-}
-
-// The same branch all through a loop: predicted, and next to free.
-template <class V>
-TFREWPRUNE_VEC typename V::Reg Apply(CellActivation activation,
-                                     typename V::Reg v) {
-  if (activation == CellActivation::kTanh) return Tanh<V>(v);
-  if (activation == CellActivation::kSigmoid) return Sigmoid<V>(v);
-  if (activation == CellActivation::kRelu) {
+struct Activate {
+  explicit Activate(CellActivation given)
+      : kind(given),
+        scale(V::Set(given == CellActivation::kSigmoid ? 0.5f : 1.0f)),
+        base(V::Set(given == CellActivation::kSigmoid ? 0.5f : 0.0f)) {}
+  TFREWPRUNE_INLINE inline typename V::Reg operator()(typename V::Reg v) const {
+    if (kind >= CellActivation::kSigmoid) {
+      return V::Fma(Tanh<V>(V::Mul(v, scale)), scale, base);
+    }
+    if (kind == CellActivation::kLinear) return v;
     return V::Clamp(V::Zero(), V::Set(__builtin_inff()), v);
   }
-  return v;
-}
+
+  CellActivation kind;
+  typename V::Reg scale, base;
+};
+
+// A step with its activations.
+template <class V>
+struct Gates : CellStep {
+  explicit Gates(const CellStep& step)
+      : CellStep(step), inner(step.activation), gate(step.gate_activation) {}
+
+  Activate<V> inner, gate;
+};
 
 // Loads and stores of whole vectors, or of the last `count` lanes.
 template <class V>
@@ -74,20 +85,20 @@ struct SomeLanes {
 template <class V>
 struct LstmCell {
   template <class Lanes>
-  TFREWPRUNE_VEC void Run(const CellStep& s, int64_t i, int64_t count) {
+  TFREWPRUNE_VEC void Run(const Gates<V>& s, int64_t i, int64_t count) {
     const int64_t n = s.units;
     auto gate = [&](int64_t g) TFREWPRUNE_INLINE {
       return V::Add(Lanes::Load(s.x + g * n + i, count),
                     Lanes::Load(s.u + g * n + i, count));
     };
-    const auto in = Apply<V>(s.gate_activation, gate(0));
-    const auto forget = Apply<V>(s.gate_activation, gate(1));
-    const auto candidate = Apply<V>(s.activation, gate(2));
-    const auto out = Apply<V>(s.gate_activation, gate(3));
+    const auto in = s.gate(gate(0));
+    const auto forget = s.gate(gate(1));
+    const auto candidate = s.inner(gate(2));
+    const auto out = s.gate(gate(3));
     const auto c =
         V::Fma(forget, Lanes::Load(s.c + i, count), V::Mul(in, candidate));
     Lanes::Store(s.c + i, c, count);
-    Lanes::Store(s.h + i, V::Mul(out, Apply<V>(s.activation, c)), count);
+    Lanes::Store(s.h + i, V::Mul(out, s.inner(c)), count);
   }
 };
 
@@ -102,18 +113,18 @@ TFREWPRUNE_VEC typename V::Reg Mix(typename V::Reg z, typename V::Reg h,
 template <class V>
 struct GruCell {
   template <class Lanes>
-  TFREWPRUNE_VEC void Run(const CellStep& s, int64_t i, int64_t count) {
+  TFREWPRUNE_VEC void Run(const Gates<V>& s, int64_t i, int64_t count) {
     const int64_t n = s.units;
     auto gate = [&](int64_t g) TFREWPRUNE_INLINE {
       const auto sum = V::Add(Lanes::Load(s.x + g * n + i, count),
                               Lanes::Load(s.u + g * n + i, count));
-      return Apply<V>(s.gate_activation, sum);
+      return s.gate(sum);
     };
     const auto z = gate(0);
     const auto r = gate(1);
     const auto candidate =
-        Apply<V>(s.activation, V::Fma(r, Lanes::Load(s.u + 2 * n + i, count),
-                                      Lanes::Load(s.x + 2 * n + i, count)));
+        s.inner(V::Fma(r, Lanes::Load(s.u + 2 * n + i, count),
+                       Lanes::Load(s.x + 2 * n + i, count)));
     const auto h = Lanes::Load(s.h + i, count);
     Lanes::Store(s.h + i, Mix<V>(z, h, candidate), count);
   }
@@ -122,12 +133,12 @@ struct GruCell {
 template <class V>
 struct GruReset {
   template <class Lanes>
-  TFREWPRUNE_VEC void Run(const CellStep& s, int64_t i, int64_t count) {
+  TFREWPRUNE_VEC void Run(const Gates<V>& s, int64_t i, int64_t count) {
     const int64_t n = s.units;
     auto gate = [&](int64_t g) TFREWPRUNE_INLINE {
       const auto sum = V::Add(Lanes::Load(s.x + g * n + i, count),
                               Lanes::Load(s.u + g * n + i, count));
-      return Apply<V>(s.gate_activation, sum);
+      return s.gate(sum);
     };
     Lanes::Store(s.c + i, gate(0), count);
     Lanes::Store(s.reset + i, V::Mul(gate(1), Lanes::Load(s.h + i, count)),
@@ -138,10 +149,10 @@ struct GruReset {
 template <class V>
 struct GruMix {
   template <class Lanes>
-  TFREWPRUNE_VEC void Run(const CellStep& s, int64_t i, int64_t count) {
+  TFREWPRUNE_VEC void Run(const Gates<V>& s, int64_t i, int64_t count) {
     const auto sum = V::Add(Lanes::Load(s.x + 2 * s.units + i, count),
                             Lanes::Load(s.u + i, count));
-    const auto candidate = Apply<V>(s.activation, sum);
+    const auto candidate = s.inner(sum);
     const auto z = Lanes::Load(s.c + i, count);
     const auto h = Lanes::Load(s.h + i, count);
     Lanes::Store(s.h + i, Mix<V>(z, h, candidate), count);
@@ -151,16 +162,16 @@ struct GruMix {
 template <class V>
 struct RnnCell {
   template <class Lanes>
-  TFREWPRUNE_VEC void Run(const CellStep& s, int64_t i, int64_t count) {
+  TFREWPRUNE_VEC void Run(const Gates<V>& s, int64_t i, int64_t count) {
     const auto sum =
         V::Add(Lanes::Load(s.x + i, count), Lanes::Load(s.u + i, count));
-    Lanes::Store(s.h + i, Apply<V>(s.activation, sum), count);
+    Lanes::Store(s.h + i, s.inner(sum), count);
   }
 };
 
 template <class V, class Cell>
 void ForAllUnits(const CellStep& given) {
-  const CellStep step = given;  // what is stored cannot change it
+  const Gates<V> step(given);  // what is stored cannot change it
   int64_t i = 0;
   for (; i + V::kLanes <= step.units; i += V::kLanes) {
     Cell::template Run<WholeLanes<V>>(step, i, V::kLanes);

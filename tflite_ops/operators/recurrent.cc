@@ -71,6 +71,7 @@ const char* RecurrentOperator::Prepare(int batch, int64_t steps,
 }
 
 void RecurrentOperator::Invoke(const RecurrentTensors& tensors) {
+  if (batch_ == 0) return;
   const FlushDenormals flush;
   Begin(tensors);
   for (int64_t step = 0; step < steps_; ++step) {
@@ -81,7 +82,6 @@ void RecurrentOperator::Invoke(const RecurrentTensors& tensors) {
 
 void RecurrentOperator::Begin(const RecurrentTensors& tensors) {
   const size_t bytes = batch_ * units_ * sizeof(float);
-  if (bytes == 0) return;
   const auto copy = [bytes](const float* from, float* to) {
     if (from == nullptr) {
       memset(to, 0, bytes);
@@ -91,7 +91,8 @@ void RecurrentOperator::Begin(const RecurrentTensors& tensors) {
   };
   copy(tensors.h_begin, tensors.h);
   if (tensors.c != nullptr) copy(tensors.c_begin, tensors.c);
-  if (options_.output == SequenceOutput::kLast) memset(tensors.y, 0, bytes);
+  if (tensors.y != nullptr && options_.output == SequenceOutput::kLast)
+    memset(tensors.y, 0, bytes);
 }
 
 void RecurrentOperator::Project(const RecurrentTensors& tensors, int64_t step) {
@@ -136,7 +137,7 @@ void RecurrentOperator::Step(const RecurrentTensors& tensors, int64_t step) {
   }
   for (int n = 0; n < batch_; ++n) {
     if (kept(n)) Cell(tensors, n, projection(n));
-    if (options_.output != SequenceOutput::kNone) {
+    if (tensors.y != nullptr) {
       Emit(tensors, n, step, kept(n));
     }
   }

@@ -20,7 +20,7 @@ struct RecurrentTensors {
   const uint8_t* mask;          // [batch, steps], 0 = step left out; or absent
   const float* h_begin;         // [batch, units], zeros when absent
   const float* c_begin;         // LSTM: likewise
-  float* y;  // [batch, steps, units] or [batch, units], as options say
+  float* y;  // [batch, steps, units] or [batch, units], or absent
   float* h;  // [batch, units]
   float* c;  // LSTM: likewise
 };
