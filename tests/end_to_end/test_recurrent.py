@@ -17,7 +17,7 @@ layers = keras.layers
 
 
 def run(interpreter, *feed):
-    """All outputs, in the order of the file."""
+    """All outputs: those of the model in its order, then states."""
     details = interpreter.get_input_details()
     for detail, array in zip(details, feed, strict=True):
         interpreter.resize_tensor_input(detail["index"], array.shape)
@@ -25,9 +25,11 @@ def run(interpreter, *feed):
     for detail, array in zip(details, feed, strict=True):
         interpreter.set_tensor(detail["index"], array)
     interpreter.invoke()
-    return [
-        interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()
-    ]
+    (signature,) = interpreter._get_full_signature_list().values()
+    own = {n: t for n, t in signature["outputs"].items() if n.startswith("output_")}
+    places = [own[name] for name in sorted(own, key=lambda n: int(n[7:]))]
+    places += [t for n, t in signature["outputs"].items() if n not in own]
+    return [interpreter.get_tensor(place) for place in places]
 
 
 def prune(model, block=16, rate=4, seed=0):
