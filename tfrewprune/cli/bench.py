@@ -50,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--frame-ms",
         type=positive_number,
         metavar="MS",
-        help="how long a step of the sequence takes in real time: prints how many times "
-        "faster than that the models are",
+        help="how long a step of the sequence takes in real time: prints how "
+        "many times faster than that the models are",
     )
     add_json_argument(parser)
 
@@ -73,8 +73,8 @@ def run(arguments: argparse.Namespace) -> None:
         )
         if arguments.frame_ms is not None and result.frames is None:
             raise ValueError(
-                "--frame-ms needs a model whose first input is [batch, time, ...]; this "
-                "one has no time"
+                "--frame-ms needs a model whose first input is [batch, time, ...]; "
+                "this one has no time"
             )
         if arguments.json:
             document = {
