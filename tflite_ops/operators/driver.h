@@ -24,6 +24,7 @@ struct Tensors {
   const float* bias;
   const float* residual;
   float* output;
+  bool same_bias = false;  // as in the Invoke before: it need not be packed anew
 };
 
 struct Driver {

@@ -75,7 +75,7 @@ void Gemv::RunTask(int task) {
 
 void Gemv::Invoke(const Tensors& tensors) {
   BeginInvoke(tensors, false);
-  layer_.bias = tables_.PackedBias(tensors.bias);
+  if (!tensors.same_bias) layer_.bias = tables_.PackedBias(tensors.bias);
   BeginImage(0);
   for (int n = 0; n < geometry_.out_w; ++n) {
     Run(

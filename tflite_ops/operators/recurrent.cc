@@ -74,6 +74,7 @@ void RecurrentOperator::Invoke(const RecurrentTensors& tensors) {
   if (batch_ == 0) return;
   const FlushDenormals flush;
   Begin(tensors);
+  multiplied_ = false;
   for (int64_t step = 0; step < steps_; ++step) {
     if (step % rows_ == 0) Project(tensors, step);
     Step(tensors, step);
@@ -121,8 +122,8 @@ void RecurrentOperator::Step(const RecurrentTensors& tensors, int64_t step) {
     return projected_.get() + (n * rows_ + place - first_) * width;
   };
   if (batch_ > 1 || kept(0)) {
-    matrix_[1].Invoke(
-        {tensors.h, tensors.recurrent_bias, nullptr, product_.get()});
+    matrix_[1].Invoke({tensors.h, tensors.recurrent_bias, nullptr,
+                       product_.get(), multiplied_});
     if (matrices_ > 2) {
       for (int n = 0; n < batch_; ++n) {
         cells_->gru_reset(
@@ -132,8 +133,10 @@ void RecurrentOperator::Step(const RecurrentTensors& tensors, int64_t step) {
              tensors.h + n * units_, update_.get() + n * units_,
              reset_.get() + n * units_});
       }
-      matrix_[2].Invoke({reset_.get(), nullptr, nullptr, candidate_.get()});
+      matrix_[2].Invoke(
+          {reset_.get(), nullptr, nullptr, candidate_.get(), multiplied_});
     }
+    multiplied_ = true;
   }
   for (int n = 0; n < batch_; ++n) {
     if (kept(n)) Cell(tensors, n, projection(n));

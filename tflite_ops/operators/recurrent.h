@@ -67,6 +67,7 @@ class RecurrentOperator {
   int64_t steps_ = 0;
   int64_t rows_ = 0;         // steps projected at once
   int64_t first_ = 0;        // the first of them in the sequence
+  bool multiplied_ = false;  // with the state before, in this Invoke
   Buffer<float> input_;      // x of those steps, where a batch has more
   Buffer<float> projected_;  // [batch, rows_, gates * units]
   Buffer<float> product_;    // [batch, gates * units], with the state

@@ -144,7 +144,11 @@ def custom_operator_code(model: Model, name: str) -> int:
 
 
 def drop_unused(model: Model) -> None:
-    """Drops operator codes that nothing uses, and empties such buffers."""
+    """Drops operator codes that nothing uses, and what buffers and tensors hold.
+
+    The indices of tensors never move: those that no operator and no signature names
+    stay, without a name and a shape.
+    """
     operators = [op for graph in model.subgraphs for op in graph.operators or ()]
     codes = model.tree.operatorCodes
     used = {operator.opcodeIndex for operator in operators}
@@ -153,12 +157,23 @@ def drop_unused(model: Model) -> None:
     for operator in operators:
         operator.opcodeIndex = renumbered[operator.opcodeIndex]
     model.tree.operatorCodes = [codes[index] for index in kept]
+    for subgraph in model.subgraphs:
+        named = set(index_list(subgraph.inputs)) | set(index_list(subgraph.outputs))
+        for operator in subgraph.operators or ():
+            for indices in (operator.inputs, operator.outputs, operator.intermediates):
+                named |= set(index_list(indices))
+        tensors = subgraph.tensors
+        for index in range(len(tensors)):
+            if index not in named and tensors[index].buffer:
+                tensors[index] = schema.TensorT(shape=np.zeros(1, np.int32))
     needed = {t.buffer for graph in model.subgraphs for t in graph.tensors}
     needed |= {entry.buffer for entry in model.tree.metadata or ()}
     buffers = model.tree.buffers
     for index in set(range(len(buffers))) - needed:
         buffers[index] = schema.BufferT()
         model.alignment.pop(index, None)
+    while len(buffers) - 1 > max(needed):
+        buffers.pop()
 
 
 def index_list(indices: np.ndarray | list | None) -> list[int]:

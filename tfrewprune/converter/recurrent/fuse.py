@@ -33,6 +33,7 @@ def fuse_loops(model: Model, loops: Sequence[Loop]) -> None:
             for one in subgraph.operators
             if id(one) not in gone
         ]
+        _forget(subgraph, loop)
     dropped = set()
     for loop in loops:
         options = loop.operators[-1].builtinOptions
@@ -64,6 +65,18 @@ def _operator(model: Model, subgraph: schema.SubGraphT, loop: Loop) -> schema.Op
         customOptions=np.frombuffer(layer.options.encode(), np.uint8),
         customOptionsFormat=0,
     )
+
+
+def _forget(subgraph: schema.SubGraphT, loop: Loop) -> None:
+    """Takes names and shapes from the tensors that only a loop used."""
+    kept = {*loop.layer.outputs, *index_list(subgraph.inputs)}
+    kept |= set(index_list(subgraph.outputs))
+    for operator in subgraph.operators:
+        kept |= {*index_list(operator.inputs), *index_list(operator.outputs)}
+    for operator in loop.operators:
+        for tensor in {*index_list(operator.inputs), *index_list(operator.outputs)}:
+            if tensor >= 0 and tensor not in kept:
+                subgraph.tensors[tensor] = schema.TensorT(shape=np.zeros(1, np.int32))
 
 
 def _move(subgraph: schema.SubGraphT, tensor: schema.TensorT) -> int:
