@@ -11,7 +11,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export CUDA_VISIBLE_DEVICES ?=
 PYTEST = $(BIN)/python -m pytest
 
-.PHONY: demo test system-packages test-python test-backends test-native test-sanitize test-arm lint format bench bench-peers clean help
+.PHONY: demo test system-packages test-python test-backends test-native test-sanitize test-arm android wheel lint format bench bench-peers clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -37,6 +37,7 @@ system-packages:
 
 HAVE_GTEST = echo '\#include <gtest/gtest.h>' | $${CXX:-c++} -E -x c++ - >/dev/null 2>&1 || { echo "== skipped: GoogleTest is not installed (apt-get install libgtest-dev)"; exit 0; }
 CMAKE = PATH="$(abspath $(BIN)):$$PATH" cmake
+ARM_TOOLCHAIN = $(abspath tflite_ops/cmake/aarch64-linux-gnu.cmake)
 CONFIGURE = $(CMAKE) -S tflite_ops -G Ninja -DTFREWPRUNE_TESTS=ON
 
 test-native: $(VENV)/installed system-packages  ## C++ tests
@@ -50,18 +51,31 @@ test-sanitize: $(VENV)/installed system-packages  ## C++ tests under ASan, UBSan
 	  ctest --test-dir $(BUILD)/$$kind --output-on-failure -j 2; \
 	done
 
-test-arm: $(VENV)/installed system-packages  ## C++ tests compiled for ARM, under qemu
-	@$(HAVE_GTEST); command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null \
-	|| { echo "== skipped: no ARM cross compiler or no qemu (apt-get install g++-aarch64-linux-gnu qemu-user)"; exit 0; }; \
+test-arm: $(VENV)/installed system-packages  ## ARM and Android under qemu: C++ tests, and models in LiteRT
+	@$(HAVE_GTEST); command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null && command -v clang-16 >/dev/null \
+	|| { echo "== skipped: no ARM cross compiler, no clang-16 or no qemu (apt-get install g++-aarch64-linux-gnu clang-16 lld-16 qemu-user)"; exit 0; }; \
 	set -ex; for cpu in cortex-a53 cortex-a76; do \
-	  $(CONFIGURE) -B $(BUILD)/arm -DTFREWPRUNE_QEMU_CPU=$$cpu \
-	    -DCMAKE_TOOLCHAIN_FILE=$(abspath tflite_ops/cmake/aarch64-linux-gnu.cmake); \
+	  $(CONFIGURE) -B $(BUILD)/arm -DTFREWPRUNE_QEMU_CPU=$$cpu -DCMAKE_TOOLCHAIN_FILE=$(ARM_TOOLCHAIN); \
 	  $(CMAKE) --build $(BUILD)/arm; \
 	  ctest --test-dir $(BUILD)/arm --output-on-failure -j 2; \
-	done
+	done; \
+	$(MAKE) android wheel WHEEL=aarch64; \
+	tests/arm/arm_root $(BUILD)/arm-root $(BIN)/python; \
+	TFREWPRUNE_ARM_BUILD=$(abspath $(BUILD)) $(PYTEST) tests/arm -q
+
+# With an NDK (ANDROID_NDK) what to ship; without one what the tests run.
+ANDROID_ABIS ?= arm64-v8a x86_64
+android: $(VENV)/installed  ## the library for Android, in build/android
+	PATH="$(abspath $(BIN)):$$PATH" tflite_ops/android/build $(BUILD)/android $(ANDROID_ABIS)
+
+# The library needs no symbol younger than glibc 2.17, whatever it was built on.
+WHEEL ?= x86_64
+wheel: $(VENV)/installed  ## a manylinux wheel, in build/wheels; WHEEL=aarch64 cross compiles
+	PATH="$(abspath $(BIN)):$$PATH" $(if $(filter aarch64,$(WHEEL)),CMAKE_TOOLCHAIN_FILE=$(ARM_TOOLCHAIN)) \
+	$(BIN)/python setup.py --quiet bdist_wheel --plat-name manylinux_2_28_$(WHEEL) --dist-dir $(BUILD)/wheels
 
 test-python: $(VENV)/installed
-	$(PYTEST) tests -n 2
+	$(PYTEST) -n 2
 
 test-backends: $(VENV)/installed  ## the backend-neutral tests on JAX and PyTorch, where installed
 	@for backend in jax torch; do \

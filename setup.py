@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the native delegate with CMake; all metadata is in setup.cfg."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,7 +23,9 @@ class CMakeBuild(build_ext):
         return str(Path(*package, LIBRARY))
 
     def build_extension(self, ext: Extension) -> None:
-        build = Path(self.build_temp).resolve() / "native"
+        # CMake itself reads the variable; each toolchain has a folder of its own.
+        toolchain = Path(os.environ.get("CMAKE_TOOLCHAIN_FILE", "native")).stem
+        build = Path(self.build_temp).resolve() / toolchain
         configure = [
             "cmake",
             f"-S{ROOT / 'tflite_ops'}",

@@ -89,7 +89,7 @@ _HOMES = {
     ),
     "inspection": ("inspect_model",),
     "planning": ("PlanRow", "plan"),
-    "runtime": ("Interpreter", "Streamer", "delegate_path"),
+    "runtime": ("CompiledModel", "Interpreter", "Streamer", "delegate_path"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

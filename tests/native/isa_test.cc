@@ -24,6 +24,22 @@ TEST(IsaTest, AutoIsTheBest) {
   EXPECT_TRUE(IsaSupported(isa));
 }
 
+#if defined(__x86_64__) && !defined(__clang__)
+TEST(IsaTest, AgreesWithTheCompiler) {
+  const bool avx2 = __builtin_cpu_supports("avx2") &&
+                    __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c");
+  EXPECT_EQ(IsaSupported(Isa::kAvx2), avx2);
+  EXPECT_EQ(IsaSupported(Isa::kAvx512),
+            avx2 && __builtin_cpu_supports("avx512f") &&
+                __builtin_cpu_supports("avx512vl") &&
+                __builtin_cpu_supports("avx512dq") &&
+                __builtin_cpu_supports("avx512bw"));
+  EXPECT_EQ(FmasPerCycle(Isa::kAvx512, 16),
+            avx2 && __builtin_cpu_is("amdfam19h") ? 1 : 2);
+}
+#endif
+
 TEST(IsaTest, UnknownNamesChangeNothing) {
   for (const char* name : {"", "AVX2", "avx", "avx5122", "sse"}) {
     Isa isa = Isa::kNeon;

@@ -235,11 +235,15 @@ def test_verification_names_the_layer_that_adds():
         verify(original, write_model(wrong), decisions, None, 1e-3)
 
 
-def test_a_residual_without_an_intermediate_is_damage():
+@pytest.mark.parametrize("word", [0, 1000])
+def test_a_residual_without_the_output_before_it_is_damage(word):
     model = read_model(pack(block()))
-    model.subgraphs[0].operators[0].intermediates = None
+    operator = model.subgraphs[0].operators[0]
+    words = np.frombuffer(bytes(bytearray(operator.customOptions)), np.int32).copy()
+    words[12] = word
+    operator.customOptions = words.view(np.uint8)
     (layer,) = find_layers(model)
-    assert "intermediate, received none" in layer.reason
+    assert f"received {word - 1 if word else None}" in layer.reason
     with pytest.raises(trp.ConversionError, match="before the sum"):
         trp.unpack(write_model(model))
 

@@ -570,6 +570,7 @@ def test_library_exports_only_its_interface():
         "tfrewprune_claimed_nodes",
         "tfrewprune_held_bytes",
         "tfrewprune_isa_name",
+        "tfrewprune_register_accelerator",
         "tfrewprune_threads",
         "tfrewprune_trace",
         "tfrewprune_version",

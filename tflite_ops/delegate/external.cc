@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdio>
 
+#include "delegate/accelerator.h"
 #include "delegate/delegate.h"
 #include "delegate/options.h"
 #include "operators/buffer.h"
@@ -36,6 +37,28 @@ TFREWPRUNE_EXPORT void tflite_plugin_destroy_delegate(
   if (delegate != nullptr) {
     PackedDelegate::Destroy(PackedDelegate::From(delegate));
   }
+}
+
+// Lets every CompiledModel of a LiteRtEnvironment run packed layers; see
+// delegate/accelerator.h, and the options of tflite_plugin_create_delegate.
+// Returns 0; or 1 after a call of report_error (may be nullptr).
+TFREWPRUNE_EXPORT int tfrewprune_register_accelerator(
+    void* environment, tfrewprune::FindSymbol find_symbol,
+    const char* const* options_keys, const char* const* options_values,
+    size_t num_options, void (*report_error)(const char*)) {
+  char error[512];
+  tfrewprune::DelegateOptions options;
+  if (tfrewprune::ParseDelegateOptions(options_keys, options_values,
+                                       num_options, &options, error,
+                                       sizeof(error))) {
+    const char* wrong =
+        tfrewprune::RegisterAccelerator(environment, find_symbol, options);
+    if (wrong == nullptr) return 0;
+    snprintf(error, sizeof(error), "tfrewprune_register_accelerator: %s.",
+             wrong);
+  }
+  if (report_error != nullptr) report_error(error);
+  return 1;
 }
 
 // The version of the library, "major.minor.patch".

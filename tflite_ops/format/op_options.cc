@@ -30,7 +30,7 @@ constexpr Field kConv[kFields - 4] = {{"kernel height", 1, kLargest},
                                       {"dilation height", 1, kLargest},
                                       {"dilation width", 1, kLargest},
                                       {"padding", 0, 1},
-                                      {"field 12", 0, 0},
+                                      {"output before the sum", 0, INT32_MAX},
                                       {"field 13", 0, 0},
                                       {"field 14", 0, 0},
                                       {"field 15", 0, 0}};

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "isa/isa.h"
 
+#include <atomic>
 #include <cstring>
 #include <initializer_list>
+
+#include "isa/x86.h"
 
 #if defined(__arm__) && defined(TFREWPRUNE_NEON)
 #include <asm/hwcap.h>
@@ -14,6 +17,21 @@ namespace {
 
 constexpr const char* kNames[kIsaCount] = {"reference", "portable", "avx2",
                                            "avx512", "neon"};
+
+#if defined(__x86_64__)
+// CPUID leaves a virtual machine, which takes microseconds, and the prediction
+// of a driver's time asks often. Threads may find out twice, never wrongly.
+X86 ThisX86() {
+  static std::atomic<int> found{-1};
+  int bits = found.load(std::memory_order_relaxed);
+  if (bits < 0) {
+    const X86 x86 = DetectX86();
+    bits = x86.avx2 | x86.avx512 << 1 | x86.zen4 << 2;
+    found.store(bits, std::memory_order_relaxed);
+  }
+  return {(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0};
+}
+#endif
 
 }  // namespace
 
@@ -41,14 +59,9 @@ bool IsaSupported(Isa isa) {
       return true;
 #if defined(__x86_64__)
     case Isa::kAvx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-             __builtin_cpu_supports("f16c");
+      return ThisX86().avx2;
     case Isa::kAvx512:
-      return __builtin_cpu_supports("avx512f") &&
-             __builtin_cpu_supports("avx512vl") &&
-             __builtin_cpu_supports("avx512dq") &&
-             __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+      return ThisX86().avx512;
 #elif defined(TFREWPRUNE_NEON)
     case Isa::kNeon:
 #if defined(__arm__)  // an option there
@@ -65,7 +78,7 @@ bool IsaSupported(Isa isa) {
 
 int FmasPerCycle(Isa isa, int lanes) {
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx512 && lanes > 8 && __builtin_cpu_is("amdfam19h")) {
+  if (isa == Isa::kAvx512 && lanes > 8 && ThisX86().zen4) {
     return 1;
   }
 #endif

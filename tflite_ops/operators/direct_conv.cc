@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "operators/direct_conv.h"
 
-#include <math.h>
-
 #include "operators/cache_sets.h"
 #include "operators/integers.h"
 
@@ -56,8 +54,10 @@ double TileColumnCycles(const Problem& problem, const ConvGeometry& g,
                         Min(reach, g.kernel_w * count);
   // Columns that a band keeps share the lines of 16 channels.
   const double kept = double(w.column_count) / Max(1, w.band_count) / w.columns;
+  double none = 1 - kept;  // the chance that all 16 of a line are gone
+  for (int doubling = 0; doubling < 4; ++doubling) none *= none;
   const double lines =
-      kept < 0.01 ? pixels : pixels * (1 - pow(1 - kept, 16)) / (16 * kept);
+      kept < 0.01 ? pixels : pixels * (1 - none) / (16 * kept);
   const int64_t sets = CacheSets(int64_t{g.stride_w} * g.in_c);
   const double conflicts = sets == 1 ? 0.5 : sets == 2 ? 1.0 / 7 : 0;
   const double waits =

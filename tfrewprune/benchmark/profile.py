@@ -145,17 +145,14 @@ def _cut_out(model: Model, subgraph_index: int, numbers: list[int]) -> bytes:
     numbers = _with_decoders(model, subgraph, numbers)
     operators = [subgraph.operators[number] for number in numbers]
     computed = {
-        index
-        for operator in operators
-        for vector in (operator.intermediates, operator.outputs)
-        for index in index_list(vector)
+        index for operator in operators for index in index_list(operator.outputs)
     }
     tensors, buffers, places = [], [schema.BufferT()], {-1: -1}
     graph_inputs = []
     used = (
         index
         for operator in operators
-        for vector in (operator.inputs, operator.intermediates, operator.outputs)
+        for vector in (operator.inputs, operator.outputs)
         for index in index_list(vector)
     )
     for index in used:
@@ -176,7 +173,7 @@ def _cut_out(model: Model, subgraph_index: int, numbers: list[int]) -> bytes:
     for code, operator in enumerate(operators):
         cut.append(_copy(operator))
         cut[-1].opcodeIndex = code
-        for name in ("inputs", "intermediates", "outputs"):
+        for name in ("inputs", "outputs"):
             indices = [places[i] for i in index_list(getattr(operator, name))]
             setattr(cut[-1], name, np.array(indices, np.int32))
     graph = schema.SubGraphT()

@@ -47,9 +47,8 @@ def convert(
     CONV_2D and FULLY_CONNECTED layers with enough zeros become custom operators that
     hold the surviving weights only; a GRU, LSTM or SimpleRNN of Keras becomes one
     operator with or without zeros; everything else stays as it is. The result runs
-    in `tfrewprune.Interpreter`, or in the `Interpreter` of any LiteRT with the delegate
-    of `tfrewprune.delegate_path`. LiteRT's `CompiledModel` takes no delegate of this
-    kind and refuses packed models.
+    in `tfrewprune.Interpreter` and `tfrewprune.CompiledModel`, or in the interpreter of
+    any LiteRT with the delegate of `tfrewprune.delegate_path`.
 
     A Keras model is exported as it computes in inference, in float32, and left as it
     is: its masks, penalties and compilation.

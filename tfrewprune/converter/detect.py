@@ -214,20 +214,13 @@ class _Finder:
     def describe(self, number: int, operator: schema.OperatorT, op: str) -> Layer:
         inputs, outputs = index_list(operator.inputs), index_list(operator.outputs)
         residual = None
-        named = outputs[:1]
         if op == options.CONV_2D and len(inputs) == 4 and inputs[3] >= 0:
             residual = inputs.pop()
-            named = index_list(operator.intermediates)[:1]  # its output before the sum
-        name = self.name(named, op, number)
         weight = inputs[1] if len(inputs) > 1 else -1
         shape: tuple[int, ...] = ()
+        named = outputs[:1]
         source = packed_options = skip = reason = None
         try:
-            if residual is not None and not named:
-                raise _Skip(
-                    "expected a convolution with a residual to name the tensor it had "
-                    "before the sum as its intermediate, received none"
-                )
             if weight < 0 or len(outputs) != 1 or not 2 <= len(inputs) <= 3:
                 raise _Skip(
                     "expected an activation, weights and at most one bias, received "
@@ -236,6 +229,8 @@ class _Finder:
             if op in options.OPERATORS:
                 source = WeightSource(weight)
                 packed_options = _DESCRIBE[op](self, operator, inputs, outputs)
+                if residual is not None:
+                    named = [self.output_before_sum(packed_options)]
             else:
                 shape = tensor_shape(self.tensors[weight])
                 packed_options = _DESCRIBE[op](self, operator, inputs, outputs)
@@ -246,7 +241,7 @@ class _Finder:
         return Layer(
             self.index,
             number,
-            name,
+            self.name(named, op, number),
             op,
             weight,
             shape,
@@ -487,6 +482,15 @@ class _Finder:
         return options.FullyConnectedOptions(
             self.activation(dense.fusedActivationFunction), int(dense.keepNumDims)
         )
+
+    def output_before_sum(self, packed: options.ConvOptions) -> int:
+        if packed.own_output is None or packed.own_output >= len(self.tensors):
+            raise _Skip(
+                "expected the options of a convolution with a residual to name the "
+                f"tensor it wrote before the sum, one of {len(self.tensors)}, received "
+                f"{packed.own_output}"
+            )
+        return packed.own_output
 
     def packed(
         self, operator: schema.OperatorT, inputs: list[int], outputs: list[int]

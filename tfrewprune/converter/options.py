@@ -37,7 +37,9 @@ class ConvOptions:
     """What a packed convolution must know besides its weights.
 
     ``activation`` is TFLite's ``ActivationFunctionType``; ``padding`` its ``Padding``
-    (0 SAME, 1 VALID).
+    (0 SAME, 1 VALID). ``own_output`` is the index of the tensor that the convolution
+    wrote before it took over the addition behind it, or None: it names the layer and
+    comes back when the model is unpacked.
     """
 
     activation: int
@@ -49,9 +51,12 @@ class ConvOptions:
     dilation_height: int
     dilation_width: int
     padding: int
+    own_output: int | None = None
 
     def encode(self) -> bytes:
-        return _BLOCK.pack(_MAGIC, 1, 0, *astuple(self), 0, 0, 0, 0)
+        *numbers, own_output = astuple(self)
+        own_output = 0 if own_output is None else own_output + 1
+        return _BLOCK.pack(_MAGIC, 1, 0, *numbers, own_output, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -154,11 +159,11 @@ def decode(custom_code: str, data: bytes) -> Options:
         refuse(f"operator {OPERATORS.index(custom_code)}", values[2])
     if not 0 <= values[3] <= 5:
         refuse("an activation from 0 to 5", values[3])
-    if any(values[12:]):
-        refuse("zeros in words 12 to 15", values[12:])
+    if any(values[13:]):
+        refuse("zeros in words 13 to 15", values[13:])
     if custom_code in RECURRENT:
         made = RecurrentOptions.parse((values[2], *values[4:10]))
-        if made is None or any((values[3], *values[10:12])):
+        if made is None or any((values[3], *values[10:13])):
             refuse("the options of a recurrent layer", values[3:])
         return made
     if values[11] not in (0, 1):
@@ -166,7 +171,11 @@ def decode(custom_code: str, data: bytes) -> Options:
     if custom_code == FULLY_CONNECTED:
         if any(values[4:11]):
             refuse("zeros in words 4 to 10", values[4:11])
+        if values[12]:
+            refuse("zero in word 12", values[12])
         return FullyConnectedOptions(values[3], values[11])
     if min(values[4:11]) < 1:
         refuse("kernel, channels, strides and dilations of at least 1", values[4:11])
-    return ConvOptions(*values[3:12])
+    if values[12] < 0:
+        refuse("0 or 1 + a tensor index in word 12", values[12])
+    return ConvOptions(*values[3:12], values[12] - 1 if values[12] else None)

@@ -54,7 +54,11 @@ def perform(model: Model, decisions: list[Decision]) -> None:
         operator.builtinOptions = None
         operator.customOptionsFormat = 0
         if decision.sum is not None:
-            packed = replace(packed, activation=decision.sum.activation)
+            packed = replace(
+                packed,
+                activation=decision.sum.activation,
+                own_output=int(operator.outputs[0]),
+            )
             _take_over(operator, decision.sum)
         operator.customOptions = np.frombuffer(packed.encode(), np.uint8)
 
@@ -127,13 +131,13 @@ def _decoder(model: Model, subgraph: schema.SubGraphT, number: int) -> Decoder:
 def _take_over(operator: schema.OperatorT, total: Sum) -> None:
     """Makes a convolution add a residual: its own output is never computed alone.
 
-    That output stays on as the operator's intermediate: it names the layer, and
-    unpacking needs it.
+    That output's tensor stays, and the options name it. The operator's field for
+    intermediate tensors would be the place, but LiteRT's `CompiledModel` refuses files
+    that use it.
     """
     inputs = [int(i) for i in operator.inputs]
     bias = inputs[2:] or [-1]
     operator.inputs = np.array([*inputs[:2], *bias, total.residual], np.int32)
-    operator.intermediates = operator.outputs
     operator.outputs = np.array([total.output], np.int32)
 
 

@@ -248,7 +248,7 @@ def _restore_sum(model: Model, layer: Layer) -> schema.OperatorT:
     conv = model.subgraphs[layer.subgraph].operators[layer.operator]
     add = schema.OperatorT(
         opcodeIndex=operator_code(model, _BUILTIN.ADD, 1),
-        inputs=np.array([conv.intermediates[0], layer.residual], np.int32),
+        inputs=np.array([layer.options.own_output, layer.residual], np.int32),
         outputs=conv.outputs,
         builtinOptionsType=schema.BuiltinOptions.AddOptions,
         builtinOptions=schema.AddOptionsT(
@@ -257,7 +257,7 @@ def _restore_sum(model: Model, layer: Layer) -> schema.OperatorT:
     )
     conv.builtinOptions.fusedActivationFunction = 0
     conv.inputs = np.array([i for i in conv.inputs[:3] if i >= 0], np.int32)
-    conv.outputs, conv.intermediates = conv.intermediates, None
+    conv.outputs = np.array([layer.options.own_output], np.int32)
     return add
 
 

@@ -5,7 +5,13 @@ from typing import Any
 
 from tfrewprune.runtime.library import LibraryNotFoundError, delegate_path
 
-__all__ = ["Interpreter", "LibraryNotFoundError", "Streamer", "delegate_path"]
+__all__ = [
+    "CompiledModel",
+    "Interpreter",
+    "LibraryNotFoundError",
+    "Streamer",
+    "delegate_path",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -14,6 +20,10 @@ def __getattr__(name: str) -> Any:
         from tfrewprune.runtime.interpreter import Interpreter
 
         return Interpreter
+    if name == "CompiledModel":
+        from tfrewprune.runtime.compiled_model import CompiledModel
+
+        return CompiledModel
     if name == "Streamer":
         from tfrewprune.runtime.streamer import Streamer
 

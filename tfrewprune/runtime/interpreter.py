@@ -52,8 +52,8 @@ class Interpreter(_LiteRtInterpreter):
     """Runs a `.tflite` model whose pruned layers were packed by `tfrewprune.convert`.
 
     A LiteRT interpreter in every respect (same methods, same thread rules); packed
-    layers run in the native library, every other layer in LiteRT's XNNPACK. LiteRT's
-    `CompiledModel` takes no delegate from outside and cannot run packed models.
+    layers run in the native library, every other layer in LiteRT's XNNPACK.
+    `tfrewprune.CompiledModel` is the same for LiteRT 2's newer interface.
 
     Args:
         model_path: Path of a `.tflite` file, or the bytes of one. A file is

@@ -17,8 +17,8 @@ def delegate_path() -> str:
 
     Hand it to anything that loads TFLite external delegates: `load_delegate` for
     LiteRT's `Interpreter` in Python, `TfLiteExternalDelegateCreate` in C and C++, or
-    `benchmark_model --external_delegate_path`. `tfrewprune.Interpreter` does so by
-    itself. LiteRT's `CompiledModel` loads none: it refuses packed models.
+    `benchmark_model --external_delegate_path`. `tfrewprune.Interpreter` and
+    `tfrewprune.CompiledModel` do so by themselves.
 
     The environment variable `TFREWPRUNE_LIBRARY` names another build of the library,
     for example one with sanitizers.
