@@ -201,24 +201,17 @@ void Gemv(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
         });
       });
     }
-    // What is left, a chain for each: bands of few columns are mostly that.
-    Unroll<kChains - 1>([&](auto c) TFREWPRUNE_INLINE {
-      if (column == end) return;
-      const Reg s = V::Set(x[*column++]);
-      Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
-        acc[c][v] =
-            V::Fma(s, V::Load(w + c * kRows + v * V::kLanes), acc[c][v]);
-      });
-    });
-    Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
-      // In pairs, then pairs of pairs.
-      Unroll<4>([&](auto level) TFREWPRUNE_INLINE {
-        constexpr int kStep = 1 << level;
-        Unroll<kChains>([&](auto c) TFREWPRUNE_INLINE {
-          if constexpr (c % (2 * kStep) == 0 && c + kStep < kChains) {
-            acc[c][v] = V::Add(acc[c][v], acc[c + kStep][v]);
-          }
+    if constexpr (kChains > 1) {
+      for (; column != end; ++column, w += kRows) {
+        const Reg s = V::Set(x[*column]);
+        Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+          acc[0][v] = V::Fma(s, V::Load(w + v * V::kLanes), acc[0][v]);
         });
+      }
+    }
+    Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+      Unroll<kChains - 1>([&](auto c) TFREWPRUNE_INLINE {
+        acc[0][v] = V::Add(acc[0][v], acc[c + 1][v]);
       });
       acc[0][v] = V::Clamp(lo, hi, acc[0][v]);
     });

@@ -24,7 +24,9 @@ struct Tensors {
   const float* bias;
   const float* residual;
   float* output;
-  bool same_bias = false;  // as in the Invoke before: it need not be packed anew
+  // Bias and output are those of the Invoke before: what depends on the bias
+  // alone is ready, and stands in the output.
+  bool again = false;
 };
 
 struct Driver {

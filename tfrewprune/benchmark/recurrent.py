@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from tfrewprune.benchmark.measure import check_results, clock_for, interleave
 from tfrewprune.benchmark.table import print_table
 from tfrewprune.converter import convert
 from tfrewprune.converter.conversion import read_content
+from tfrewprune.converter.tracing import save_for_inference
 from tfrewprune.runtime import Interpreter
 
 _BLOCK = 16
@@ -83,7 +85,7 @@ def measure_network(
     dense = read_content(model)
     packed = convert(dense, weights=weights, verify=False)
     with tempfile.TemporaryDirectory() as folder:
-        model.export(folder, format="tf_saved_model", verbose=False)
+        save_for_inference(model, Path(folder), 1, whole=False)
         tensorflow = read_content(folder)
     interpreters = {
         "packed": Interpreter(packed, num_threads=threads),
