@@ -29,13 +29,7 @@ struct F32x16Avx512 {
   }
   TFREWPRUNE_VEC Reg Add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
   TFREWPRUNE_VEC Reg Mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
-  // An estimate of 14 bits, doubled: a third of the time of a division.
-  TFREWPRUNE_VEC Reg Div(Reg a, Reg b) {
-    const __mmask16 all = 0xffff;  // as in Clamp
-    const Reg guess = _mm512_maskz_rcp14_ps(all, b);
-    const Reg rest = _mm512_fnmadd_ps(b, guess, _mm512_set1_ps(2.0f));
-    return _mm512_mul_ps(a, _mm512_mul_ps(guess, rest));
-  }
+  TFREWPRUNE_VEC Reg Div(Reg a, Reg b) { return _mm512_div_ps(a, b); }
   // The second operand of max and min is the result when one is NaN. The full
   // mask only avoids GCC 12's false warning about the plain intrinsics.
   TFREWPRUNE_VEC Reg Clamp(Reg lo, Reg hi, Reg v) {
