@@ -35,6 +35,7 @@ _HOMES = {
         "Channel",
         "Column",
         "Filter",
+        "Head",
         "Kernel",
         "KernelGroup",
         "NofM",
@@ -52,6 +53,7 @@ _HOMES = {
         "Method",
         "PrimalProximal",
         "Reweighted",
+        "ReweightedProximal",
     ),
     "recipe": ("Recipe", "Rule"),
     "recipes": ("recipes",),  # the module itself
@@ -69,11 +71,16 @@ _HOMES = {
         "wrap",
     ),
     "pipeline": (
+        "CollapseWatch",
         "CompressResult",
         "GradualPrune",
+        "RateSearch",
         "StrengthControl",
+        "Teacher",
         "compress",
         "hard_prune",
+        "largest_rate",
+        "mask_zeros",
         "masked_retrain",
         "reweighted_train",
         "sparsity_summary",
@@ -87,8 +94,10 @@ _HOMES = {
         "convert",
         "unpack",
     ),
+    "oneshot": ("Infeasible", "LossTable", "OneShotResult", "prune_one_shot"),
     "inspection": ("inspect_model",),
     "planning": ("PlanRow", "plan"),
+    "mapping": ("map_by_loss", "map_by_rule"),
     "runtime": ("CompiledModel", "Interpreter", "Streamer", "delegate_path"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -173,6 +173,7 @@ def _dense_record(
     return _with(
         start,
         **_figures(model, layer, decision.shape, matrix),
+        predicted_dense_us=decision.dense_us,
         bytes_packed=decision.packing.payload_bytes,
         skip=decision.skip,
         reason=decision.reason,
@@ -203,6 +204,9 @@ def _packed_record(model: Model, layer: Layer) -> LayerRecord:
         weights=matrix.size,
         bytes_dense=matrix.size * _stored_size(model, layer),
         bytes_packed=len(payload),
+        predicted_dense_us=default_cost_model().dense(
+            shape, _was_dynamic_range(model, layer)
+        ),
         predicted_packed_us=predict_payload(payload, shape),
         **_figures(model, layer, shape, matrix),
     )
@@ -236,7 +240,12 @@ def _stored_size(model: Model, layer: Layer) -> int:
     if source is None:
         return 4
     tensors = model.subgraphs[layer.subgraph].tensors
-    return _BYTES.get(tensors[source.decoders[0].input].type, 4)
+    return _BYTES.get(tensors[source.constant].type, 4)
+
+
+def _was_dynamic_range(model: Model, layer: Layer) -> bool:
+    source = recall(model).get((layer.subgraph, layer.weight))
+    return source is not None and source.weights is not None
 
 
 def _with(record: LayerRecord, **fields: Any) -> LayerRecord:
@@ -258,7 +267,6 @@ def _figures(
         "sparsity": 1 - kept / matrix.size,
         "structure": structure,
         "macs": matrix.size * shape.pixels if known else None,
-        "predicted_dense_us": default_cost_model().dense(shape),
     }
 
 

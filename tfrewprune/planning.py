@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import keras
 
+from tfrewprune.mapping import finest
 from tfrewprune.payload.cost import LayerShape, default_cost_model
 from tfrewprune.payload.gain import predicted_gain
 from tfrewprune.recipe import Recipe, Rule
@@ -36,6 +37,8 @@ class PlanRow:
         dense_us: Predicted microseconds in dense, on one thread; None when unknown.
         share: Of the predicted time of all layers with a known one.
         gains: Rate to how many times faster the layer would be; empty when unknown.
+        finest: The finest structure that at 8x is nearly as fast as the fastest, see
+            `map_by_rule`; None when unknown.
     """
 
     layer: str
@@ -49,6 +52,7 @@ class PlanRow:
     dense_us: float | None = None
     share: float | None = None
     gains: dict[int, float] = dataclasses.field(default_factory=dict)
+    finest: str | None = None
 
     def to_dict(self) -> dict:
         """JSON-serializable."""
@@ -150,7 +154,7 @@ def _default_reasons(
 
 
 def _key(target: Target) -> tuple[int, str]:
-    return id(target.layer), target.spec.attribute if target.spec else ""
+    return id(target.layer), target.spec.label if target.spec else ""
 
 
 def _row(
@@ -161,9 +165,9 @@ def _row(
     spec = target.spec or next(iter(kernel_specs(layer) or ()), None)
     kind = type(layer).__name__
     row = PlanRow(
-        target.path,
+        target.label,
         kind,
-        shape=tuple(spec.variable(layer).shape) if spec else (),
+        shape=dataclasses.replace(target, spec=spec).extent if spec else (),
         not_prunable=target.reason,
         not_packable=f"no packed operator for {kind}"
         if spec and not spec.packed
@@ -172,7 +176,7 @@ def _row(
     )
     if spec is None or getattr(layer, "groups", 1) != 1:
         return row
-    kernel = spec.layout.kernel_shape(row.shape)
+    kernel = dataclasses.replace(target, spec=spec).shape
     row = dataclasses.replace(row, weights=kernel.weights)
     try:
         pixels = macs_per_weight(layer, spec)
@@ -187,4 +191,5 @@ def _row(
         row,
         dense_us=default_cost_model().dense(size),
         gains={rate: predicted_gain(size, rate, alike) for rate in RATES},
+        finest=str(finest(dataclasses.replace(target, spec=spec), RATES[-1])),
     )

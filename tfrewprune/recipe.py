@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tfrewprune.methods import Method, Reweighted
@@ -17,23 +18,38 @@ from tfrewprune.structures import Block, Structure
 
 VERSION = 1
 BUDGETS = ("weights", "macs")
+CONSTRAINTS = ("weights", "macs", "bytes", "latency_ms")
+
+#: Rate at which a layer's gain is judged where something else decides its rate.
+TYPICAL_RATE = 8
+
+
+class Infeasible(ValueError):
+    """No choice meets all constraints; the message says which, and by how much."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What happens to the layers whose name matches.
+    """What happens to the layers, or to some of their matrices, that it matches.
+
+    The first rule of a recipe that matches a matrix is the one that counts.
 
     Args:
         match: Layer name, path or shell pattern (`"conv*"`), or several of them. The
             name of a layer with others inside (a nested model, `bidirectional_2`)
-            means what is inside. The first rule of a recipe that matches a layer is the
-            one that counts.
+            means what is inside. Default `"*"`.
         structure: Which weights are removed together; a structure, its config or its
             name. Default `Block(16, 1)`.
         rate: Dense weights / kept weights of each matched layer: 8 keeps 1/8. `None`:
             the recipe's budget or threshold decides.
         strength: Overrides the recipe's penalty strength.
         skip: Leave the matched layers dense.
+        kind: Only layers of this class or a subclass, or inside of one: `"Conv2D"`,
+            `"GRU"`, `"RNN"` for all recurrent layers, a shell pattern.
+        weights: Only matrices of this name or pattern, where layers have several. A
+            recurrent cell has `"kernel/z"` and `"recurrent_kernel/z"` for each gate (z,
+            r, h of a `GRU`, i, f, c, o of an `LSTM`): `"recurrent_kernel"` means those
+            of all its gates, `"*/z"` both of one.
 
     Raises:
         ValueError: A rate below 1, a negative strength, or a rule that skips and
@@ -43,14 +59,18 @@ class Rule:
 
     >>> Rule("conv*", structure=Block(16, 1), rate=8).keep
     0.125
-    >>> Rule(["encoder", "dense_2"], rate=4)
+    >>> rule = Rule(["encoder", "dense_2"], rate=4)
+    >>> rule = Rule("gru", weights="recurrent_kernel", rate=16)
+    >>> rule = Rule(kind="LSTM", rate=8)
     """
 
-    match: str | tuple[str, ...]
+    match: str | tuple[str, ...] = "*"
     structure: Structure = Block(16, 1)
     rate: float | None = None
     strength: float | None = None
     skip: bool = False
+    kind: str | None = None
+    weights: str | None = None
 
     def __post_init__(self):
         names = (self.match,) if isinstance(self.match, str) else self.match
@@ -61,6 +81,13 @@ class Rule:
                 f"or a list of them. Received: match={self.match!r}"
             )
         object.__setattr__(self, "match", names[0] if len(names) == 1 else tuple(names))
+        for name in ("kind", "weights"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and value):
+                raise ValueError(
+                    f"Argument `{name}` of a Rule must be a name or a pattern. "
+                    f"Received: {name}={value!r}"
+                )
         object.__setattr__(self, "structure", Structure.get(self.structure))
         _check_rate("rate", self.rate)
         _check_strength(self.strength)
@@ -84,15 +111,49 @@ class Rule:
         """Whether the rule says a layer's own name or path, letter by letter."""
         return name in self.patterns or path in self.patterns
 
-    def matches(self, name: str, path: str) -> bool:
-        """Whether the rule is meant for a layer of this name or path."""
-        parts = path.split("/")
-        labels = {name, *parts, *("/".join(parts[: i + 1]) for i in range(len(parts)))}
-        return any(
-            fnmatch.fnmatchcase(label, pattern)
-            for label in labels
-            for pattern in self.patterns
+    def means(self, path: str, kinds: Iterable[str]) -> bool:
+        """Whether it says, letter by letter, a class or the path of a layer around."""
+        return self.kind in kinds or any(label in self.patterns for label in _up(path))
+
+    def matches(
+        self, name: str, path: str, kinds: Iterable[str] = (), weights: str = "kernel"
+    ) -> bool:
+        """Whether the rule is meant for a matrix of a layer.
+
+        Args:
+            name: Of the layer.
+            path: Of the layer.
+            kinds: Names of its class, of those it derives from, and of those of the
+                layers around it.
+            weights: Name of the matrix.
+        """
+        labels = {name, *path.split("/"), *_up(path)}
+        return (
+            any(_like(label, self.patterns) for label in labels)
+            and (self.kind is None or any(_like(kind, [self.kind]) for kind in kinds))
+            and (
+                self.weights is None
+                or any(_like(label, [self.weights]) for label in _up(weights))
+            )
         )
+
+    @property
+    def steps(self) -> tuple[Recipe, ...]:
+        """This recipe and those that follow, one by one."""
+        rest = () if self.then is None else self.then.steps
+        return (self.replace(then=None), *rest)
+
+    def replace(self, **changes: Any) -> Rule:
+        """A copy with some arguments changed."""
+        return dataclasses.replace(self, **changes)
+
+    def __str__(self) -> str:
+        extra = [
+            f", {name}={getattr(self, name)!r}"
+            for name in ("kind", "weights")
+            if getattr(self, name) is not None
+        ]
+        return f"{self.match!r}{''.join(extra)}"
 
     def get_config(self) -> dict:
         """JSON-serializable arguments of the constructor."""
@@ -102,6 +163,8 @@ class Rule:
             "rate": self.rate,
             "strength": self.strength,
             "skip": self.skip,
+            **({} if self.kind is None else {"kind": self.kind}),
+            **({} if self.weights is None else {"weights": self.weights}),
         }
 
 
@@ -110,14 +173,15 @@ class Recipe:
     """Everything that describes a compression but the model and the data.
 
     How much is removed is decided by exactly one of these, in this order: a rule's own
-    `rate`; the recipe's `rate` as a budget over all other pruned layers together; the
-    `threshold`, so that the penalty strength decides (the automatic rate).
+    `rate`; the recipe's `rate` as a budget over all other pruned layers together, or
+    its `constraints` on the model; the `threshold`, so that the penalty strength
+    decides (the automatic rate).
 
     Args:
         rules: `Rule`s in order of precedence; a single rule or pattern is fine, or a
             dict of patterns and rates, `{"conv*": 8, "dense": 16}`. Default: `"*"`.
-        method: `Reweighted()` (default), `GroupLasso()`, `Magnitude()`, their config or
-            name.
+        method: How training empties groups: `Reweighted()` (default) or another of
+            `tfrewprune.methods`, its config or its name.
         strength: Penalty strength lambda for all layers; None: where a rate is asked
             for it is controlled during training so that the surviving weights fall to
             that rate (`tfrewprune.StrengthControl`), elsewhere it is the method's
@@ -127,7 +191,20 @@ class Recipe:
             not depend on which other layers the model has. Larger empties more groups.
         rate: Budget over all pruned layers without a rate of their own: dense / kept.
         budget: What `rate` counts: `"weights"` or `"macs"`.
-        threshold: Groups with rms below it are removed (in units of the weights).
+        threshold: Groups with rms below it are removed (in units of the weights). Where
+            there is neither a rate nor this: what the method takes for empty, 1e-3 or
+            its `epsilon`, the `shrink` of `PrimalProximal()`.
+        constraints: In place of a rate, what the whole model may cost, one or several
+            of `"weights"`, `"macs"` (of layers with a weight matrix), `"bytes"` (of
+            weights in a `.tflite`) and `"latency_ms"` (on one thread, of layers that
+            the cost model knows). A number, or a share of the dense model: `"40%"`, or
+            a number below 1 where that is no time.
+        layer_ms: Measured milliseconds by layer path and rate (1 is dense), such as
+            `{"conv": {1: 2.0, 4: 0.7, 16: 0.3}}`, in place of the cost model's.
+        start_rate: Dense / kept weights that the model is cut to, by magnitude, before
+            the phase under the method begins (rules of a smaller rate: to theirs).
+            Where much more shall go, these weights are free, and the phase is spent on
+            the others.
         reweighted_epochs: Length of the reweighted phase.
         retrain_epochs: Length of the masked retraining.
         refreshes: Updates of the penalty weights, evenly spaced inside the reweighted
@@ -138,6 +215,9 @@ class Recipe:
         skip_last: Leave `Dense` layers that give an output of the model, the
             classifiers, dense. Both are only obeyed by rules with a pattern: a rule
             that names a layer exactly prunes it.
+        then: What follows when all this is done, on the model as it is then: what is
+            removed stays removed, and a `rate` counts it. Columns at rate 5, then rows
+            at rate 10: the rows remove the other half.
 
     Raises:
         ValueError: No rules, duplicate rules, an impossible number, or a recipe that
@@ -158,6 +238,9 @@ class Recipe:
     rate: float | None = None
     budget: str = "weights"
     threshold: float | None = None
+    constraints: dict[str, float | str] | None = None
+    layer_ms: dict[str, dict[float, float]] | None = None
+    start_rate: float = 1
     reweighted_epochs: int = 10
     retrain_epochs: int = 10
     refreshes: int = 4
@@ -165,12 +248,20 @@ class Recipe:
     minimum_weights: int = 256
     skip_first: bool = True
     skip_last: bool = True
+    then: Recipe | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "rules", _as_rules(self.rules))
         object.__setattr__(self, "method", Method.get(self.method))
         _check_strength(self.strength)
         _check_rate("rate", self.rate)
+        _check_rate("start_rate", self.start_rate)
+        self._check_final_rate()
+        if self.rate is not None and self.start_rate > self.rate:
+            raise ValueError(
+                "The model cannot be cut further at the start than at the end. "
+                f"Received: start_rate={self.start_rate}, rate={self.rate}"
+            )
         if self.budget not in BUDGETS:
             raise ValueError(
                 f"Invalid value for argument `budget`. Expected one of {BUDGETS}. "
@@ -180,12 +271,21 @@ class Recipe:
             raise ValueError(
                 f"Argument `threshold` must be positive. Received: {self.threshold!r}"
             )
-        if self.rate is not None and self.threshold is not None:
+        given = {
+            name: getattr(self, name)
+            for name in ("rate", "threshold", "constraints")
+            if getattr(self, name) is not None
+        }
+        if len(given) > 1:
             raise ValueError(
-                "A recipe has either a `rate` (the budget decides) or a `threshold` "
-                "(the strength decides), not both. Received: "
-                f"rate={self.rate}, threshold={self.threshold}"
+                "A recipe has either a `rate` (the budget decides), or `constraints`, "
+                "or a `threshold` (the strength decides), not both. Received: "
+                + ", ".join(f"{name}={value}" for name, value in given.items())
             )
+        if self.constraints is not None:
+            object.__setattr__(self, "constraints", _as_constraints(self.constraints))
+        if self.layer_ms is not None:
+            object.__setattr__(self, "layer_ms", _as_times(self.layer_ms))
         for name, least in (
             ("reweighted_epochs", 0),
             ("retrain_epochs", 0),
@@ -199,7 +299,25 @@ class Recipe:
                     f"Argument `{name}` must be an integer of at least {least}. "
                     f"Received: {name}={value!r}"
                 )
+        if self.then is not None and not isinstance(self.then, Recipe):
+            raise ValueError(
+                f"Argument `then` must be a Recipe. Received: then={self.then!r}"
+            )
         self._check_removal()
+
+    def _check_final_rate(self) -> None:
+        """Takes the rate of a method that has one; refuses others beside it."""
+        final = self.method.final_rate
+        if final is None:
+            return
+        given = {self.rate, *(rule.rate for rule in self.rules)} - {None}
+        if any(not math.isclose(rate, final, rel_tol=1e-6) for rate in given):
+            raise ValueError(
+                f"The schedule of {type(self.method).__name__} ends at rate "
+                f"{final:g}: leave out other rates, or change it. "
+                f"Received: {sorted(given)}"
+            )
+        object.__setattr__(self, "rate", final)
 
     def _check_removal(self) -> None:
         """Refuses what would train for nothing."""
@@ -210,8 +328,10 @@ class Recipe:
                 "The recipe removes nothing: every rule skips or has rate 1. Give a "
                 'rate above 1, such as Rule("*", rate=8).'
             )
-        if None not in rates or (
-            self.threshold is not None and not self.method.gradual
+        if (
+            None not in rates
+            or self.constraints is not None
+            or (self.threshold is not None and not self.method.gradual)
         ):
             return
         if not self.method.penalized or self.method.projects:
@@ -240,7 +360,7 @@ class Recipe:
     def is_controlled(self, rule: Rule) -> bool:
         """Whether the penalty strength follows from the rate during training."""
         fixed = self.strength if rule.strength is None else rule.strength
-        rated = self.rate_of(rule) is not None
+        rated = self.rate_of(rule) is not None or self.constraints is not None
         return fixed is None and rated and self.method.controlled
 
     def strength_of(self, rule: Rule) -> float:
@@ -248,12 +368,20 @@ class Recipe:
         fixed = self.strength if rule.strength is None else rule.strength
         return self.method.default_strength if fixed is None else fixed
 
-    def rule_for(self, name: str, path: str) -> Rule | None:
-        """The first rule that matches, or None."""
+    def rule_for(
+        self, name: str, path: str, kinds: Iterable[str] = (), weights: str = "kernel"
+    ) -> Rule | None:
+        """The first rule that matches, or None; arguments as of `Rule.matches`."""
         for rule in self.rules:
-            if rule.matches(name, path):
+            if rule.matches(name, path, kinds, weights):
                 return rule
         return None
+
+    @property
+    def steps(self) -> tuple[Recipe, ...]:
+        """This recipe and those that follow, one by one."""
+        rest = () if self.then is None else self.then.steps
+        return (self.replace(then=None), *rest)
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some arguments changed."""
@@ -266,6 +394,7 @@ class Recipe:
         }
         config["rules"] = [rule.get_config() for rule in self.rules]
         config["method"] = self.method.get_config()
+        config["then"] = None if self.then is None else self.then.get_config()
         return config
 
     @classmethod
@@ -283,6 +412,8 @@ class Recipe:
         for entry in config["rules"]:
             _check_names("rule", entry, Rule)
             rules.append(Rule(**entry))
+        if config.get("then") is not None:
+            config["then"] = cls.from_config(config["then"])
         return cls(**{**config, "rules": tuple(rules)})
 
     def to_json(self) -> str:
@@ -310,6 +441,16 @@ class Recipe:
         return cls.from_config(config)
 
 
+def _up(path: str) -> Iterator[str]:
+    """The path and the paths of all that is around it."""
+    parts = path.split("/")
+    return ("/".join(parts[: count + 1]) for count in range(len(parts)))
+
+
+def _like(label: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(label, pattern) for pattern in patterns)
+
+
 def _is_dict(value) -> bool:
     return isinstance(value, dict)
 
@@ -333,12 +474,16 @@ def _as_rules(rules: Rule | str | dict | Iterable[Rule | str]) -> tuple[Rule, ..
     for rule in rules:
         if not isinstance(rule, Rule):
             raise ValueError(f"Every rule must be a `Rule`. Received: {rule!r}")
-    patterns = [pattern for rule in rules for pattern in rule.patterns]
+    patterns = [
+        (pattern, rule.kind, rule.weights, rule.structure.unit)
+        for rule in rules
+        for pattern in rule.patterns
+    ]
     for pattern in patterns:
         if patterns.count(pattern) > 1:
             raise ValueError(
-                f"The recipe has {patterns.count(pattern)} rules for {pattern!r}; only "
-                "the first could ever apply. Remove or rename the others."
+                f"The recipe has {patterns.count(pattern)} rules for {pattern[0]!r}; "
+                "only the first could ever apply. Remove or rename the others."
             )
     return rules
 
@@ -352,6 +497,50 @@ def _check_rate(name: str, rate) -> None:
             f"Argument `{name}` is dense weights / kept weights, a finite number of at "
             f"least 1 (8 keeps 1/8). Received: {name}={rate!r}"
         )
+
+
+def _as_constraints(constraints) -> dict[str, float | str]:
+    """Checked; in the order given."""
+    if not _is_dict(constraints) or not constraints:
+        raise ValueError(
+            f"Argument `constraints` must be a dict of some of {CONSTRAINTS} and their "
+            f"limits. Received: constraints={constraints!r}"
+        )
+    for name, limit in constraints.items():
+        if name not in CONSTRAINTS:
+            raise ValueError(
+                f"Unknown constraint {name!r}. Expected some of {CONSTRAINTS}."
+            )
+        number, most = limit, float("inf")
+        if isinstance(limit, str) and limit.endswith("%"):
+            try:
+                number, most = float(limit[:-1]), 100
+            except ValueError:
+                number = None
+        valid = isinstance(number, int | float) and not isinstance(number, bool)
+        if not valid or not 0 < number <= most or number == float("inf"):
+            raise ValueError(
+                f"The constraint {name!r} must be a positive number, or a share such "
+                f"as '40%'. Received: {limit!r}"
+            )
+    return dict(constraints)
+
+
+def _as_times(times) -> dict[str, dict[float, float]]:
+    """Checked, with numbers for rates, which JSON makes strings of."""
+    try:
+        found = {
+            path: {float(rate): float(ms) for rate, ms in by_rate.items()}
+            for path, by_rate in times.items()
+        }
+    except (AttributeError, TypeError, ValueError):
+        found = {}
+    if not found or not all(1 in by_rate for by_rate in found.values()):
+        raise ValueError(
+            "Argument `layer_ms` must be a dict of layer paths to milliseconds by "
+            f"rate, rate 1 (dense) among them. Received: layer_ms={times!r}"
+        )
+    return found
 
 
 def _check_strength(strength) -> None:

@@ -101,11 +101,12 @@ def test_android_library(arm_python, android_library, cases):
 
 def test_android_library_of_x86_64(build, cases, tmp_path):
     """The emulator's and a Chromebook's; here the CPU can run it as it is."""
-    for library in ("c", "m"):
-        stand_in = f"-Wl,-soname,lib{library}.so", "-x", "c", "/dev/null"
-        output = tmp_path / f"lib{library}.so"
+    for library in ("libc.so.6", "libm.so.6", "libdl.so.2"):
+        name = library.removesuffix(Path(library).suffix)
+        stand_in = f"-Wl,-soname,{name}", "-x", "c", "/dev/null"
+        output = tmp_path / name
         command = ["cc", "-shared", "-nostdlib", "-Wl,--no-as-needed", *stand_in]
-        command += ["-o", output, f"-l:lib{library}.so.6"]
+        command += ["-o", output, f"-l:{library}"]
         subprocess.run(command, check=True)
     subprocess.run(
         [

@@ -12,7 +12,9 @@ Run ``python tests/golden/generate.py`` only when PAYLOAD.md changes. Files:
 - ``irregular.txt``, ``irregular_refused.txt``: the same for layout 1, a line being
   ``name rows columns taps chunk_channels segment_count weight_count``.
 
-``half_NAME`` holds the weights of ``NAME`` as float16 (value_type 1).
+``half_NAME`` holds the weights of ``NAME`` as float16 (value_type 1), ``int8_NAME`` as
+int8 with a scale for each row (value_type 2), ``int8_one_scale_NAME`` with one of all;
+``masked_NAME`` has a mask instead of columns.
 
 The bytes are put together here by hand, not by ``tfrewprune.payload``.
 """
@@ -35,15 +37,30 @@ def weight(row: int, column: int) -> float:
 
 
 #: value_type -> struct's letter.
-LETTERS = "fe"
+LETTERS = "feb"
+FLOAT, HALF, INT8 = range(3)
 
 
-def build(rows, columns, lanes, bands, value_type=0):
+def scales_of(rows, form):
+    """The scales of int8 weights: powers of two, so that they hold every `weight`."""
+    value_type, one_scale = form
+    if value_type != INT8:
+        return []
+    return [1 / 32] if one_scale else [1 / 32 / (1 + row % 2) for row in range(rows)]
+
+
+def stored(value, row, scales):
+    if not scales:
+        return value
+    return round(value / scales[row if len(scales) > 1 else 0])
+
+
+def build(rows, columns, lanes, bands, form=(FLOAT, False)):
     """Returns (payload, weights) of ``bands``: a list of (row ids, columns)."""
     width = 2 if rows <= 65535 and columns <= 65536 else 4
     letter = {2: "H", 4: "I"}[width]
     row_id, start, column, value = [], [0], [], []
-    weights = {}
+    weights, scales = {}, scales_of(rows, form)
     for ids, owned in bands:
         ids = list(ids) + [rows] * (lanes - len(ids))
         row_id += ids
@@ -52,28 +69,36 @@ def build(rows, columns, lanes, bands, value_type=0):
         for k in owned:
             for row in ids:
                 survives = row < rows and (row * 7 + k) % 13 != 0
-                value.append(weight(row, k) if survives else 0.0)
+                value.append(stored(weight(row, k), row, scales) if survives else 0)
                 if survives:
                     weights[row, k] = weight(row, k)
     parts = [
         (struct.pack(f"<{len(row_id)}{letter}", *row_id), 4),
         (struct.pack(f"<{len(start)}I", *start), 4),
         (struct.pack(f"<{len(column)}{letter}", *column), 4),
-        (struct.pack(f"<{len(value)}{LETTERS[value_type]}", *value), 64),
     ]
     counts = (rows, columns, lanes, len(bands), len(column), width, 0)
-    return assemble(0, value_type, counts, parts), records(weights)
+    return assemble(0, form, counts, parts, scales, value), records(weights)
 
 
-def assemble(layout, value_type, counts, parts):
+def assemble(layout, form, counts, parts, scales, value):
+    value_type = form[0]
     body, sections = bytearray(128), []
-    for data, to in parts:
+    values = struct.pack(f"<{len(value)}{LETTERS[value_type]}", *value)
+    for data, to in (
+        *parts,
+        (struct.pack(f"<{len(scales)}f", *scales), 4),
+        (values, 64),
+    ):
         body += bytes(align(len(body), to) - len(body))
-        sections += [len(body), len(data)]
+        sections.append((len(body), len(data)))
         body += data
+    where, _ = sections.pop(3)
+    scale = (where if scales else 0, len(scales))
+    places = [number for section in sections for number in section]
     body[:128] = struct.pack(
-        "<4sHHIIIIIIQIIQQQQQQQQQQ",
-        *(b"TFRP", 1, 128, layout, value_type, *counts, *sections, len(body), 0),
+        "<4sHHIIIIIIQIIQQQQQQQQQII",
+        *(b"TFRP", 1, 128, layout, value_type, *counts, *places, len(body), *scale),
     )
     return bytes(body)
 
@@ -82,28 +107,49 @@ def records(weights):
     return b"".join(struct.pack("<IIf", *at, weights[at]) for at in sorted(weights))
 
 
-def build_irregular(rows, columns, taps, chunk_channels, segments, value_type=0):
+def build_irregular(
+    rows, columns, taps, chunk_channels, segments, form=(FLOAT, False), masked=False
+):
     """Returns (payload, weights) of ``segments``: a list of (row, columns)."""
     width = 2 if rows <= 65535 and columns <= 65536 else 4
     letter = {2: "H", 4: "I"}[width]
     start, column, value = [0], [], []
-    weights = {}
+    weights, scales = {}, scales_of(rows, form)
     for row, owned in segments:
         column += owned
         start.append(len(column))
         for k in owned:
             channel, tap = divmod(k, taps)
             weights[row, tap * (columns // taps) + channel] = weight(row, k)
-            value.append(weight(row, k))
+            value.append(stored(weight(row, k), row, scales))
     rows_of = [row for row, _ in segments]
     parts = [
         (struct.pack(f"<{len(rows_of)}{letter}", *rows_of), 4),
         (struct.pack(f"<{len(start)}I", *start), 4),
         (struct.pack(f"<{len(column)}{letter}", *column), 4),
-        (struct.pack(f"<{len(value)}{LETTERS[value_type]}", *value), 64),
     ]
+    if masked:
+        width = 0
+        parts = [
+            (b"", 4),
+            (b"", 4),
+            (mask_of(rows, columns, taps * chunk_channels, segments), 4),
+        ]
     counts = (rows, columns, taps, len(segments), len(column), width, chunk_channels)
-    return assemble(1, value_type, counts, parts), records(weights)
+    return assemble(1, form, counts, parts, scales, value), records(weights)
+
+
+def mask_of(rows, columns, chunk, segments):
+    """A bit for every weight: by chunks of columns, in them row by row."""
+    order = [
+        (row, k)
+        for first in range(0, columns, chunk)
+        for row in range(rows)
+        for k in range(first, min(first + chunk, columns))
+    ]
+    kept = {(row, k) for row, owned in segments for k in owned}
+    bits = sum(1 << i for i, at in enumerate(order) if at in kept)
+    return bits.to_bytes(align(len(order), 8) // 8, "little")
 
 
 PAYLOADS = {
@@ -152,8 +198,9 @@ def refused(payload):
         "version": (4, "H", 2),
         "header_bytes": (6, "H", 64),
         "layout": (8, "I", 1),
-        "value_type": (12, "I", 2),
+        "value_type": (12, "I", 3),
         "value_type_of_half_the_length": (12, "I", 1),
+        "int8_without_scale": (12, "I", 2),
         "rows_zero": (16, "I", 0),
         "rows_huge": (16, "I", 0xFFFFFFFF),
         "columns_zero": (20, "I", 0),
@@ -174,7 +221,8 @@ def refused(payload):
         "value_offset": (96, "Q", value + 4),
         "value_length": (104, "Q", 0),
         "payload_bytes": (112, "Q", len(payload) + 64),
-        "reserved": (120, "Q", 1),
+        "scale_offset_of_floats": (120, "I", 1),
+        "scale_count_of_floats": (124, "I", 1),
         "row_repeated": (row_id + 2, "H", 0),
         "row_out_of_range": (row_id, "H", 20),
         "band_start_first": (start, "I", 1),
@@ -194,11 +242,24 @@ def refused(payload):
     yield "header_only", "nothing after the header", payload[:128]
     yield "short_header", "127 bytes", payload[:127]
     yield "no_bytes", "nothing", b""
-    halves, _ = build(*PAYLOADS["ragged"], value_type=1)
+    halves, _ = build(*PAYLOADS["ragged"], (HALF, False))
     yield "half_of_twice_the_length", "value_type 0", put(halves, 12, "I", 0)
     # A lane without a row: the last half of column 2 of the band of three rows.
     lane = value + 2 * (4 * 8 + 3)
     yield "half_idle_lane_not_zero", "2^-24 there", put(halves, lane, "H", 1)
+    integers, _ = build(*PAYLOADS["ragged"], (INT8, False))
+    scale, count = struct.unpack_from("<II", integers, 120)
+    for name, what, offset, letter, new in (
+        ("scale_count", "one of 19 missing", 124, "I", count - 1),
+        ("scale_in_columns", "offset 4 less", 120, "I", scale - 4),
+        ("scale_offset", "no multiple of 4", 120, "I", scale + 2),
+        ("scale_behind_the_end", "beyond the payload", 120, "I", 0xFFFFFFFC),
+        ("scale_zero", "0", scale, "f", 0.0),
+        ("scale_negative", "below 0", scale + 4, "f", -1.0),
+        ("scale_infinite", "infinite", scale + 4, "f", float("inf")),
+        ("scale_nan", "not a number", scale + 4 * 18, "f", float("nan")),
+    ):
+        yield f"int8_{name}", what, put(integers, offset, letter, new)
     idle, _ = build(8, 9, 4, [(range(4), [1]), ([], [])])
     yield "idle_band", "a band with neither rows nor columns", idle
 
@@ -210,8 +271,9 @@ def refused_irregular(payload):
     )
     fields = {
         "layout": (8, "I", 2),
-        "value_type": (12, "I", 2),
+        "value_type": (12, "I", 3),
         "value_type_of_half_the_length": (12, "I", 1),
+        "index_bytes_of_a_mask": (40, "I", 0),
         "rows_small": (16, "I", 4),
         "columns_not_of_taps": (20, "I", 46),
         "taps_zero": (24, "I", 0),
@@ -241,17 +303,42 @@ def refused_irregular(payload):
     yield "irregular_trailing", "four bytes too many", payload + bytes(4)
 
 
-def both_types(payloads):
-    """Yields (name, arguments, value_type)."""
+def refused_masked(payload):
+    """Yields (name, what is wrong, bytes) from the payload "masked_irregular_conv"."""
+    (mask,) = struct.unpack_from("<Q", payload, 80)
+    fields = {
+        "index_bytes": (40, "I", 2),
+        "segment_count": (28, "I", 4),
+        "segment_count_large": (28, "I", 6),
+        "weight_count": (32, "Q", 12),
+        "chunk_channels": (44, "I", 1),
+        "bit_missing": (mask, "B", payload[mask] & 0xFE),
+        "bit_too_many": (mask, "B", payload[mask] | 2),
+        "bit_behind_the_end": (mask + 28, "B", payload[mask + 28] | 2),
+        "mask_length": (88, "Q", 28),
+        "row_id_length": (56, "Q", 2),
+        "start_length": (72, "Q", 4),
+        "rows": (16, "I", 4),
+        "columns": (20, "I", 36),
+    }
+    for name, (offset, letter, new) in fields.items():
+        what = f"{letter} at byte {offset} is {new}"
+        yield f"masked_{name}", what, put(payload, offset, letter, new)
+
+
+def every_form(payloads):
+    """Yields (name, arguments, form): value_type, and whether there is one scale."""
     for name, arguments in payloads.items():
-        yield name, arguments, 0
-        yield f"half_{name}", arguments, 1
+        yield name, arguments, (FLOAT, False)
+        yield f"half_{name}", arguments, (HALF, False)
+        yield f"int8_{name}", arguments, (INT8, False)
+        yield f"int8_one_scale_{name}", arguments, (INT8, True)
 
 
 def main() -> None:
     lines = []
-    for name, arguments, value_type in both_types(PAYLOADS):
-        payload, weights = build(*arguments, value_type)
+    for name, arguments, form in every_form(PAYLOADS):
+        payload, weights = build(*arguments, form)
         (FOLDER / f"{name}.payload").write_bytes(payload)
         (FOLDER / f"{name}.weights").write_bytes(weights)
         rows, columns, lanes, bands = arguments
@@ -264,17 +351,23 @@ def main() -> None:
         lines.append(f"{name} {what}\n")
     (FOLDER / "refused.txt").write_text("".join(lines))
     lines = []
-    for name, arguments, value_type in both_types(IRREGULAR):
-        payload, weights = build_irregular(*arguments, value_type)
-        (FOLDER / f"{name}.payload").write_bytes(payload)
-        (FOLDER / f"{name}.weights").write_bytes(weights)
+    for name, arguments, form in every_form(IRREGULAR):
         *size, segments = arguments
         count = sum(len(owned) for _, owned in segments)
-        lines.append(" ".join(map(str, (name, *size, len(segments), count))) + "\n")
+        # A mask of the widest one would take 16 KB.
+        for masked in (False, True) if size[1] < 1000 else (False,):
+            payload, weights = build_irregular(*arguments, form, masked)
+            written = f"masked_{name}" if masked else name
+            (FOLDER / f"{written}.payload").write_bytes(payload)
+            (FOLDER / f"{written}.weights").write_bytes(weights)
+            numbers = (*size, len(segments), count)
+            lines.append(" ".join(map(str, (written, *numbers))) + "\n")
     (FOLDER / "irregular.txt").write_text("".join(lines))
     lines = []
-    for name, what, payload in refused_irregular(
-        build_irregular(*IRREGULAR["irregular_conv"])[0]
+    conv = IRREGULAR["irregular_conv"]
+    for name, what, payload in (
+        *refused_irregular(build_irregular(*conv)[0]),
+        *refused_masked(build_irregular(*conv, masked=True)[0]),
     ):
         (FOLDER / f"{name}.refused").write_bytes(payload)
         lines.append(f"{name} {what}\n")

@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/irregular_reference.h"
+#include "kernels/reference.h"
 #include "operators/packed_operator.h"
 #include "random_layer.h"
 
@@ -119,12 +121,94 @@ inline uint64_t ValueCount(const IrregularView& weights) {
   return weights.weight_count;
 }
 
-// The weights as floats and as halves, which must be exact. Returns how many
-// runs there were with either.
+// The output row of every value; `rows` in lanes that carry none.
+inline std::vector<uint32_t> RowOfValues(const BandedView& weights) {
+  std::vector<uint32_t> row;
+  for (uint32_t b = 0; b < weights.band_count; ++b) {
+    for (uint32_t n = weights.band_start[b]; n < weights.band_start[b + 1];
+         ++n) {
+      for (uint32_t lane = 0; lane < weights.band_rows; ++lane) {
+        row.push_back(weights.RowId(uint64_t{b} * weights.band_rows + lane));
+      }
+    }
+  }
+  return row;
+}
+inline std::vector<uint32_t> RowOfValues(const IrregularView& weights) {
+  std::vector<uint32_t> row;
+  for (uint32_t s = 0; s < weights.segment_count; ++s) {
+    row.insert(row.end(),
+               weights.segment_start[s + 1] - weights.segment_start[s],
+               weights.RowId(s));
+  }
+  return row;
+}
+
+// About the same weights as integers with scales, and exactly what those are.
+struct Integers {
+  std::vector<int8_t> value;
+  std::vector<float> scale;  // of each row, or one
+  std::vector<float> floats;
+};
+
+template <class Weights>
+Integers IntegersOf(const Weights& weights) {
+  Integers made;
+  const uint32_t scales = weights.rows % 2 == 0 ? weights.rows : 1;
+  for (uint32_t i = 0; i < scales; ++i) {
+    made.scale.push_back(1.0f / static_cast<float>(127 - i % 64));
+  }
+  const std::vector<uint32_t> rows = RowOfValues(weights);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const float scale =
+        rows[i] == weights.rows ? 1.0f : made.scale[rows[i] % scales];
+    const float steps = weights.value.floats()[i] / scale;
+    made.value.push_back(static_cast<int8_t>(
+        std::lround(std::fmax(-128, std::fmin(127, steps)))));
+    made.floats.push_back(made.value.back() * scale);
+  }
+  return made;
+}
+
+inline void Reference(const BandedView& weights, const LayerRun& run,
+                      float* output) {
+  ReferenceConv2D(weights, run.geometry, Activation::kNone, run.input.data(),
+                  run.bias, output);
+}
+inline void Reference(const IrregularView& weights, const LayerRun& run,
+                      float* output) {
+  ReferenceIrregularConv2D(weights, run.geometry, Activation::kNone,
+                           run.input.data(), run.bias, output);
+}
+
+// As integers; what must come out is what their floats give.
+template <class Weights>
+int RunEveryDriverWithIntegers(Weights weights, LayerRun run, float tolerance) {
+  const Integers integers = IntegersOf(weights);
+  weights.value = integers.floats.data();
+  Reference(weights, run, run.expected.data());
+  for (size_t i = 0; i < run.residual.size(); ++i) {
+    run.expected[i] += run.residual[i];
+  }
+  weights.value = Values(integers.value.data(), integers.scale.data(),
+                         static_cast<uint32_t>(integers.scale.size()));
+  return RunEveryDriver(weights, run, tolerance);
+}
+
+// The weights as floats, as halves, which must be exact, and as integers.
+// Returns how many runs there were with each.
 template <class Weights>
 int CheckEveryDriver(Weights weights, const LayerRun& run, float tolerance) {
   SCOPED_TRACE(run.Describe());
   const int runs = RunEveryDriver(weights, run, tolerance);
+  {
+    SCOPED_TRACE("int8");
+    const int integers = RunEveryDriverWithIntegers(weights, run, tolerance);
+    // Integers with columns of 32 bits have no gemv.
+    if (weights.index_bytes == 2) {
+      EXPECT_EQ(integers, runs);
+    }
+  }
   SCOPED_TRACE("float16");
   const std::vector<Half> halves =
       HalvesOf(weights.value.floats(), ValueCount(weights));

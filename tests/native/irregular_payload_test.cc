@@ -14,8 +14,9 @@ namespace {
 
 using Weights = std::map<std::pair<uint32_t, uint32_t>, float>;
 
-const char* Parse(AlignedBytes* bytes, IrregularView* view) {
-  return ParseIrregular(bytes->data(), bytes->size(), view);
+const char* Parse(AlignedBytes* bytes, IrregularView* view,
+                  IrregularIndex* index) {
+  return ParseIrregular(bytes->data(), bytes->size(), view, index);
 }
 
 // Walks every index of the view; under ASan this proves that they stay inside.
@@ -27,7 +28,8 @@ Weights Unpack(const IrregularView& view) {
          ++i) {
       const uint32_t column = view.Column(i) % view.taps * view.channels() +
                               view.Column(i) / view.taps;
-      weights[{view.RowId(s), column}] = view.value[i];
+      weights[{view.RowId(s), column}] =
+          view.value[i] * view.value.Scale(view.RowId(s));
     }
   }
   return weights;
@@ -40,7 +42,8 @@ TEST(IrregularPayload, ReadsTheGoldenBytes) {
     AlignedBytes bytes(ReadGolden(golden.name + ".payload"));
     EXPECT_EQ(PayloadLayout(bytes.data(), bytes.size()), kIrregularLayout);
     IrregularView view;
-    ASSERT_STREQ(Parse(&bytes, &view), nullptr);
+    IrregularIndex index;
+    ASSERT_STREQ(Parse(&bytes, &view, &index), nullptr);
     EXPECT_EQ(view.rows, golden.rows);
     EXPECT_EQ(view.columns, golden.columns);
     EXPECT_EQ(view.taps, golden.taps);
@@ -70,7 +73,8 @@ TEST(IrregularPayload, RefusesEveryDamagedGoldenFileWithAMessage) {
     SCOPED_TRACE(name);
     AlignedBytes bytes(ReadGolden(name + ".refused"));
     IrregularView view;
-    const char* error = Parse(&bytes, &view);
+    IrregularIndex index;
+    const char* error = Parse(&bytes, &view, &index);
     ASSERT_NE(error, nullptr);
     EXPECT_GT(strlen(error), 10u);
   }
@@ -80,12 +84,14 @@ TEST(IrregularPayload, RefusesEveryTruncationAndEveryTrailingByte) {
   for (const GoldenIrregular& golden : GoldenIrregulars()) {
     const std::string whole = ReadGolden(golden.name + ".payload");
     IrregularView view;
+    IrregularIndex index;
     for (size_t length = 0; length < whole.size(); ++length) {
       AlignedBytes bytes(whole.substr(0, length));
-      ASSERT_NE(Parse(&bytes, &view), nullptr) << golden.name << " " << length;
+      ASSERT_NE(Parse(&bytes, &view, &index), nullptr)
+          << golden.name << " " << length;
     }
     AlignedBytes longer(whole + std::string(1, '\0'));
-    ASSERT_NE(Parse(&longer, &view), nullptr) << golden.name;
+    ASSERT_NE(Parse(&longer, &view, &index), nullptr) << golden.name;
   }
 }
 
@@ -98,7 +104,8 @@ TEST(IrregularPayload, EveryChangedByteIsRefusedOrStaysInBounds) {
         changed[at] = static_cast<char>(value);
         AlignedBytes bytes(changed);
         IrregularView view;
-        if (Parse(&bytes, &view) == nullptr) Unpack(view);
+        IrregularIndex index;
+        if (Parse(&bytes, &view, &index) == nullptr) Unpack(view);
       }
     }
   }

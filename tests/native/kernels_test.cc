@@ -457,6 +457,27 @@ TEST(KernelsTest, WidenIsExactForEveryHalf) {
   }
 }
 
+TEST(KernelsTest, WidenIntegersScalesEveryInteger) {
+  std::vector<int8_t> integers;
+  for (int i = 0; i < 256; ++i) integers.push_back(static_cast<int8_t>(i));
+  std::vector<float> scale;
+  for (int i = 0; i < kScales; ++i) {
+    scale.push_back(0.01f * static_cast<float>(1 + i));
+  }
+  for (Isa isa : SupportedIsas()) {
+    for (size_t count : {size_t{256}, size_t{75}, size_t{3}, size_t{0}}) {
+      SCOPED_TRACE(testing::Message() << IsaName(isa) << " " << count);
+      std::vector<float> to(count + 1, 7.0f);
+      SelectKernels(isa)->widen_integers(integers.data(), count, scale.data(),
+                                         to.data());
+      for (size_t i = 0; i < count; ++i) {
+        ASSERT_EQ(to[i], float(integers[i]) * scale[i % kScales]) << i;
+      }
+      ASSERT_EQ(to[count], 7.0f) << "wrote past the end";
+    }
+  }
+}
+
 TEST(KernelsTest, GemvComputesItsFormula) {
   for (Isa isa : SupportedIsas()) {
     const Kernels* kernels = SelectKernels(isa);
@@ -473,6 +494,23 @@ TEST(KernelsTest, GemvComputesItsFormula) {
             HalvesOf(b.value.data(), b.value.size());
         if (entry.value_type == ValueType::kFloat16) {
           layer.value = halves.data();
+        }
+        std::vector<int8_t> integers;
+        std::vector<float> scale;
+        if (entry.value_type == ValueType::kInt8) {
+          for (int i = 0; i < 2 * kScales; ++i) {
+            const int lane = i / kScales * b.height + i % b.height;
+            scale.push_back((1 + lane % 5) / 256.0f);
+          }
+          for (size_t i = 0; i < b.value.size(); ++i) {
+            const size_t band = i / b.height >= b.start[1] ? 1 : 0;
+            const float s = scale[band * kScales + i % b.height];
+            integers.push_back(static_cast<int8_t>(
+                std::lround(std::fmax(-127, std::fmin(127, b.value[i] / s)))));
+            b.value[i] = integers.back() * s;  // what is expected
+          }
+          layer.value = integers.data();
+          layer.scale = scale.data();
         }
         layer.band_start = b.start.data();
         layer.column = entry.index_bytes == 2
@@ -514,6 +552,7 @@ TEST(KernelsTest, EveryInstructionSetHasEveryHeight) {
         EXPECT_NE(SelectGemv(*kernels, height, 2, type), nullptr);
         EXPECT_NE(SelectGemv(*kernels, height, 4, type), nullptr);
       }
+      EXPECT_NE(SelectGemv(*kernels, height, 2, ValueType::kInt8), nullptr);
     }
   }
 }

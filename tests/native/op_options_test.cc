@@ -47,6 +47,12 @@ TEST(OpOptions, ReadsFullyConnected) {
   EXPECT_EQ(o.kind, OpKind::kFullyConnected);
   EXPECT_EQ(o.activation, 4);
   EXPECT_TRUE(o.keep_num_dims);
+  Block quantized = kFullyConnected;
+  quantized[12] = 1;  // for unpacking only
+  EXPECT_TRUE(Parse(quantized, OpKind::kFullyConnected, &o, &error));
+  quantized[12] = 2;
+  ASSERT_FALSE(Parse(quantized, OpKind::kFullyConnected, &o, &error));
+  EXPECT_STREQ(error.field, "asymmetric_quantize_inputs");
 }
 
 TEST(OpOptions, RefusesEachFieldOutOfRangeAndNamesIt) {

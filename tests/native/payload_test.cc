@@ -26,7 +26,8 @@ Weights Unpack(const BandedView& view) {
          ++n) {
       for (uint32_t lane = 0; lane < view.band_rows; ++lane) {
         const uint32_t row = view.RowId(uint64_t{band} * view.band_rows + lane);
-        const float value = view.value[uint64_t{n} * view.band_rows + lane];
+        const float value = view.value[uint64_t{n} * view.band_rows + lane] *
+                            (row < view.rows ? view.value.Scale(row) : 1.0f);
         if (row < view.rows && value != 0.0f) {
           weights[{row, view.Column(n)}] = value;
         }
@@ -81,16 +82,18 @@ TEST(Payload, RefusesOtherValueTypesAndLengthsOfAnotherType) {
     uint32_t value_type;
     const char* error;
   } cases[] = {
-      {"ragged", 2,
-       "value_type is not 0 (float32) or 1 (float16), the only ones known"},
+      {"ragged", 3,
+       "value_type is not 0 (float32), 1 (float16) or 2 (int8), the only ones "
+       "known"},
+      {"ragged", 2, "scale_count of int8 values is neither 1 nor rows"},
       {"ragged", 1,
-       "value section length is not column_count * band_rows * 4 (float32) or "
-       "2 "
-       "(float16)"},
+       "value section length is not column_count * band_rows * 4 (float32), 2 "
+       "(float16) or 1 (int8)"},
       {"half_ragged", 0,
-       "value section length is not column_count * band_rows * 4 (float32) or "
-       "2 "
-       "(float16)"},
+       "value section length is not column_count * band_rows * 4 (float32), 2 "
+       "(float16) or 1 (int8)"},
+      {"int8_ragged", 0,
+       "scale_offset or scale_count is not 0, but values are not int8"},
   };
   for (const auto& c : cases) {
     std::string changed = ReadGolden(std::string(c.payload) + ".payload");

@@ -171,6 +171,35 @@ def half_model() -> bytes:
     return finish(graph, [x], [z])
 
 
+def dynamic_range(content: bytes, per_channel: bool = True) -> bytes:
+    """A float model with its weights as int8: what TensorFlow's default leaves."""
+    model = read_model(content)
+    (subgraph,) = model.subgraphs
+    weights = {}
+    for operator, name in zip(subgraph.operators, operators(model), strict=True):
+        if name in ("CONV_2D", "FULLY_CONNECTED"):
+            weights[int(operator.inputs[1])] = name
+        if name == "FULLY_CONNECTED":
+            operator.builtinOptions.asymmetricQuantizeInputs = True
+        code = model.tree.operatorCodes[operator.opcodeIndex]
+        versions = {"CONV_2D": (2, 5), "FULLY_CONNECTED": (9, 12)}
+        code.version = versions.get(name, (1, 1))[per_channel]
+    for index in weights:
+        tensor = subgraph.tensors[index]
+        floats = model.data(tensor).view("f4").reshape(tensor.shape)
+        largest = np.abs(floats).reshape(len(floats), -1).max(axis=1)
+        scale = np.maximum(largest, 1e-3) / np.float32(127)
+        scale = scale if per_channel else scale.max(keepdims=True)
+        integers = np.rint(floats.reshape(len(floats), -1) / scale[:, None])
+        data = integers.astype(np.int8).reshape(-1).view(np.uint8)
+        model.tree.buffers[tensor.buffer].data = data
+        tensor.type = schema.TensorType.INT8
+        tensor.quantization = schema.QuantizationParametersT(
+            scale=scale.astype(np.float32), zeroPoint=np.zeros(len(scale), np.int64)
+        )
+    return write_model(model)
+
+
 def operators(content: bytes | Model) -> list[str]:
     """Operator names of the first subgraph."""
     from tfrewprune.converter.detect import operator_name

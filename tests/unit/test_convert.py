@@ -335,7 +335,7 @@ INT8 = schema.TensorType.INT8
             with_tensor(CONV_MODEL, 1, shape=np.array([0, 3, 3, 4], np.int32)),
             "without 0",
         ),
-        (with_tensor(CONV_MODEL, 1, type=INT8), "weights are INT8, only FLOAT32"),
+        (with_tensor(CONV_MODEL, 1, type=INT8), "weights are INT8 without a scale"),
         (with_tensor(CONV_MODEL, 0, type=INT8), "activation is INT8"),
         (with_tensor(DENSE_MODEL, 3, type=INT8), "bias is INT8"),
         (with_tensor(DENSE_MODEL, 1, buffer=0), "weights are not constant"),

@@ -9,7 +9,7 @@ import tfrewprune as trp
 from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.flatbuffer import read_model
 from tfrewprune.converter.options import CONV_2D
-from tfrewprune.payload.format import LAYOUT_IRREGULAR, payload_layout
+from tfrewprune.payload.container import LAYOUT_IRREGULAR, payload_layout
 
 GENERATOR = np.random.default_rng(11)
 

@@ -205,9 +205,11 @@ def test_macs_need_known_sizes():
 
 def test_quantized_weights_say_their_type():
     model = read_model(conv_model(WEIGHTS, (1, 8, 8, 32), np.zeros(64)))
-    model.subgraphs[0].tensors[1].type = schema.TensorType.INT8
+    model.subgraphs[0].tensors[1].type = schema.TensorType.INT16
     (record,) = trp.inspect_model(write_model(model))
-    assert record.reason == "weights are INT8, only FLOAT32 and FLOAT16 are packed"
+    assert record.reason == (
+        "weights are INT16, only FLOAT32, FLOAT16 and INT8 are packed"
+    )
     assert record.skip is SkipReason.TYPE
     assert record.to_json()["skip"] == "TYPE"
 

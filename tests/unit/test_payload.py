@@ -20,6 +20,7 @@ from tfrewprune.payload import (
 from tfrewprune.payload.cost import LayerShape
 from tfrewprune.payload.packer import pack_layer
 from tfrewprune.payload.reading import predict_payload
+from tfrewprune.payload.values import FLOAT16, INT8, ValueForm
 
 
 def sample() -> bytes:
@@ -140,7 +141,7 @@ def test_float16_weights_stay_float16(keep, band_rows):
     weights[generator.random(weights.shape) > keep] = 0
     weights = weights.astype(np.float32)
     shape = LayerShape(40, 9 * 32, 196, taps=9)
-    half = pack_layer(weights, shape, band_rows, value_type=np.dtype(np.float16))
+    half = pack_layer(weights, shape, band_rows, form=ValueForm(FLOAT16))
     single = pack_layer(weights, shape, band_rows)
     payload = half.encode()
     assert len(payload) == half.payload_bytes < 0.75 * single.payload_bytes
@@ -154,4 +155,52 @@ def test_float16_must_hold_the_weights():
     for weight in (0.1, 1e6):
         weights = np.full((4, 8), weight, np.float32)
         with pytest.raises(PayloadError, match="float16 does not hold the weights"):
-            pack_layer(weights, shape, value_type=np.dtype(np.float16))
+            pack_layer(weights, shape, form=ValueForm(FLOAT16))
+
+
+@pytest.mark.parametrize("band_rows", [None, 8], ids=["any layout", "banded"])
+@pytest.mark.parametrize("scales", [1, 40], ids=["a scale", "a scale of each row"])
+@pytest.mark.parametrize("keep", [0.05, 0.6])
+def test_int8_weights_come_back_as_integers_times_their_scale(keep, scales, band_rows):
+    generator = np.random.default_rng(0)
+    stored = generator.integers(-127, 128, (40, 9 * 32)).astype(np.int8)
+    stored[generator.random(stored.shape) > keep] = 0
+    scale = (0.003 + 0.01 * generator.random(scales)).astype(np.float32)
+    weights = stored * scale.reshape(-1, 1)
+    shape = LayerShape(40, 9 * 32, 196, taps=9)
+    packing = pack_layer(weights, shape, band_rows, form=ValueForm(INT8, scale))
+    payload = packing.encode()
+    assert len(payload) == packing.payload_bytes
+    assert struct.unpack_from("<I", payload, 12) == (2,)
+    np.testing.assert_array_equal(unpack_matrix(payload), weights)
+    assert predict_payload(payload, shape) == packing.predict(shape)
+
+
+def test_int8_must_hold_the_weights():
+    shape = LayerShape(4, 8, 1)
+    for weight in (0.26, 128.0):
+        weights = np.full((4, 8), weight, np.float32)
+        form = ValueForm(INT8, np.float32([0.5]))
+        with pytest.raises(PayloadError, match="int8 does not hold the weights"):
+            pack_layer(weights, shape, form=form)
+
+
+@pytest.mark.parametrize(
+    "value, scale, message",
+    [
+        (np.int8, None, "int8 values, and no others, have a scale"),
+        (np.float32, np.ones(1, np.float32), "int8 values, and no others"),
+        (np.int8, np.ones(2, np.float32), r"one of each of 5 rows, received shape \(2"),
+        (np.int8, np.zeros(1, np.float32), "finite and above 0"),
+        (np.int8, np.full(5, np.inf, np.float32), "finite and above 0"),
+        (np.int16, None, "float32, float16 or int8, received int16"),
+    ],
+)
+def test_values_and_scale_must_fit(value, scale, message):
+    matrix = BandedMatrix(
+        *(5, 7, np.array([[0, 1, 2, 4]]), np.array([0, 1]), np.array([6])),
+        np.ones((1, 4), value),
+        scale,
+    )
+    with pytest.raises(PayloadError, match=message):
+        encode(matrix)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrewprune import payload
+from tfrewprune.payload.container import LAYOUT_IRREGULAR, payload_layout
 from tfrewprune.payload.cost import LayerShape
-from tfrewprune.payload.format import LAYOUT_IRREGULAR, payload_layout
 from tfrewprune.payload.irregular import IrregularPacking, chunk_channels_for
 from tfrewprune.payload.packer import Packing, pack_layer
 from tfrewprune.payload.reading import predict_payload
@@ -34,7 +34,18 @@ def sample() -> payload.IrregularMatrix:
     return payload.IrregularMatrix.from_dense(unstructured(11, 45, 0.3), 9, 2)
 
 
-SAMPLE = payload.encode_irregular(sample())
+def integers() -> payload.IrregularMatrix:
+    matrix = payload.IrregularMatrix.from_dense(unstructured(11, 45, 0.3), 9, 2, True)
+    value = np.arange(1, matrix.weight_count + 1).astype(np.int8)
+    return replace(matrix, value=value, scale=np.float32([0.25]))
+
+
+SAMPLES = {
+    "lists": payload.encode_irregular(sample()),
+    "mask": payload.encode_irregular(replace(sample(), masked=True)),
+    "int8": payload.encode_irregular(integers()),
+}
+SAMPLE = SAMPLES["lists"]
 
 
 @pytest.mark.parametrize("line", VALID, ids=[line[0] for line in VALID])
@@ -76,7 +87,8 @@ def test_damaged_golden_payload_is_refused(name):
 def test_weights_come_back_bit_for_bit(rows, channels, taps, keep, data):
     weights = unstructured(rows, channels * taps, keep)
     chunk = data.draw(st.integers(1, channels))
-    matrix = payload.IrregularMatrix.from_dense(weights, taps, chunk)
+    masked = data.draw(st.booleans())
+    matrix = payload.IrregularMatrix.from_dense(weights, taps, chunk, masked)
     encoded = payload.encode_irregular(matrix)
     unpacked = payload.unpack_matrix(encoded)
     np.testing.assert_array_equal(unpacked.view(np.uint32), weights.view(np.uint32))
@@ -90,10 +102,12 @@ def test_a_zero_of_either_sign_is_not_stored():
     assert not np.signbit(matrix.to_dense()[0, 0])
 
 
-@settings(max_examples=400, deadline=None)
-@given(st.integers(0, len(SAMPLE) * 8 - 1))
-def test_a_flipped_bit_is_refused_or_changes_what_is_read(bit):
-    damaged = bytearray(SAMPLE)
+@pytest.mark.parametrize("name", SAMPLES)
+@settings(max_examples=300, deadline=None)
+@given(at=st.integers(0, 1 << 20))
+def test_a_flipped_bit_is_refused_or_changes_what_is_read(name, at):
+    damaged = bytearray(SAMPLES[name])
+    bit = at % (8 * len(damaged))
     damaged[bit // 8] ^= 1 << bit % 8
     try:
         matrix = payload.decode_irregular(bytes(damaged))
@@ -102,11 +116,24 @@ def test_a_flipped_bit_is_refused_or_changes_what_is_read(bit):
     assert payload.encode_irregular(matrix) == damaged
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.integers(0, len(SAMPLE) - 1))
-def test_a_truncated_payload_is_refused(length):
-    with pytest.raises(payload.PayloadError):
-        payload.unpack_matrix(SAMPLE[:length])
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_truncated_payload_is_refused(name):
+    for length in range(len(SAMPLES[name])):
+        with pytest.raises(payload.PayloadError):
+            payload.unpack_matrix(SAMPLES[name][:length])
+
+
+@pytest.mark.parametrize("keep", [0.02, 0.1, 0.3, 1.0])
+def test_the_index_that_takes_fewer_bytes_is_stored(keep):
+    weights = unstructured(96, 9 * 32, keep)
+    packing = IrregularPacking.of(weights, LayerShape(96, 9 * 32, 400, 9))
+    encoded = packing.encode()
+    assert len(encoded) == packing.payload_bytes
+    matrix = payload.decode_irregular(encoded)
+    assert matrix.masked == (keep > 0.05)
+    other = payload.encode_irregular(replace(matrix, masked=not matrix.masked))
+    assert len(encoded) < len(other)
+    np.testing.assert_array_equal(payload.unpack_matrix(other), weights)
 
 
 def test_layouts_are_told_apart():

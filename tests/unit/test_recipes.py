@@ -22,7 +22,9 @@ FIT = {"batch_size": 100, "verbose": 0}
 def test_a_recipe_survives_json(name):
     recipe = trp.recipes.get(name, rate=6)
     assert trp.Recipe.from_json(recipe.to_json()) == recipe
-    assert recipe.rate == 6 and recipe.threshold is None
+    assert recipe.steps[-1].rate == 6 and recipe.threshold is None
+    rates = [step.rate for step in recipe.steps]
+    assert rates == sorted(rates)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -34,11 +36,21 @@ def test_every_constant_has_an_origin(name):
     assert set(named.origins) == constants
     assert all(origin.endswith(".") for origin in named.origins.values())
     assert named.title and named.source
-    explained = {"rules", "method", "rate", "strength", "threshold", "refreshes"}
+    explained = {
+        "rules",
+        "method",
+        "rate",
+        "strength",
+        "threshold",
+        "refreshes",
+        "then",
+    }
     explained |= {"reweighted_epochs", "retrain_epochs"}
-    for field in dataclasses.fields(trp.Recipe):
-        if field.name not in explained:
-            assert getattr(named.recipe, field.name) == field.default, field.name
+    for step in named.recipe.steps:
+        assert len(step.rules) == 1
+        for field in dataclasses.fields(trp.Recipe):
+            if field.name not in explained:
+                assert getattr(step, field.name) == field.default, field.name
 
 
 def test_published_constants():
@@ -58,6 +70,23 @@ def test_published_constants():
     assert (patterns.strength, patterns.method.growth) == (1e-3, 1.3)
     assert patterns.refreshes + 1 == 200 // 20
     assert get("bert-block").rate == 5
+    # Ye et al.: the second step at twice the rate of the first.
+    first, second = get("progressive-admm").steps
+    assert second.rate == 2 * first.rate == 11.5
+    # rho from 1e-4 to 1e-1.
+    single = get("admm-nn-s")
+    assert single.strength * single.method.growth**single.refreshes == pytest.approx(
+        0.1
+    )
+    columns, rows = get("rtmobile").steps
+    assert columns.rules[0].kind == rows.rules[0].kind == "RNN"
+    assert (columns.rate, rows.rate) == (5, 10)
+    structures = [s.rules[0].structure for s in get("purified-structured").steps]
+    assert structures == [trp.Column(), trp.Filter()]
+    later = [name for name in NAMES if trp.recipes.describe(name).later]
+    assert later == [
+        *("sot-mram-pim", "admm-nn-s", "purified-structured", "progressive-admm")
+    ]
 
 
 def test_what_can_be_changed():
@@ -73,7 +102,8 @@ def test_what_can_be_changed():
     assert (recipe.rate, recipe.threshold) == (None, 0.02)
     automatic = trp.recipes.get("ss-auto")
     assert automatic.rate is None
-    assert automatic.threshold == automatic.method.shrink
+    assert automatic.threshold is None
+    assert automatic.method.threshold == automatic.method.shrink
 
 
 @pytest.mark.parametrize(
@@ -85,6 +115,8 @@ def test_what_can_be_changed():
         (lambda: trp.recipes.get("patdnn", rules="*"), "Expected `match`, `structure`"),
         (lambda: trp.recipes.get("patdnn", rate=0.5), "`rate` is dense weights / kept"),
         (lambda: trp.recipes.get("patdnn", 2, threshold=0.1), "not both"),
+        (lambda: trp.recipes.get("rtmobile", structure="Filter"), "has 2 steps"),
+        (lambda: trp.recipes.get("progressive-admm", threshold=0.1), "has 2 steps"),
     ],
 )
 def test_impossible_requests_are_refused(make, message):
@@ -120,6 +152,24 @@ def dense(digits):
     return model, model.get_weights()
 
 
+@pytest.fixture(scope="module")
+def recurrent(digits):
+    """A network that reads the digits row by row, and its weights after training."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Reshape((8, 8)),
+            layers.GRU(32, name="gru"),
+            layers.Dense(10, name="classifier"),
+        ]
+    )
+    compile_(model)
+    images, labels = digits
+    model.fit(images[:TRAINED], labels[:TRAINED], epochs=20, **FIT)
+    return model, model.get_weights()
+
+
 def compile_(model):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(3e-3), loss, jit_compile=False)
@@ -138,11 +188,14 @@ def compressed(recipe, dense, digits):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_prunes_digits(name, dense, digits):
+def test_a_recipe_prunes_digits(name, request, digits):
+    of_gates = trp.recipes.get(name).rules[0].kind == "RNN"
+    dense = request.getfixturevalue("recurrent" if of_gates else "dense")
     recipe = trp.recipes.get(name, RATE, reweighted_epochs=2, retrain_epochs=2)
     rate, accuracy = compressed(recipe, dense, digits)
-    assert rate == pytest.approx(RATE, rel=0.02)
-    assert accuracy > 0.8, "chance is 0.1, dense 0.93"
+    # Whole columns and rows come a few hundred weights at a time.
+    assert rate == pytest.approx(RATE, rel=0.05)
+    assert accuracy > 0.7, "chance is 0.1, dense 0.93"
 
 
 def test_the_rate_of_ss_auto_emerges(dense, digits):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Strength and masks over time lead to the rate that was asked for."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ X = generator.standard_normal((512, 32)).astype(np.float32)
 Y = (X[:, :8] @ generator.standard_normal((8, 4))).argmax(1)
 
 
-def mlp() -> keras.Model:
+def mlp(trained: bool = True) -> keras.Model:
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -36,8 +38,16 @@ def mlp() -> keras.Model:
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(2e-3), loss, metrics=["accuracy"])
-    model.fit(X, Y, epochs=5, verbose=0)
+    if trained:
+        model.set_weights(trained_weights())
     return model
+
+
+@functools.cache
+def trained_weights():
+    model = mlp(trained=False)
+    model.fit(X, Y, epochs=5, verbose=0)
+    return model.get_weights()
 
 
 def left(model: keras.Model) -> dict[str, float]:
@@ -94,8 +104,10 @@ def test_a_strength_that_is_given_stays():
     assert "strength" not in logs
 
 
-@pytest.mark.parametrize("schedule", ["geometric", "cubic"])
-@pytest.mark.parametrize("score", ["magnitude", "fisher"])
+@pytest.mark.parametrize(
+    "schedule, score",
+    [("geometric", "lamp"), ("cubic", "magnitude"), ("geometric", "fisher")],
+)
 def test_gradual_pruning_follows_its_schedule(schedule, score):
     method = GradualMagnitude(schedule, score)
     recipe = Recipe(
@@ -136,6 +148,84 @@ def test_cuts_may_be_epochs_apart():
     assert cuts == [1, 1 / 4, 1 / 4, 1 / 16]
 
 
+class Shares(keras.callbacks.Callback):
+    """Share of non-zero weights of a kernel after each epoch."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.seen = layer, []
+
+    def on_epoch_end(self, epoch, logs=None):
+        kernel = keras.ops.convert_to_numpy(self.model.get_layer(self.layer).kernel)
+        self.seen.append(float((kernel != 0).mean()))
+
+
+def test_a_schedule_goes_on_from_the_first_cut():
+    recipe = Recipe(
+        {"d2": {"rate": 64, "structure": "Unstructured"}},
+        method=GradualMagnitude(every=1),
+        start_rate=4,
+        reweighted_epochs=2,
+    )
+    shares = Shares("d2")
+    reweighted_train(mlp(), recipe, X, Y, callbacks=[shares], verbose=0)
+    assert shares.seen == [1 / 16, 1 / 64]
+
+
+def test_the_strength_starts_from_the_first_cut():
+    recipe = Recipe(
+        Rule("d2", structure=Unstructured(), rate=16), start_rate=8, reweighted_epochs=1
+    )
+    shares = Shares("d2")
+    reweighted_train(mlp(), recipe, X, Y, callbacks=[shares], verbose=0)
+    assert 0 < shares.seen[0] <= 1 / 8
+
+
+class PolynomialDecay:
+    """As much of tfmot's schedule as is asked for."""
+
+    def get_config(self):
+        config = {"initial_sparsity": 0.5, "final_sparsity": 0.875}
+        config |= {"begin_step": 8, "end_step": 24, "power": 1, "frequency": 8}
+        return {"class_name": "PolynomialDecay", "config": config}
+
+
+def test_a_schedule_of_tfmot_cuts_at_its_steps():
+    recipe = Recipe(
+        Rule("d2", structure=Unstructured()),
+        method=GradualMagnitude(PolynomialDecay()),
+        reweighted_epochs=4,
+        retrain_epochs=0,
+    )
+    shares = Shares("d2")
+    model = mlp()
+    reweighted_train(model, recipe, X, Y, callbacks=[shares], verbose=0, batch_size=64)
+    # 8 steps an epoch: a cut as the second, third and fourth begin.
+    assert shares.seen == pytest.approx([1, 0.5, 0.3125, 0.125], abs=1e-3)
+    (row,) = [r for r in hard_prune(model, recipe) if r.reason is None]
+    assert row.rate == pytest.approx(8, rel=0.01)
+
+
+def test_scores_of_different_layers_compare_as_asked():
+    """A layer of tiny weights goes by magnitude, but not by its share of energy."""
+    left = {}
+    for score in ("lamp", "magnitude"):
+        model = mlp()
+        small = model.get_layer("d1")
+        small.set_weights([weight * 1e-3 for weight in small.get_weights()])
+        model.optimizer.learning_rate = 0.0
+        recipe = Recipe(
+            Rule("d*", structure=Unstructured()),
+            rate=3,
+            method=GradualMagnitude(score=score, every=1),
+            reweighted_epochs=1,
+        )
+        shares = Shares("d1")
+        reweighted_train(model, recipe, X, Y, callbacks=[shares], verbose=0)
+        left[score] = shares.seen[0]
+    assert left["magnitude"] < 0.01 and left["lamp"] > 0.2
+
+
 def test_a_gradual_budget_is_shared():
     recipe = Recipe(
         "d*", rate=6, method="gradual_magnitude", reweighted_epochs=3, retrain_epochs=0
@@ -155,7 +245,7 @@ def test_rates_on_the_way():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"schedule": "linear"}, "`schedule`. Expected one of"),
+        ({"schedule": "linear", "score": "lamp"}, "`schedule`. Expected one of"),
         ({"score": "taylor"}, "`score`. Expected one of"),
         ({"every": 0}, "`every` must be above 0"),
     ],

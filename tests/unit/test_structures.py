@@ -230,17 +230,45 @@ def test_transposed_convolution_has_outputs_before_channels():
         (KernelLayout(), (4, 8)),
         (KernelLayout("conv_transpose"), (3, 3, 4, 8)),
         (KernelLayout("dense", 2), (3, 4, 5, 6)),
+        (KernelLayout("heads"), (3, 4, 5)),
+        (KernelLayout("heads", parts=2), (3, 4, 5)),
+        (KernelLayout("heads", input_axes=0), (4, 5, 3, 2)),
+        (KernelLayout("gate", parts=3, part=0), (5, 12)),
+        (KernelLayout("gate", parts=3, part=2), (5, 12)),
     ],
 )
 def test_layout_round_trip(layout, shape):
     weights = np.arange(np.prod(shape)).reshape(shape)
     kernel = layout.to_kernel(weights)
     assert KernelShape(*kernel.shape) == layout.kernel_shape(shape)
-    np.testing.assert_array_equal(layout.from_kernel(kernel, shape), weights)
+    again = layout.from_kernel(kernel, shape, rest=weights)
+    np.testing.assert_array_equal(again, weights)
     assert KernelLayout.get(layout.get_config()) == layout
 
 
+def test_a_gate_is_a_matrix_and_a_head_an_output():
+    weights = np.arange(5 * 12).reshape(5, 12)
+    gate = KernelLayout("gate", parts=3, part=1).to_kernel(weights)
+    np.testing.assert_array_equal(gate, weights[None, :, 4:8])
+    other = KernelLayout("gate", parts=3, part=1).from_kernel(
+        -gate, weights.shape, rest=weights
+    )
+    np.testing.assert_array_equal(other[:, 4:8], -weights[:, 4:8])
+    np.testing.assert_array_equal(other[:, :4], weights[:, :4])
+    query = np.arange(2 * 4 * 3).reshape(2, 4, 3)
+    heads = KernelLayout("heads", parts=2).to_kernel(query)  # of two neighbours each
+    for head in range(2):
+        mine = query[:, 2 * head : 2 * head + 2].ravel()
+        assert set(heads[0, :, head]) == set(mine)
+
+
 def test_layout_errors():
+    with pytest.raises(ValueError, match="number of gates.*parts=3, part=3"):
+        KernelLayout("gate", parts=3, part=3)
+    with pytest.raises(ValueError, match=r"multiple of 3 on axis -1.*\(5, 10\)"):
+        KernelLayout("gate", parts=3).kernel_shape((5, 10))
+    with pytest.raises(ValueError, match="`input_axes` must be at least 0"):
+        KernelLayout("heads", -1)
     with pytest.raises(ValueError, match="at least 2 axes .* Received: shape=\\(7,\\)"):
         KernelLayout().kernel_shape((7,))
     with pytest.raises(ValueError, match="Expected one of .* Received: kind='HWIO'"):

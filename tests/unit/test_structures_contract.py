@@ -17,8 +17,10 @@ from tfrewprune.structures import (
     Channel,
     Column,
     Filter,
+    Head,
     Kernel,
     KernelGroup,
+    KernelLayout,
     KernelShape,
     NofM,
     Pattern,
@@ -39,7 +41,7 @@ IN_BLOCK_ROWS = st.one_of(
 )
 STRUCTURES = st.one_of(
     IN_BLOCK_ROWS,
-    st.sampled_from([Filter(), Channel(), Column(), RowColumn(), NofM(2, 4)]),
+    st.sampled_from([Filter(), Head(), Channel(), Column(), RowColumn(), NofM(2, 4)]),
     st.builds(BlockRowColumn, EXTENT, EXTENT),
     st.builds(lambda n, more: NofM(n, n + more), EXTENT, st.integers(0, 3)),
     st.builds(Balanced, IN_BLOCK_ROWS),
@@ -193,6 +195,59 @@ def test_what_must_go_is_pulled(case, share):
     felt, mask = structure.spread(pulled, shape), structure.mask(keep, shape)
     np.testing.assert_array_equal(felt > 0, ~mask)  # and nothing else is
     assert set(np.unique(felt)) <= {0, 1}  # and once
+
+
+@settings(deadline=None)
+@given(st.integers(1, 4), STRUCTURES, st.integers(1, 6), st.integers(1, 20), st.data())
+def test_gates_share_a_tensor_but_no_group(gates, structure, inputs, units, draw):
+    """Groups of all gates are a partition of the tensor; a mask leaves the others."""
+    weights = random_kernel(KernelShape(1, inputs, gates * units))[0]
+    total, masks = 0.0, []
+    everything = np.square(weights, dtype=np.float64).sum()
+    for part in range(gates):
+        layout = KernelLayout("gate", parts=gates, part=part)
+        kernel, shape = layout.to_kernel(weights), layout.kernel_shape(weights.shape)
+        fitted = structure.fitted(kernel)
+        sums = fitted.sums(np.square(kernel, dtype=np.float64), shape)
+        total += sums.sum()
+        share = draw.draw(st.floats(0, 1))
+        keep = fitted.choose(np.square(kernel), share * shape.weights)
+        mask = layout.from_kernel(
+            fitted.mask(keep, shape), weights.shape, rest=np.ones(weights.shape, bool)
+        )
+        others = np.delete(mask, np.s_[part * units : (part + 1) * units], axis=1)
+        assert others.all()
+        masks.append(mask)
+        assert (~mask).sum() == shape.weights - fitted.kept(keep, shape)
+    if fitted.partition:
+        assert total == pytest.approx(everything, rel=1e-6)
+    removed = sum((~mask).sum() for mask in masks)
+    assert (~np.logical_and.reduce(masks)).sum() == removed
+
+
+@settings(deadline=None)
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 5), st.floats(0, 1))
+def test_heads_own_all_of_their_tensors(heads, queries, size, share):
+    """Query heads of a group, keys and outputs as one kernel: a partition by head."""
+    rng = np.random.default_rng(heads)
+    tensors = {
+        KernelLayout("heads", 1, heads): rng.normal(size=(3, heads * queries, size)),
+        KernelLayout("heads", 1): rng.normal(size=(4, heads, size)),
+        KernelLayout("heads", 0, heads): rng.normal(size=(heads * queries, size, 2, 3)),
+    }
+    kernel = np.concatenate([k.to_kernel(t) for k, t in tensors.items()], axis=1)
+    shape = KernelShape(*kernel.shape)
+    assert kernel.size == sum(tensor.size for tensor in tensors.values())
+    keep = Head().choose(np.square(kernel), share * kernel.size)
+    kept = 0
+    for layout, tensor in tensors.items():
+        own = layout.kernel_shape(tensor.shape)
+        mask = layout.from_kernel(Head().mask(keep, own), tensor.shape)
+        axis = layout.input_axes
+        by_head = np.moveaxis(mask, axis, 0).reshape(heads, -1)
+        assert (by_head == keep[:, None]).all()
+        kept += mask.sum()
+    assert kept == Head().kept(keep, shape)
 
 
 @settings(deadline=None)

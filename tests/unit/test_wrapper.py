@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfrewprune.methods import GroupLasso, Magnitude
+from tfrewprune.methods import ADMM, GroupLasso, Magnitude
 from tfrewprune.pipeline import hard_prune, reweighted_train, sparsity_summary, strip
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import Block, Filter
@@ -55,6 +55,23 @@ def test_wrap_changes_nothing_but_the_penalty():
     expected = 1 / (target.structure.rms(target.kernel(), target.shape) + 1e-3)
     np.testing.assert_allclose(np.asarray(alpha), expected, rtol=1e-5)
     assert len(wrapped.trainable_variables) == len(model.trainable_variables)
+
+
+def test_a_method_that_projects_knows_its_rate_also_after_loading(tmp_path):
+    recipe = RECIPE.replace(method=ADMM(), strength=None)
+    wrapped = wrap(functional_model(), recipe)
+    (target,) = hooked_kernels(wrapped)
+    expected = target.structure.project(target.kernel(), target.shape.weights / 8)
+    np.testing.assert_array_equal(np.asarray(target.penalty.state["target"]), expected)
+    wrapped.save(tmp_path / "model.keras")
+    (again,) = hooked_kernels(keras.models.load_model(tmp_path / "model.keras"))
+    assert again.penalty.keep == target.penalty.keep == target.shape.weights / 8
+    np.testing.assert_array_equal(np.asarray(again.penalty.state["target"]), expected)
+
+
+def test_a_method_that_projects_needs_a_rate():
+    with pytest.raises(ValueError, match="ADMM projects onto a rate.* rate=None"):
+        Prunable(layers.Dense(8), method=ADMM())
 
 
 @pytest.mark.parametrize("weights_only", [False, True])

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 
 #include "format/values.h"
 
@@ -14,7 +15,7 @@ namespace tfrewprune {
 // A row-compressed weight matrix as it lies in the payload. Segment s is what
 // output row RowId(s) keeps in one chunk of input channels: the weights
 // segment_start[s] .. segment_start[s + 1]. Column(i) = channel * taps + tap.
-// All pointers lead into the payload.
+// All pointers lead into the payload or an IrregularIndex.
 struct IrregularView {
   uint32_t rows;            // O, output channels
   uint32_t columns;         // K, inputs of one output
@@ -44,8 +45,26 @@ struct IrregularView {
   }
 };
 
-// As ParsePayload, for layout 1.
-const char* ParseIrregular(const void* data, size_t bytes, IrregularView* view);
+// Row ids, segment starts and columns of a payload that has a mask instead.
+// (Sized by the payload: no more than 12 bytes a weight.)
+class IrregularIndex {
+ public:
+  IrregularIndex() = default;
+  IrregularIndex(const IrregularIndex&) = delete;
+  IrregularIndex& operator=(const IrregularIndex&) = delete;
+  ~IrregularIndex() { free(memory_); }
+
+  // Decodes the mask and points `view`, whose counts are set, to the result.
+  // nullptr, or what is wrong.
+  const char* Decode(const uint8_t* mask, IrregularView* view);
+
+ private:
+  void* memory_ = nullptr;
+};
+
+// As ParsePayload, for layout 1. `view` may point into `index`.
+const char* ParseIrregular(const void* data, size_t bytes, IrregularView* view,
+                           IrregularIndex* index);
 
 }  // namespace tfrewprune
 

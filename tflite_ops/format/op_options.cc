@@ -36,10 +36,18 @@ constexpr Field kConv[kFields - 4] = {{"kernel height", 1, kLargest},
                                       {"field 15", 0, 0}};
 
 constexpr Field kFullyConnected[kFields - 4] = {
-    {"field 4", 0, 0},  {"field 5", 0, 0},       {"field 6", 0, 0},
-    {"field 7", 0, 0},  {"field 8", 0, 0},       {"field 9", 0, 0},
-    {"field 10", 0, 0}, {"keep_num_dims", 0, 1}, {"field 12", 0, 0},
-    {"field 13", 0, 0}, {"field 14", 0, 0},      {"field 15", 0, 0}};
+    {"field 4", 0, 0},
+    {"field 5", 0, 0},
+    {"field 6", 0, 0},
+    {"field 7", 0, 0},
+    {"field 8", 0, 0},
+    {"field 9", 0, 0},
+    {"field 10", 0, 0},
+    {"keep_num_dims", 0, 1},
+    {"asymmetric_quantize_inputs", 0, 1},
+    {"field 13", 0, 0},
+    {"field 14", 0, 0},
+    {"field 15", 0, 0}};
 
 struct RecurrentFields {
   Field field[kFields - 4];

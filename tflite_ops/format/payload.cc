@@ -44,8 +44,8 @@ const char* CheckSections(const Header& h, const uint8_t* data) {
         h.column_count * h.band_rows *
             Values::Bytes(static_cast<ValueType>(h.value_type)),
         64, "value section is misaligned, overlaps or lies outside the payload",
-        "value section length is not column_count * band_rows * 4 (float32) or "
-        "2 (float16)"}});
+        "value section length is not column_count * band_rows * 4 (float32), 2 "
+        "(float16) or 1 (int8)"}});
 }
 
 int CompareUint32(const void* a, const void* b) {

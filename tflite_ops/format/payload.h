@@ -42,6 +42,11 @@ struct BandedView {
 // a file; 4 is what Android's zipalign leaves of that.
 inline constexpr size_t kPayloadAlignment = 4;
 
+// The width of row and column numbers.
+inline uint32_t IndexBytes(uint32_t rows, uint32_t columns) {
+  return rows <= 65535 && columns <= 65536 ? 2 : 4;
+}
+
 inline constexpr uint32_t kBandedLayout = 0;
 inline constexpr uint32_t kIrregularLayout = 1;
 

@@ -37,7 +37,8 @@ struct PayloadHeader {
   PayloadSection column;
   PayloadSection value;
   uint64_t payload_bytes;
-  uint64_t reserved;
+  uint32_t scale_offset;
+  uint32_t scale_count;
 };
 static_assert(sizeof(PayloadHeader) == 128, "PAYLOAD.md fixes the header");
 
@@ -52,12 +53,14 @@ struct ExpectedSection {
 // The value section of a payload whose header was checked.
 Values PayloadValues(const PayloadHeader& header, const uint8_t* data);
 
-// Copies the header of an aligned payload and checks what all layouts share.
+// Copies the header of an aligned payload and checks what all layouts share
+// (but not where sections lie).
 const char* ReadPayloadHeader(const void* data, size_t bytes,
                               PayloadHeader* header);
 
-// Sections lie in order, aligned, without overlap and inside the payload, with
-// the expected lengths, and only zeros between them.
+// Sections, the scale before the values among them, lie in order, aligned,
+// without overlap and inside the payload, with the expected lengths, and only
+// zeros between them; scales are numbers above 0.
 const char* CheckPayloadSections(const PayloadHeader& header,
                                  const uint8_t* data,
                                  const ExpectedSection (&expected)[4]);

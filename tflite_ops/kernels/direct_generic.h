@@ -163,6 +163,27 @@ void Widen(const Half* from, uint64_t count, float* to) {
   for (; i < count; ++i) to[i] = ToFloat(from[i]);
 }
 
+// The contract of WidenIntegersKernel.
+template <class V>
+void WidenIntegers(const int8_t* from, uint64_t count, const float* scale,
+                   float* to) {
+  using Reg = typename V::Reg;
+  constexpr int kVecs = kScales / V::kLanes;
+  Reg scales[kVecs];
+  Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+    scales[v] = V::Load(scale + v * V::kLanes);
+  });
+  const Reg zero = V::Zero();
+  uint64_t i = 0;
+  for (; i + kScales <= count; i += kScales) {
+    Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+      const Reg integers = V::Load(from + i + v * V::kLanes);
+      V::Store(to + i + v * V::kLanes, V::Fma(integers, scales[v], zero));
+    });
+  }
+  for (; i < count; ++i) to[i] = from[i] * scale[i % kScales];
+}
+
 // Several columns at a time, so that the chain of dependent FMAs does not
 // bound the speed.
 template <class V, int kVecs, int kChains, class Index, class Value>
@@ -183,9 +204,13 @@ void Gemv(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
         static_cast<const Index*>(layer.column) + layer.band_start[band + 1];
     const Value* w = static_cast<const Value*>(layer.value) +
                      size_t{layer.band_start[band]} * kRows;
+    constexpr bool kScaled = std::is_same_v<Value, int8_t>;
+    const auto bias_of = [&](auto v) TFREWPRUNE_INLINE {
+      return V::Load(layer.bias + size_t{band} * kRows + v * V::kLanes);
+    };
     Reg acc[kChains][kVecs];
     Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
-      acc[0][v] = V::Load(layer.bias + size_t{band} * kRows + v * V::kLanes);
+      acc[0][v] = kScaled ? V::Zero() : bias_of(v);
       Unroll<kChains - 1>([&](auto c)
                               TFREWPRUNE_INLINE { acc[c + 1][v] = V::Zero(); });
     });
@@ -213,6 +238,11 @@ void Gemv(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
       Unroll<kChains - 1>([&](auto c) TFREWPRUNE_INLINE {
         acc[0][v] = V::Add(acc[0][v], acc[c + 1][v]);
       });
+      if constexpr (kScaled) {
+        const float* scale = layer.scale + size_t{band} * kScales;
+        acc[0][v] =
+            V::Fma(acc[0][v], V::Load(scale + v * V::kLanes), bias_of(v));
+      }
       acc[0][v] = V::Clamp(lo, hi, acc[0][v]);
     });
     const int32_t* row = layer.row + size_t{band} * kRows;

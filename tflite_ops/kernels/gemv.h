@@ -11,13 +11,19 @@
 
 namespace tfrewprune {
 
+// Scales of a band's int8 weights: those of its rows, again and again.
+inline constexpr int kScales = 32;
+
 // One pixel, one vector of inputs:
-//   y[row(b, r)] = clamp(bias[b * R + r] + sum_n x[column[n]] * value[n*R + r])
+//   y[row(b, r)] = clamp(bias[b * R + r] + s * sum_n x[column[n]] * value[n*R +
+//   r])
+// where s is scale[b * kScales + r] for int8 values, else 1.
 // `column` has uint16_t entries for index_bytes 2, else uint32_t.
 struct GemvLayer {
   const void* value;  // of the kernel's value type
   const uint32_t* band_start;
   const void* column;
+  const float* scale;  // nullptr unless values are int8
   const float* bias;
   const int32_t* row;
   const uint8_t* full_run;

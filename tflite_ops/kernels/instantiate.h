@@ -22,13 +22,21 @@ constexpr DirectKernelRow kDirect[] = {
 };
 
 constexpr GemvKernelRow kGemv[] = {
-#define TFREWPRUNE_GEMV_OF(R, V, vectors, chains, Value, type) \
-  {R, 2, type, Gemv<V, vectors, chains, uint16_t, Value>},     \
-      {R, 4, type, Gemv<V, vectors, chains, uint32_t, Value>},
+#define TFREWPRUNE_GEMV_OF(R, V, vectors, chains, Index, Value, type) \
+  {R, sizeof(Index), type, Gemv<V, vectors, chains, Index, Value>},
 #define TFREWPRUNE_DIRECT(R, V, vectors, passes, length, segments)
-#define TFREWPRUNE_GEMV(R, V, vectors, chains, half_chains)             \
-  TFREWPRUNE_GEMV_OF(R, V, vectors, chains, float, ValueType::kFloat32) \
-  TFREWPRUNE_GEMV_OF(R, V, vectors, half_chains, Half, ValueType::kFloat16)
+// Integers with columns of 32 bits are too rare for kernels of their own.
+#define TFREWPRUNE_GEMV(R, V, vectors, chains, other_chains)        \
+  TFREWPRUNE_GEMV_OF(R, V, vectors, chains, uint16_t, float,        \
+                     ValueType::kFloat32)                           \
+  TFREWPRUNE_GEMV_OF(R, V, vectors, chains, uint32_t, float,        \
+                     ValueType::kFloat32)                           \
+  TFREWPRUNE_GEMV_OF(R, V, vectors, other_chains, uint16_t, Half,   \
+                     ValueType::kFloat16)                           \
+  TFREWPRUNE_GEMV_OF(R, V, vectors, other_chains, uint32_t, Half,   \
+                     ValueType::kFloat16)                           \
+  TFREWPRUNE_GEMV_OF(R, V, vectors, other_chains, uint16_t, int8_t, \
+                     ValueType::kInt8)
 #include "kernels/kernels.inc"
 #undef TFREWPRUNE_DIRECT
 #undef TFREWPRUNE_GEMV_OF
@@ -45,6 +53,7 @@ constexpr Kernels kKernels = {
     TFREWPRUNE_PLANAR_TABLE,
     AddResidual<TFREWPRUNE_ISA_VECTOR>,
     Widen<TFREWPRUNE_ISA_VECTOR>,
+    WidenIntegers<TFREWPRUNE_ISA_VECTOR>,
 };
 
 }  // namespace

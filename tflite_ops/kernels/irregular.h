@@ -14,7 +14,7 @@
 //          cache together with the accumulators at work)
 //   Block  accumulators of an H x W block of output vectors, in registers, +=
 //          the chunk's kept weights of a row; rows one after the other
-//   Lower  accumulators -> bias, clamp -> NHWC
+//   Lower  accumulators -> scale, bias, clamp -> NHWC
 #ifndef TFREWPRUNE_KERNELS_IRREGULAR_H_
 #define TFREWPRUNE_KERNELS_IRREGULAR_H_
 
@@ -63,7 +63,8 @@ struct IrregularLower {
                                // outside of the output
   int pixels;                  // vectors
   int rows;
-  const float* bias;  // `rows` values
+  const float* scale;  // `rows` values
+  const float* bias;   // `rows` values
   float minimum, maximum;
 };
 using IrregularLowerKernel = void (*)(const IrregularLower& lower,

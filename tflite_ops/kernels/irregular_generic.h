@@ -164,11 +164,13 @@ void IrregularLowerTiles(const IrregularLower& lower, const float* accumulator,
         r[i] = V::Load(from + (row + i) * row_stride);
       });
       S::Transpose(r);
+      const Reg scale = V::Load(lower.scale + row);
       const Reg bias = V::Load(lower.bias + row);
       Unroll<V::kLanes>([&](auto l) TFREWPRUNE_INLINE {
         const int32_t at = lane_output[l];
         if (at >= 0) {
-          V::Store(output + at + row, V::Clamp(lo, hi, V::Add(r[l], bias)));
+          V::Store(output + at + row,
+                   V::Clamp(lo, hi, V::Fma(r[l], scale, bias)));
         }
       });
     }
@@ -178,12 +180,13 @@ void IrregularLowerTiles(const IrregularLower& lower, const float* accumulator,
         r[i] = i < rest ? V::Load(from + (row + i) * row_stride) : V::Zero();
       });
       S::Transpose(r);
+      const Reg scale = S::LoadFirst(lower.scale + row, rest);
       const Reg bias = S::LoadFirst(lower.bias + row, rest);
       Unroll<V::kLanes>([&](auto l) TFREWPRUNE_INLINE {
         const int32_t at = lane_output[l];
         if (at >= 0) {
-          S::StoreFirst(output + at + row, V::Clamp(lo, hi, V::Add(r[l], bias)),
-                        rest);
+          S::StoreFirst(output + at + row,
+                        V::Clamp(lo, hi, V::Fma(r[l], scale, bias)), rest);
         }
       });
     }

@@ -7,6 +7,7 @@ namespace {
 // What segment s adds to output pixel (n, y, x).
 double Segment(const IrregularView& w, const ConvGeometry& g, uint32_t s,
                const float* input, int n, int y, int x) {
+  const float scale = w.value.Scale(w.RowId(s));
   double sum = 0.0;
   for (uint32_t i = w.segment_start[s]; i < w.segment_start[s + 1]; ++i) {
     const uint32_t column = w.Column(i);
@@ -17,7 +18,8 @@ double Segment(const IrregularView& w, const ConvGeometry& g, uint32_t s,
         x * g.stride_w - g.pad_left + tap % g.kernel_w * g.dilation_w;
     if (in_y < 0 || in_y >= g.in_h || in_x < 0 || in_x >= g.in_w) continue;
     const int64_t pixel = (int64_t{n} * g.in_h + in_y) * g.in_w + in_x;
-    sum += double{input[pixel * g.in_c + column / w.taps]} * w.value[i];
+    sum +=
+        double{input[pixel * g.in_c + column / w.taps]} * (w.value[i] * scale);
   }
   return sum;
 }

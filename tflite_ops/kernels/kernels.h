@@ -19,6 +19,10 @@ using AddKernel = void (*)(const float* residual, int64_t count, float minimum,
 // to[i] = from[i] for i < count, exactly.
 using WidenKernel = void (*)(const Half* from, uint64_t count, float* to);
 
+// to[i] = from[i] * scale[i % kScales] for i < count.
+using WidenIntegersKernel = void (*)(const int8_t* from, uint64_t count,
+                                     const float* scale, float* to);
+
 // Everything one instruction set offers; `isa` kReference has no kernels.
 struct Kernels {
   Isa isa;
@@ -34,6 +38,7 @@ struct Kernels {
   int flat_count;
   AddKernel add;
   WidenKernel widen;
+  WidenIntegersKernel widen_integers;
 };
 
 }  // namespace tfrewprune

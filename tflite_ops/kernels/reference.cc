@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/reference.h"
 
+#include "kernels/gemv.h"
+
 namespace tfrewprune {
 namespace {
 
@@ -36,11 +38,12 @@ void ReferenceConv2D(const BandedView& weights, const ConvGeometry& g,
         const uint64_t packed = uint64_t{b} * weights.band_rows + lane;
         const uint32_t row = weights.RowId(packed);
         if (row == weights.rows) continue;  // a lane that carries no row
+        const float scale = weights.value.Scale(row);
         double sum = pixel[row];
         for (uint64_t i = weights.band_start[b]; i < weights.band_start[b + 1];
              ++i) {
           sum += Input(g, input, n, y, x, weights.Column(i)) *
-                 weights.value[i * weights.band_rows + lane];
+                 (weights.value[i * weights.band_rows + lane] * scale);
         }
         pixel[row] = static_cast<float>(sum);
       }
@@ -60,6 +63,11 @@ void ReferenceAdd(const float* residual, int64_t count, float minimum,
 
 void ReferenceWiden(const Half* from, uint64_t count, float* to) {
   for (uint64_t i = 0; i < count; ++i) to[i] = ToFloat(from[i]);
+}
+
+void ReferenceWidenIntegers(const int8_t* from, uint64_t count,
+                            const float* scale, float* to) {
+  for (uint64_t i = 0; i < count; ++i) to[i] = from[i] * scale[i % kScales];
 }
 
 }  // namespace tfrewprune

@@ -24,6 +24,10 @@ void ReferenceAdd(const float* residual, int64_t count, float minimum,
 // The contract of WidenKernel (kernels/kernels.h).
 void ReferenceWiden(const Half* from, uint64_t count, float* to);
 
+// The contract of WidenIntegersKernel.
+void ReferenceWidenIntegers(const int8_t* from, uint64_t count,
+                            const float* scale, float* to);
+
 }  // namespace tfrewprune
 
 #endif  // TFREWPRUNE_KERNELS_REFERENCE_H_

@@ -6,10 +6,20 @@
 namespace tfrewprune {
 namespace {
 
-constexpr Kernels kReferenceKernels = {
-    Isa::kReference, 1, nullptr, 0,       nullptr, 0,
-    nullptr,         0, nullptr, nullptr, 0,       ReferenceAdd,
-    ReferenceWiden};
+constexpr Kernels kReferenceKernels = {Isa::kReference,
+                                       1,
+                                       nullptr,
+                                       0,
+                                       nullptr,
+                                       0,
+                                       nullptr,
+                                       0,
+                                       nullptr,
+                                       nullptr,
+                                       0,
+                                       ReferenceAdd,
+                                       ReferenceWiden,
+                                       ReferenceWidenIntegers};
 
 }  // namespace
 

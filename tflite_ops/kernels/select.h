@@ -11,7 +11,8 @@ namespace tfrewprune {
 // The kernels of `isa`, or nullptr when IsaSupported(isa) is false.
 const Kernels* SelectKernels(Isa isa);
 
-// The batch-1 kernel; nullptr only for Isa::kReference.
+// The batch-1 kernel; nullptr for Isa::kReference, and for int8 weights with
+// columns of 32 bits.
 GemvKernel SelectGemv(const Kernels& kernels, uint32_t band_rows,
                       uint32_t index_bytes, ValueType value_type);
 

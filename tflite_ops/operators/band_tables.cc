@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "operators/band_tables.h"
 
+#include "kernels/gemv.h"
+
 namespace tfrewprune {
 
 bool StartsOfKernelRows(const BandedView& weights, uint32_t row_columns,
@@ -49,6 +51,14 @@ const char* BandTables::Prepare(const BandedView& weights,
       full = full && row[lane] == row[0] + static_cast<int32_t>(lane);
     }
     full_run_[b] = full;
+  }
+  if (weights.value.type() == ValueType::kInt8) {
+    const uint64_t scales = uint64_t{weights.band_count} * kScales;
+    if (!scale_.Allocate(scales)) return kOutOfMemory;
+    for (uint64_t i = 0; i < scales; ++i) {
+      const uint32_t row = weights.RowId(i / kScales * width + i % width);
+      scale_[i] = row == weights.rows ? 1.0f : weights.value.Scale(row);
+    }
   }
   missing_ = 0;
   for (uint32_t row = 0; row < weights.rows; ++row) {

@@ -39,6 +39,8 @@ class BandTables {
                        int64_t output_stride) const;
 
   const float* bias() const { return bias_.get(); }
+  // kScales of each band, of int8 weights; else nullptr.
+  const float* scale() const { return scale_.get(); }
   const int32_t* row() const { return row_.get(); }
   const uint8_t* full_run() const { return full_run_.get(); }
   float minimum() const { return minimum_; }
@@ -50,7 +52,7 @@ class BandTables {
   uint32_t missing_ = 0;   // rows without a lane
   bool in_order_ = false;  // lane i is row i, and there are no other rows
   float minimum_ = 0, maximum_ = 0;
-  Buffer<float> bias_;
+  Buffer<float> bias_, scale_;
   Buffer<int32_t> row_;
   Buffer<uint8_t> full_run_;
   Buffer<uint32_t> missing_row_;

@@ -13,7 +13,7 @@ const char* BandedDriver::Begin(const Problem& problem) {
   threads_ = problem.threads();
   workspace_ = problem.workspace;
   residual_ = problem.MakeResidual();
-  widen_ = problem.kernels->widen;
+  kernels_ = problem.kernels;
   if (const char* error = JoinPixels(&geometry_)) return error;
   return tables_.Prepare(weights_, problem.kernel_activation());
 }
@@ -55,8 +55,20 @@ BandValues BandedDriver::FloatValues(int64_t band, int64_t band_end,
   const uint32_t begin = weights_.band_start[band];
   const uint64_t columns = weights_.band_start[band_end] - begin;
   float* value = workspace_->get() + first_value_ + worker * value_floats_;
-  widen_(weights_.value.halves() + uint64_t{begin} * weights_.band_rows,
-         columns * weights_.band_rows, value);
+  const uint64_t rows = weights_.band_rows;
+  if (columns == 0) return {value, begin};
+  if (const Half* halves = weights_.value.halves()) {
+    kernels_->widen(halves + begin * rows, columns * rows, value);
+    return {value, begin};
+  }
+  float* to = value;
+  for (; band < band_end; ++band) {
+    const uint32_t first = weights_.band_start[band];
+    const uint64_t count = (weights_.band_start[band + 1] - first) * rows;
+    kernels_->widen_integers(weights_.value.integers() + first * rows, count,
+                             tables_.scale() + band * kScales, to);
+    to += count;
+  }
   return {value, begin};
 }
 

@@ -61,7 +61,7 @@ class BandedDriver {
   Residual residual_;
 
  private:
-  WidenKernel widen_ = nullptr;
+  const Kernels* kernels_ = nullptr;
   int64_t first_value_ = 0, value_floats_ = 0;  // in the workspace; a worker's
   Tensors tensors_ = {};
 };

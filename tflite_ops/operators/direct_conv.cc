@@ -56,8 +56,7 @@ double TileColumnCycles(const Problem& problem, const ConvGeometry& g,
   const double kept = double(w.column_count) / Max(1, w.band_count) / w.columns;
   double none = 1 - kept;  // the chance that all 16 of a line are gone
   for (int doubling = 0; doubling < 4; ++doubling) none *= none;
-  const double lines =
-      kept < 0.01 ? pixels : pixels * (1 - none) / (16 * kept);
+  const double lines = kept < 0.01 ? pixels : pixels * (1 - none) / (16 * kept);
   const int64_t sets = CacheSets(int64_t{g.stride_w} * g.in_c);
   const double conflicts = sets == 1 ? 0.5 : sets == 2 ? 1.0 / 7 : 0;
   const double waits =

@@ -2,6 +2,7 @@
 #include "operators/dots.h"
 
 #include "operators/integers.h"
+#include "operators/widen.h"
 #include "simd/unroll.h"
 
 namespace tfrewprune {
@@ -48,7 +49,7 @@ struct Sums {
 
   template <class Index>
   void Add(const Index* column, const float* value, uint32_t count,
-           const float* x, WidenKernel) {
+           const float* x) {
     uint32_t i = 0;
     for (; i + 16 <= count; i += 16) {
       Unroll<4>([&](auto j) TFREWPRUNE_INLINE {
@@ -63,14 +64,15 @@ struct Sums {
   }
   // Converted piece by piece, in the first-level cache.
   template <class Index>
-  void Add(const Index* column, const Half* value, uint32_t count,
-           const float* x, WidenKernel widen) {
+  void AddWidened(const Index* column, const Kernels& kernels,
+                  const Values& values, uint64_t begin, uint32_t count,
+                  const float* x) {
     constexpr uint32_t kPiece = 256;
     alignas(64) float piece[kPiece];
     for (uint32_t i = 0; i < count; i += kPiece) {
       const uint32_t some = count - i < kPiece ? count - i : kPiece;
-      widen(value + i, some, piece);
-      Add(column + i, piece, some, x, widen);
+      WidenUnscaled(kernels, values, begin + i, some, piece);
+      Add(column + i, piece, some, x);
     }
   }
   float All() const {
@@ -134,7 +136,7 @@ double Dots::Cycles(const Problem& problem) {
 const char* Dots::Prepare(const Problem& problem) {
   weights_ = *problem.segments;
   geometry_ = problem.geometry;
-  widen_ = problem.kernels->widen;
+  kernels_ = problem.kernels;
   pool_ = problem.pool;
   workspace_ = problem.workspace;
   residual_ = problem.MakeResidual();
@@ -198,23 +200,27 @@ void Dots::CopyImage(const float* image) {
   }
 }
 
-template <class Index, class Value>
+template <class Index, bool kFloats>
 float Dots::Row(uint32_t row, const float* x) const {
   const Index* column = static_cast<const Index*>(
       pointwise_ ? weights_.column : static_cast<const void*>(offset_.get()));
-  const Value* value = static_cast<const Value*>(weights_.value.data());
   const uint32_t* start = weights_.segment_start;
   Sums sums;
   for (uint32_t i = first_[row]; i < first_[row + 1]; ++i) {
     const uint32_t begin = start[segment_[i]];
-    sums.Add(column + begin, value + begin, start[segment_[i] + 1] - begin, x,
-             widen_);
+    const uint32_t count = start[segment_[i] + 1] - begin;
+    if constexpr (kFloats) {
+      sums.Add(column + begin, weights_.value.floats() + begin, count, x);
+    } else {
+      sums.AddWidened(column + begin, *kernels_, weights_.value, begin, count,
+                      x);
+    }
   }
-  return sums.All();
+  return sums.All() * weights_.value.Scale(row);
 }
 
 // The rows of one task.
-template <class Index, class Value>
+template <class Index, bool kFloats>
 void Dots::RunTask(int task) {
   const ConvGeometry& g = geometry_;
   const uint64_t rows = weights_.rows;
@@ -227,7 +233,7 @@ void Dots::RunTask(int task) {
                                   g.in_c;
     for (uint32_t row = begin; row < end; ++row) {
       float y =
-          Row<Index, Value>(row, x) + (bias_ == nullptr ? 0.0f : bias_[row]);
+          Row<Index, kFloats>(row, x) + (bias_ == nullptr ? 0.0f : bias_[row]);
       if (y < minimum_) y = minimum_;  // NaN stays NaN
       if (y > maximum_) y = maximum_;
       output[row] = y;
@@ -239,11 +245,11 @@ template <class Index>
 ThreadPool::Function Dots::TaskOf() const {
   if (weights_.value.floats() != nullptr) {
     return [](void* self, int task, int) {
-      static_cast<Dots*>(self)->RunTask<Index, float>(task);
+      static_cast<Dots*>(self)->RunTask<Index, true>(task);
     };
   }
   return [](void* self, int task, int) {
-    static_cast<Dots*>(self)->RunTask<Index, Half>(task);
+    static_cast<Dots*>(self)->RunTask<Index, false>(task);
   };
 }
 

@@ -20,15 +20,16 @@ class Dots {
   bool PrepareOffsets();
   bool SortSegments();
   void CopyImage(const float* image);
-  template <class Index, class Value>
+  // `kFloats`: weights are floats, else they must be converted.
+  template <class Index, bool kFloats>
   float Row(uint32_t row, const float* x) const;
-  template <class Index, class Value>
+  template <class Index, bool kFloats>
   void RunTask(int task);
   template <class Index>
   ThreadPool::Function TaskOf() const;
 
   IrregularView weights_ = {};
-  WidenKernel widen_ = nullptr;
+  const Kernels* kernels_ = nullptr;
   ConvGeometry geometry_ = {};  // pointwise: one row of all pixels
   ThreadPool* pool_ = nullptr;
   Workspace* workspace_ = nullptr;  // the padded image

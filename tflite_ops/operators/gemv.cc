@@ -49,6 +49,7 @@ const char* Gemv::Prepare(const Problem& problem) {
   layer_.value = weights_.value.data();
   layer_.band_start = weights_.band_start;
   layer_.column = weights_.column;
+  layer_.scale = tables_.scale();
   layer_.row = tables_.row();
   layer_.full_run = tables_.full_run();
   layer_.minimum = tables_.minimum();

@@ -2,6 +2,7 @@
 #include "operators/lifted_conv.h"
 
 #include "operators/integers.h"
+#include "operators/widen.h"
 
 namespace tfrewprune {
 namespace {
@@ -57,13 +58,18 @@ const char* LiftedConv::Prepare(const Problem& problem) {
   workspace_ = problem.workspace;
   residual_ = problem.MakeResidual();
   kernels_ = SelectIrregularKernels(problem.kernels->isa);
-  widen_ = problem.kernels->widen;
+  all_kernels_ = problem.kernels;
   ActivationRange(problem.kernel_activation(), &minimum_, &maximum_);
   double cycles;
   if (!Plan(problem, &geometry_, &plan_, &cycles)) {
     return "kernel too large to be lifted";
   }
-  if (!bias_.Allocate(weights_.rows)) return kOutOfMemory;
+  if (!bias_.Allocate(weights_.rows) || !scale_.Allocate(weights_.rows)) {
+    return kOutOfMemory;
+  }
+  for (uint32_t r = 0; r < weights_.rows; ++r) {
+    scale_[r] = weights_.value.Scale(r);
+  }
   if (const char* error = PrepareWeights()) return error;
   if (const char* error = PrepareParts(threads_)) return error;
   if (const char* error = PreparePositions()) return error;
@@ -300,8 +306,8 @@ const float* LiftedConv::FloatValues(uint32_t segment, uint32_t segment_end,
                                      const Scratch& scratch) const {
   const uint32_t begin = weights_.segment_start[segment];
   if (const float* floats = weights_.value.floats()) return floats + begin;
-  widen_(weights_.value.halves() + begin,
-         weights_.segment_start[segment_end] - begin, scratch.value);
+  WidenUnscaled(*all_kernels_, weights_.value, begin,
+                weights_.segment_start[segment_end] - begin, scratch.value);
   return scratch.value;
 }
 
@@ -323,6 +329,7 @@ void LiftedConv::Lower(int panel, uint32_t row, uint32_t rows,
   const int lanes = kernels_->lanes;
   IrregularLower lower;
   lower.rows = static_cast<int>(rows);
+  lower.scale = scale_.get() + row;
   lower.bias = bias_.get() + row;
   lower.minimum = minimum_;
   lower.maximum = maximum_;

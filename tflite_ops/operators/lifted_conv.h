@@ -37,7 +37,7 @@ class LiftedConv {
                  const float* value, uint32_t row, uint32_t rows,
                  const Scratch& scratch) const;
   // The weights of a chunk's segments as kernels read them: where they lie, or
-  // converted into the worker's scratch.
+  // converted into the worker's scratch, without their scale.
   const float* FloatValues(uint32_t segment, uint32_t segment_end,
                            const Scratch& scratch) const;
   void ClearIdleRows(int panel, uint32_t row, uint32_t rows,
@@ -58,7 +58,7 @@ class LiftedConv {
   int threads_ = 1;
   Workspace* workspace_ = nullptr;  // every worker's scratch
   const IrregularKernels* kernels_ = nullptr;
-  WidenKernel widen_ = nullptr;
+  const Kernels* all_kernels_ = nullptr;  // of the same instruction set
   LiftedPlan plan_ = {};
 
   Buffer<uint16_t> offset_;           // one for each weight
@@ -73,7 +73,7 @@ class LiftedConv {
   Buffer<int32_t> lane_output_;   // vectors of all panels x lanes
   Buffer<int64_t> panel_output_;  // first vector of every panel
   uint64_t lifted_floats_ = 0, accumulator_floats_ = 0, value_floats_ = 0;
-  Buffer<float> bias_;
+  Buffer<float> bias_, scale_;
 
   // Of the Invoke at work.
   const float* input_ = nullptr;

@@ -11,7 +11,7 @@ namespace tfrewprune {
 
 const char* PackedOperator::ReadPayload(const void* data, size_t bytes) {
   irregular_ = PayloadLayout(data, bytes) == kIrregularLayout;
-  return irregular_ ? ParseIrregular(data, bytes, &segments_)
+  return irregular_ ? ParseIrregular(data, bytes, &segments_, &index_)
                     : ParsePayload(data, bytes, &bands_);
 }
 

@@ -60,6 +60,7 @@ class PackedOperator {
   bool irregular_ = false;
   BandedView bands_ = {};
   IrregularView segments_ = {};
+  IrregularIndex index_;  // of segments_, where the payload has a mask
   Problem problem_;
   Workspace own_workspace_;
   const Driver* driver_ = nullptr;

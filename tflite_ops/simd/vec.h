@@ -8,7 +8,7 @@
 //   V::Zero()                   all lanes 0
 //   V::Set(s)                   all lanes s
 //   V::Load(p)                  p[0 .. kLanes), any alignment
-//   V::Load(h)                  h[0 .. kLanes) halves, exactly
+//   V::Load(h)                  h[0 .. kLanes) halves, or integers of 8 bits
 //   V::Store(p, v)              the same, written
 //   V::Fma(a, b, c)             a * b + c, rounded once where the ISA can
 //   V::Clamp(lo, hi, v)         min(hi, max(lo, v)); NaN stays NaN

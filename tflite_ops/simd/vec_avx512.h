@@ -23,6 +23,12 @@ struct F32x16Avx512 {
         __mmask16{0xffff},
         _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
+  TFREWPRUNE_VEC Reg Load(const int8_t* p) {
+    const __mmask16 all = 0xffff;
+    return _mm512_maskz_cvtepi32_ps(
+        all, _mm512_maskz_cvtepi8_epi32(
+                 all, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
   TFREWPRUNE_VEC void Store(float* p, Reg v) { _mm512_storeu_ps(p, v); }
   TFREWPRUNE_VEC Reg Fma(Reg a, Reg b, Reg c) {
     return _mm512_fmadd_ps(a, b, c);
@@ -49,6 +55,10 @@ struct F32x8Avx512 {
     return _mm256_cvtph_ps(
         _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
+  TFREWPRUNE_VEC Reg Load(const int8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(
+        _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
   TFREWPRUNE_VEC void Store(float* p, Reg v) { _mm256_storeu_ps(p, v); }
   TFREWPRUNE_VEC Reg Fma(Reg a, Reg b, Reg c) {
     return _mm256_fmadd_ps(a, b, c);
@@ -68,6 +78,11 @@ struct F32x4Avx512 {
   TFREWPRUNE_VEC Reg Load(const float* p) { return _mm_loadu_ps(p); }
   TFREWPRUNE_VEC Reg Load(const Half* p) {
     return _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  }
+  TFREWPRUNE_VEC Reg Load(const int8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof(four));
+    return _mm_cvtepi32_ps(_mm_cvtepi8_epi32(_mm_cvtsi32_si128(four)));
   }
   TFREWPRUNE_VEC void Store(float* p, Reg v) { _mm_storeu_ps(p, v); }
   TFREWPRUNE_VEC Reg Fma(Reg a, Reg b, Reg c) { return _mm_fmadd_ps(a, b, c); }

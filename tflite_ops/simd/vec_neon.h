@@ -28,6 +28,12 @@ struct F32x4Neon {
     return Load(lanes);
 #endif
   }
+  TFREWPRUNE_VEC Reg Load(const int8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof(four));
+    const int8x8_t bytes = vreinterpret_s8_s32(vdup_n_s32(four));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))));
+  }
   TFREWPRUNE_VEC void Store(float* p, Reg v) { vst1q_f32(p, v); }
   TFREWPRUNE_VEC Reg Fma(Reg a, Reg b, Reg c) { return vfmaq_f32(c, a, b); }
   TFREWPRUNE_VEC Reg Add(Reg a, Reg b) { return vaddq_f32(a, b); }

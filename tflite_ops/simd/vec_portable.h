@@ -40,6 +40,12 @@ struct F32x4Portable {
     bits = (magnitude < 0x400) ? tiny : bits;
     return reinterpret_cast<Reg>(bits | (half & 0x8000) << 16);
   }
+  TFREWPRUNE_VEC Reg Load(const int8_t* p) {
+    using Byte = int8_t __attribute__((vector_size(4)));
+    Byte four;
+    std::memcpy(&four, p, sizeof(four));
+    return __builtin_convertvector(four, Reg);
+  }
   TFREWPRUNE_VEC void Store(float* p, Reg v) { std::memcpy(p, &v, sizeof(v)); }
   TFREWPRUNE_VEC Reg Fma(Reg a, Reg b, Reg c) { return a * b + c; }
   TFREWPRUNE_VEC Reg Add(Reg a, Reg b) { return a + b; }

@@ -4,6 +4,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from tfrewprune.benchmark.measure import (
     clock_for,
     interleave,
 )
+from tfrewprune.converter.dynamic_range import in_float
 from tfrewprune.runtime import Interpreter
 
 DEFAULT_TOLERANCE = 1e-3
@@ -37,7 +39,8 @@ class Comparison:
         packed: Time of the packed model.
         ratio: How many times faster the packed model is.
         rounds: Alternating rounds the figures come from.
-        error: Largest output difference over the largest output.
+        error: Largest output difference over the largest output; of a dynamic-range
+            model that to its weights as floats, see `check_in_float`.
         dense_bytes: File size.
         packed_bytes: File size.
         dense_cost: Load time and memory, or None if not asked for.
@@ -110,14 +113,18 @@ def compare_models(
     )
     if inputs is None:
         inputs = random_inputs(baseline, seed, frames)
+    contents = Path(dense).read_bytes(), Path(packed).read_bytes()
+    checked = check_in_float(*contents, inputs, isa=isa, tolerance=tolerance)
     measurement, error = time_pair(
         baseline,
         candidate,
         inputs,
         threads=threads,
-        tolerance=tolerance,
+        tolerance=tolerance if checked is None else float("inf"),
         min_seconds=min_seconds,
     )
+    if checked is not None:
+        error = checked
     return Comparison(
         threads=threads,
         isa=candidate.isa,
@@ -132,6 +139,41 @@ def compare_models(
         dense_cost=load_cost(dense, threads) if with_cost else None,
         packed_cost=load_cost(packed, threads, packed=True) if with_cost else None,
         frames=inputs[0].shape[1] if inputs and inputs[0].ndim > 2 else None,
+    )
+
+
+def check_in_float(
+    dense: bytes,
+    packed: bytes,
+    inputs: Sequence[np.ndarray],
+    *,
+    isa: str | None = None,
+    tolerance: float = DEFAULT_TOLERANCE,
+) -> float | None:
+    """Checks a packed dynamic-range model against its weights as floats.
+
+    LiteRT's own outputs are off by what it rounds activations to.
+
+    Args:
+        dense: The dense model.
+        packed: The packed model.
+        inputs: Arrays in the order of the models' inputs.
+        isa: Kernels of the packed layers; None for the best of this CPU.
+        tolerance: See `compare_models`.
+
+    Returns:
+        The largest error; None for a model without dynamic-range layers.
+
+    Raises:
+        WrongResultError: If the outputs differ.
+    """
+    floats = in_float(dense)
+    if floats is dense:
+        return None
+    return check_results(
+        run_once(LiteRtInterpreter(model_content=floats), inputs),
+        run_once(Interpreter(model_content=in_float(packed), isa=isa), inputs),
+        tolerance=tolerance,
     )
 
 

@@ -8,7 +8,12 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter as LiteRtInterpreter
 
-from tfrewprune.benchmark.compare import random_inputs, time_pair
+from tfrewprune.benchmark.compare import (
+    DEFAULT_TOLERANCE,
+    check_in_float,
+    random_inputs,
+    time_pair,
+)
 from tfrewprune.benchmark.measure import Ratio, Timing
 from tfrewprune.benchmark.packing import pack_every_layer
 from tfrewprune.converter import unpack
@@ -19,7 +24,7 @@ from tfrewprune.converter.flatbuffer import (
     read_model,
     write_model,
 )
-from tfrewprune.payload.format import VALUE_ALIGNMENT
+from tfrewprune.payload.container import VALUE_ALIGNMENT
 from tfrewprune.runtime import Interpreter
 
 
@@ -91,11 +96,14 @@ def time_layers(
         )
         baseline = LiteRtInterpreter(model_content=dense, num_threads=threads)
         candidate = Interpreter(model_content=packed, num_threads=threads, isa=isa)
+        inputs = random_inputs(baseline)
+        checked = check_in_float(dense, packed, inputs, isa=isa)
         measurement, _ = time_pair(
             baseline,
             candidate,
-            random_inputs(baseline),
+            inputs,
             threads=threads,
+            tolerance=DEFAULT_TOLERANCE if checked is None else float("inf"),
             min_seconds=min_seconds,
         )
         yield LayerTime(

@@ -7,7 +7,16 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-SUBCOMMANDS = ("demo", "plan", "recipes", "inspect", "convert", "unpack", "bench")
+SUBCOMMANDS = (
+    "demo",
+    "plan",
+    "recipes",
+    "prune",
+    "inspect",
+    "convert",
+    "unpack",
+    "bench",
+)
 
 EXIT_OK = 0
 EXIT_FAILED = 1

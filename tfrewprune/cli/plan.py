@@ -11,8 +11,10 @@ HELP = "predict what pruning a Keras model would gain, before training"
 DESCRIPTION = """\
 Lists every layer of a Keras model that has a weight matrix: whether it can be pruned
 and packed, its share of the predicted time, and how many times faster it would be at
-2, 4 and 8 times fewer weights. Layers that compress() leaves dense carry the reason.
-Predictions come from the converter's cost model, for one thread and a batch of one.
+2, 4 and 8 times fewer weights. On wide terminals also the finest structure that is
+nearly as fast as the fastest (map_by_rule). Layers that compress() leaves dense carry
+the reason. Predictions come from the converter's cost model, for one thread and a batch
+of one.
 """
 
 
@@ -65,6 +67,7 @@ def _print_table(model: str, rows: list, out: IO[str]) -> None:
         output.Column(">weights", 3),
         output.Column(">share of\ntime"),
         *(output.Column(f">gain\nat {rate}x") for rate in RATES),
+        output.Column("finest", 4),
         output.Column("by default"),
     )
     notes = Footnotes()
@@ -76,6 +79,7 @@ def _print_table(model: str, rows: list, out: IO[str]) -> None:
             f"{row.weights:,}",
             "-" if row.share is None else f"{row.share:.1%}",
             *(f"{row.gains[rate]:.1f}x" if row.gains else "-" for rate in RATES),
+            row.finest or "-",
             notes.mark("left dense", row.left_dense) if row.left_dense else "pruned",
         )
         for row in rows

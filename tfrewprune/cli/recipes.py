@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "title": named.title,
                 "arxiv": named.arxiv,
                 "origins": named.origins,
+                "later": named.later,
                 "recipe": named.recipe.get_config(),
             }
             for name, named in all_named.items()
@@ -64,9 +65,11 @@ def _print_table(all_named: "dict[str, NamedRecipe]", out: IO[str]) -> None:
     cells = [
         (
             name,
-            str(named.recipe.rules[0].structure),
+            " + ".join(
+                dict.fromkeys(str(s.rules[0].structure) for s in named.recipe.steps)
+            ),
             type(named.recipe.method).__name__,
-            "open" if named.recipe.rate is None else f"{named.recipe.rate:g}x",
+            "open" if named.rate is None else f"{named.rate:g}x",
             named.arxiv or "our own",
         )
         for name, named in all_named.items()
@@ -84,4 +87,7 @@ def _print_origins(named: "NamedRecipe", out: IO[str]) -> None:
     console.print(Text(f"{named.title} ({named.source})"))
     for constant, origin in named.origins.items():
         note = Text.assemble((constant, "bold"), f": {origin}")
+        console.print(Padding(note, (0, 0, 0, 2)))
+    if named.later is not None:
+        note = Text.assemble(("left out", "bold"), f": {named.later}.")
         console.print(Padding(note, (0, 0, 0, 2)))

@@ -64,14 +64,16 @@ def convert(
             name.
         batch_size: Fixes the batch of a Keras model. None keeps what its `Input` says.
         tolerance: Largest difference of any output, relative to the largest magnitude
-            in that output.
+            in that output. Dynamic-range layers are compared with their weights as
+            floats, because LiteRT rounds their activations to int8.
         minimum_gain: A layer is packed when its predicted dense time is at least this
             many times its predicted packed time, and the file does not grow by it. 0
             packs whatever can be packed.
         band_rows: 4, 8, 16 or 32 rows in a band; None lets the packer choose.
-        weights: `"keep"` packs weights in the type that the file has them in, float32
-            or float16. `"float16"` rounds all packed weights to float16: half the
-            bytes, and a difference that `tolerance` bounds. Arithmetic is float32.
+        weights: `"keep"` packs weights in the type that the file has them in: float32,
+            float16, or int8 with scales (dynamic range). `"float16"` rounds packed
+            float32 weights to float16: half the bytes, and a difference that
+            `tolerance` bounds. Arithmetic is float32.
         verify: Whether to run both models and compare their outputs. That the payloads
             hold exactly the weights is checked in any case.
         require_packed: Fails, and writes nothing, when fewer layers are packed in the
@@ -158,8 +160,8 @@ def unpack(
     Returns:
         The bytes of a `.tflite` model that any TFLite runs without a delegate: the file
         as it was before conversion. Weights have the type and the encoding they had
-        (float16 behind DEQUANTIZE, sparse behind DENSIFY) and are bit-equal, except
-        that every zero is +0.0.
+        (float16 behind DEQUANTIZE, sparse behind DENSIFY, int8 with scales) and are
+        bit-equal, except that every zero is +0.0.
 
     Raises:
         ConversionError: If the model or a payload in it is damaged.
@@ -207,6 +209,7 @@ def read_content(
 
 def _ready_content(model: Any, may_export: bool) -> bytes | None:
     """The bytes of a model that is `.tflite` already; None if it must be exported."""
+    model = _unwrapped(model)
     if isinstance(model, (bytes, bytearray, memoryview)):
         return bytes(model)
     if isinstance(model, (str, os.PathLike)):
@@ -228,7 +231,7 @@ def _ready_content(model: Any, may_export: bool) -> bytes | None:
 
 
 def _unwrapped(model: Any) -> Any:
-    """The model that a result of `compress` holds; anything else as it is."""
+    """The model that a result of pruning holds; anything else as it is."""
     return model if hasattr(model, "save") else getattr(model, "model", model)
 
 

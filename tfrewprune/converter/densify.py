@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads and writes constant float weights, also in TFLite's sparse encoding.
+"""Reads and writes constant weights, also in TFLite's sparse encoding.
 
 TFLite stores a sparse tensor as in TACO: dimensions are visited in
 ``traversal_order``, the last ones of it may be blocks (``block_map``), and every level
@@ -17,11 +17,13 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model, index_list, tensor_shape, text
+from tfrewprune.payload.values import INT8, ValueForm, loaded
 
 FLOAT_TYPES = {
     schema.TensorType.FLOAT32: np.dtype("<f4"),
     schema.TensorType.FLOAT16: np.dtype("<f2"),
 }
+WEIGHT_TYPES = FLOAT_TYPES | {schema.TensorType.INT8: INT8}
 _CSR = schema.DimensionType.SPARSE_CSR
 _VECTOR = schema.SparseIndexVector
 _VECTORS = {
@@ -71,6 +73,19 @@ class SparseForm:
         return made
 
 
+def value_form(tensor: schema.TensorT) -> ValueForm:
+    """Returns what a tensor of one of `WEIGHT_TYPES` stores weights as."""
+    dtype = WEIGHT_TYPES[tensor.type]
+    if dtype != INT8:
+        return ValueForm(dtype)
+    return ValueForm(dtype, np.asarray(tensor.quantization.scale, np.float32))
+
+
+def _row(weights: np.ndarray) -> np.ndarray:
+    """The output row of each weight, in a shape that broadcasts."""
+    return np.arange(len(weights)).reshape(-1, *(1,) * (weights.ndim - 1))
+
+
 def write_weights(
     tensor: schema.TensorT, weights: np.ndarray, form: SparseForm | None
 ) -> np.ndarray:
@@ -88,7 +103,9 @@ def write_weights(
     tensor.sparsity = None
     if form is not None:
         tensor.sparsity, values = _sparsify(weights, form)
-    values = np.ascontiguousarray(values, FLOAT_TYPES[tensor.type])
+    if tensor.type not in FLOAT_TYPES:
+        values = value_form(tensor).store(values, _row(values))
+    values = np.ascontiguousarray(values, WEIGHT_TYPES[tensor.type])
     return values.reshape(-1).view(np.uint8)
 
 
@@ -182,14 +199,16 @@ def stored_bytes(model: Model, tensor: schema.TensorT) -> int:
 def read_weights(model: Model, tensor: schema.TensorT) -> np.ndarray:
     """Returns the weights of a constant tensor, dense, float32, in its shape.
 
-    A float32 tensor that is stored densely is returned as a view of the model.
+    A float32 tensor that is stored densely is returned as a view of the model. Integers
+    come back times their scale.
 
     Raises:
         ConversionError: If the buffer does not hold what the tensor's shape, type and
             sparsity say.
     """
     name, shape = text(tensor.name), tensor_shape(tensor)
-    dtype = FLOAT_TYPES[tensor.type]
+    form = value_form(tensor)
+    dtype = form.dtype
     data = model.data(tensor)
     count = data.size // dtype.itemsize
     if tensor.sparsity is None:
@@ -203,6 +222,8 @@ def read_weights(model: Model, tensor: schema.TensorT) -> np.ndarray:
     else:
         stored = data[: count * dtype.itemsize].view(dtype)
         values = _densify(name, shape, tensor.sparsity, stored)
+    if form.scale is not None:
+        return loaded(values, form.scale, _row(values))
     return values.astype(np.float32, copy=False)
 
 

@@ -2,8 +2,9 @@
 """Finds every operator with weights, and says why those that are not packed cannot be.
 
 Nothing is changed and no weight is read here: a layer is described by where its
-weights are. A weight tensor may be a float32 constant, or come out of DENSIFY and
-DEQUANTIZE operators that decode a constant at start-up.
+weights are. A weight tensor may be a float32 constant, an int8 constant with scales
+(dynamic range: activations are float), or come out of DENSIFY and DEQUANTIZE operators
+that decode a constant at start-up.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ _ACTIVATION_NAMES = {
 }
 _BUILTIN = schema.BuiltinOperator
 _FLOAT32 = schema.TensorType.FLOAT32
+_INT8 = schema.TensorType.INT8
 _CONTROL_DEPENDENCIES = "model_control_dependencies"
 DECODERS = (_BUILTIN.DENSIFY, _BUILTIN.DEQUANTIZE)
 # Constants of other types are sizes, indices, truth values and text.
@@ -186,6 +188,8 @@ def _products(model: Model) -> dict[int, Loop]:
             finder = _Finder(model, index, model.subgraphs[index])
             layer = finder.describe(0, operator, "FULLY_CONNECTED")
             if layer.reason is not None or layer.source.decoders:
+                break
+            if finder.tensors[layer.source.tensor].type != _FLOAT32:
                 break
         else:
             found |= {id(operator): loop for _, operator in loop.products}
@@ -361,13 +365,15 @@ class _Finder:
                 "weights are decoded by operators that cannot be removed: the model's "
                 "control dependencies number its operators",
             )
-        if stored.type not in densify.FLOAT_TYPES:
+        if stored.type not in densify.WEIGHT_TYPES:
             raise _Skip(
-                f"weights are {self.type_of(source.tensor)}, only FLOAT32 and FLOAT16 "
-                "are packed",
+                f"weights are {self.type_of(source.tensor)}, only FLOAT32, FLOAT16 and "
+                "INT8 are packed",
                 SkipReason.TYPE,
             )
-        if stored.type != _FLOAT32 and not source.decoders:
+        if stored.type == _INT8:
+            self.check_scale(stored)
+        elif stored.type != _FLOAT32 and not source.decoders:
             raise _Skip(
                 f"weights are {self.type_of(source.tensor)} without DEQUANTIZE",
                 SkipReason.TYPE,
@@ -378,6 +384,26 @@ class _Finder:
                 f"{list(tensor_shape(self.tensors[weight]))} after decoding",
             )
         return source
+
+    def check_scale(self, stored: schema.TensorT) -> None:
+        """Integers must be a scale, or one of each output, away from the weights."""
+        given = stored.quantization
+        if stored.sparsity is not None:
+            raise _Skip("weights are sparse INT8", SkipReason.TYPE)
+        if given is None or given.scale is None:
+            raise _Skip("weights are INT8 without a scale", SkipReason.TYPE)
+        scale = np.asarray(given.scale)
+        rows = tensor_shape(stored)[0]
+        if len(scale) not in (1, rows) or (len(scale) > 1 and given.quantizedDimension):
+            raise _Skip(
+                f"weights have {len(scale)} scales along dimension "
+                f"{given.quantizedDimension}, expected 1, or {rows} along dimension 0",
+                SkipReason.TYPE,
+            )
+        if given.zeroPoint is not None and np.any(given.zeroPoint):
+            raise _Skip("the zero of INT8 weights is not 0", SkipReason.TYPE)
+        if not (np.isfinite(scale).all() and (scale > 0).all()):
+            raise _Skip("a scale of INT8 weights is not above 0", SkipReason.TYPE)
 
     def decoded_constant(self, tensor: int) -> WeightSource:
         """Follows DENSIFY and DEQUANTIZE back to the constant."""
@@ -475,12 +501,15 @@ class _Finder:
             )
         if dense.weightsFormat:
             raise _Skip("weights are stored shuffled (SHUFFLED4x16INT8)")
-        if dense.asymmetricQuantizeInputs or dense.quantizedBiasType:
+        dynamic = self.tensors[inputs[1]].type == _INT8
+        if dense.quantizedBiasType or (dense.asymmetricQuantizeInputs and not dynamic):
             raise _Skip(
                 "options of a quantized layer are set on a float layer", SkipReason.TYPE
             )
         return options.FullyConnectedOptions(
-            self.activation(dense.fusedActivationFunction), int(dense.keepNumDims)
+            self.activation(dense.fusedActivationFunction),
+            int(dense.keepNumDims),
+            int(dense.asymmetricQuantizeInputs),
         )
 
     def output_before_sum(self, packed: options.ConvOptions) -> int:

@@ -20,7 +20,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tfrewprune.converter.archive import read_archive
 from tfrewprune.converter.bounds import check_bounds
 from tfrewprune.converter.errors import ConversionError
-from tfrewprune.payload.format import MAGIC, VALUE_ALIGNMENT
+from tfrewprune.payload.container import MAGIC, VALUE_ALIGNMENT
 
 IDENTIFIER = b"TFL3"
 BUFFER_ALIGNMENT = 16

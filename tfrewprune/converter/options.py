@@ -65,10 +65,14 @@ class FullyConnectedOptions:
 
     activation: int
     keep_num_dims: int
+    asymmetric_inputs: int = 0
+    """What LiteRT's int8 operator was told to round activations to; unpacking needs it,
+    the packed operator rounds none."""
 
     def encode(self) -> bytes:
         head = (_MAGIC, 1, 1, self.activation)
-        return _BLOCK.pack(*head, *(0,) * 7, self.keep_num_dims, 0, 0, 0, 0)
+        tail = (self.keep_num_dims, self.asymmetric_inputs, 0, 0, 0)
+        return _BLOCK.pack(*head, *(0,) * 7, *tail)
 
 
 @dataclass(frozen=True)
@@ -171,9 +175,9 @@ def decode(custom_code: str, data: bytes) -> Options:
     if custom_code == FULLY_CONNECTED:
         if any(values[4:11]):
             refuse("zeros in words 4 to 10", values[4:11])
-        if values[12]:
-            refuse("zero in word 12", values[12])
-        return FullyConnectedOptions(values[3], values[11])
+        if values[12] not in (0, 1):
+            refuse("0 or 1 in word 12", values[12])
+        return FullyConnectedOptions(values[3], *values[11:13])
     if min(values[4:11]) < 1:
         refuse("kernel, channels, strides and dilations of at least 1", values[4:11])
     if values[12] < 0:

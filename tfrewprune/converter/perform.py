@@ -21,20 +21,21 @@ from tfrewprune.converter.plan import Decision
 from tfrewprune.converter.recurrent.fuse import fuse_loops
 from tfrewprune.converter.sources import Decoder, Source, remember
 from tfrewprune.converter.sums import Sum
-from tfrewprune.payload.format import VALUE_ALIGNMENT
+from tfrewprune.payload.container import VALUE_ALIGNMENT
 from tfrewprune.payload.reading import unpack_matrix
 
 _UINT8 = schema.TensorType.UINT8
+_INT8 = schema.TensorType.INT8
 
 
 def perform(model: Model, decisions: list[Decision]) -> None:
     """Changes ``model`` so that every layer with a packing and no reason is packed.
 
     The weight tensor of a packed layer becomes its payload where it stands; only when
-    something else still reads the dense weights does the payload get a tensor of its
-    own, behind all others. Loops whose products are packed become one operator each.
-    Buffers that nothing reads any more are emptied. How the weights were stored is
-    remembered for `unpack_model`.
+    something else still reads the dense weights, or their scales have to stay, does the
+    payload get a tensor of its own, behind all others. Loops whose products are packed
+    become one operator each. Buffers that nothing reads any more are emptied. How the
+    weights were stored is remembered for `unpack_model`.
     """
     chosen = [decision for decision in decisions if decision.packs]
     # Layers that share a packing share its bytes.
@@ -77,7 +78,9 @@ def perform(model: Model, decisions: list[Decision]) -> None:
             size = len(model.tree.buffers[payload].data)
             source = users[0].layer.source
             dense_of[payload] = subgraph.tensors[source.tensor].buffer
-            if readers[tensor] > len(users):
+            stored = subgraph.tensors[tensor]
+            dynamic_range = stored.type == _INT8
+            if dynamic_range or readers[tensor] > len(users):
                 subgraph.tensors.append(
                     schema.TensorT(
                         shape=np.array([size], np.int32),
@@ -91,8 +94,13 @@ def perform(model: Model, decisions: list[Decision]) -> None:
                     operator = subgraph.operators[decision.layer.operator]
                     operator.inputs = np.array(operator.inputs, np.int32)
                     operator.inputs[1] = len(subgraph.tensors) - 1
+                if dynamic_range:
+                    # The tensor stays, for its scales; so does what others read of it.
+                    if readers[tensor] == len(users):
+                        stored.buffer = 0
+                    place = (subgraph_index, len(subgraph.tensors) - 1)
+                    sources.append(Source(*place, (), tensor))
                 continue
-            stored = subgraph.tensors[tensor]
             stored.shape = np.array([size], np.int32)
             stored.type = _UINT8
             stored.buffer = payload

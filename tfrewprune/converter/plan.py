@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tfrewprune.converter.densify import FLOAT_TYPES, read_weights, stored_bytes
+from tfrewprune.converter.densify import read_weights, stored_bytes, value_form
 from tfrewprune.converter.detect import Layer, find_layers
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model, tensor_shape
@@ -16,9 +16,9 @@ from tfrewprune.converter.options import ConvOptions, RecurrentOptions
 from tfrewprune.converter.reasons import SkipReason
 from tfrewprune.converter.sums import Sum, find_sums
 from tfrewprune.payload.cost import LayerShape, default_cost_model
-from tfrewprune.payload.format import FLOAT16, PayloadError
 from tfrewprune.payload.irregular import IrregularPacking
 from tfrewprune.payload.packer import Packing, pack_layer
+from tfrewprune.payload.values import FLOAT16, FLOAT32, INT8, PayloadError, ValueForm
 
 # Packings by where their weights are.
 Cache: TypeAlias = dict[tuple, Packing | IrregularPacking]
@@ -33,8 +33,8 @@ class Settings:
             many times its predicted packed time, and its payload is no larger than its
             weights in the file. 0 packs whatever can be packed.
         band_rows: Rows of a band in every layer; None lets the packer choose.
-        weights: `"keep"`: as the file has them, float32 or float16; `"float16"`: all
-            rounded to float16.
+        weights: `"keep"`: as the file has them, float32, float16 or int8; `"float16"`:
+            float32 rounded to float16.
     """
 
     minimum_gain: float = 1.0
@@ -50,7 +50,8 @@ class Decision:
         layer: The layer.
         shape: Its weight matrix and output positions; None when it cannot be packed.
         kept: Weights other than 0; None when unknown.
-        packing: The packed weights with predicted times; None when it stays as it is.
+        packing: The packed weights; None when it cannot be packed.
+        dense_us: Predicted microseconds of the layer as it was; None as above.
         skip: Why it stays dense; None when it is packed.
         reason: The same as a sentence that tells what was found.
         sum: The sum it takes over; None mostly.
@@ -60,6 +61,7 @@ class Decision:
     shape: LayerShape | None = None
     kept: int | None = None
     packing: Packing | IrregularPacking | None = None
+    dense_us: float | None = None
     skip: SkipReason | None = None
     reason: str | None = None
     sum: Sum | None = None
@@ -150,20 +152,19 @@ def _decide(
     if key not in cache:
         weights = read_weights(model, tensor).reshape(shape.rows, shape.columns)
         _refuse_non_finite(layer, weights)
-        value_type = FLOAT_TYPES[tensor.type]
-        if settings.weights == "float16":
-            value_type = FLOAT16
+        form = value_form(tensor)
+        if settings.weights == "float16" and form.dtype == FLOAT32:
+            form = ValueForm(FLOAT16)
             weights = _rounded(layer, weights)
         try:
-            packing = pack_layer(
-                weights, shape, settings.band_rows, value_type=value_type
-            )
+            packing = pack_layer(weights, shape, settings.band_rows, form=form)
         except PayloadError as error:
             raise ConversionError(f"layer {layer.name!r}: {error}") from error
         cache[key] = packing
     packing = cache[key]
     kept = packing.kept
-    dense_time = default_cost_model().dense(shape)
+    dynamic_range = packing.form.dtype == INT8 and not layer.source.decoders
+    dense_time = default_cost_model().dense(shape, dynamic_range)
     packed_time = packing.predict(shape)
     stored = stored_bytes(model, tensor)
     skip = reason = None
@@ -185,7 +186,7 @@ def _decide(
             f"{packing.payload_bytes:,} bytes packed, the file has {stored:,} for its "
             "weights"
         )
-    return Decision(layer, shape, kept, packing, skip, reason)
+    return Decision(layer, shape, kept, packing, dense_time, skip, reason)
 
 
 def _rounded(layer: Layer, weights: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ from typing import Any
 from tfrewprune.converter import options
 from tfrewprune.converter.plan import Decision
 from tfrewprune.converter.reasons import SkipReason
-from tfrewprune.payload.cost import default_cost_model
 
 
 @dataclass(frozen=True)
@@ -160,8 +159,7 @@ def _layer_report(decision: Decision) -> LayerReport:
     layer = decision.layer
     dense = after = None
     if decision.packing is not None:
-        dense = default_cost_model().dense(decision.shape) / 1000
-        after = dense
+        after = dense = decision.dense_us / 1000
         if decision.packs:
             after = decision.packing.predict(decision.shape) / 1000
     return LayerReport(

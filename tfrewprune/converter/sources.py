@@ -3,8 +3,9 @@
 
 Weights of a float16 model, or of one in TFLite's sparse encoding, reach their layer
 through DEQUANTIZE and DENSIFY operators, which packing removes. The tensors they read
-stay (tensor indices never move) without data; which they were, and how a sparse one was
-cut into levels, is kept as JSON in the metadata of the file, which no runtime reads.
+stay (tensor indices never move) without data, as do the int8 tensors of dynamic-range
+layers with their scales; which they were, and how a sparse one was cut into levels, is
+kept as JSON in the metadata of the file, which no runtime reads (``PAYLOAD.md``).
 """
 
 from __future__ import annotations
@@ -48,11 +49,19 @@ class Source:
         subgraph: Index of the subgraph.
         tensor: The weight tensor, which holds the payload now.
         decoders: What stood between the constant and that tensor, in order.
+        weights: The int8 weight tensor of a dynamic-range layer, which has no decoders
+            and whose payload has a tensor of its own; None otherwise.
     """
 
     subgraph: int
     tensor: int
     decoders: tuple[Decoder, ...]
+    weights: int | None = None
+
+    @property
+    def constant(self) -> int:
+        """The tensor that held the weights."""
+        return self.decoders[0].input if self.weights is None else self.weights
 
 
 def remember(model: Model, sources: Iterable[Source]) -> None:
@@ -114,6 +123,11 @@ def _parse(model: Model, item: dict[str, Any]) -> Source:
             raise ValueError(f"operator {decoder['code']} decodes nothing")
         form = None if form is None else SparseForm.parse(form)
         decoders.append(Decoder(decoder["code"], decoder["input"], form))
-    if not decoders or not 0 <= item["tensor"] < len(tensors):
+    weights = item.get("weights")
+    if (
+        not 0 <= item["tensor"] < len(tensors)
+        or bool(decoders) == (weights is not None)
+        or not 0 <= (weights or 0) < len(tensors)
+    ):
         raise ValueError(f"no source of tensor {item['tensor']}")
-    return Source(item["subgraph"], item["tensor"], tuple(decoders))
+    return Source(item["subgraph"], item["tensor"], tuple(decoders), weights)

@@ -2,18 +2,25 @@
 """The way back: packed layers become CONV_2D and FULLY_CONNECTED again.
 
 Weights are stored as they were before they were packed: in float16 behind DEQUANTIZE,
-or in TFLite's sparse encoding behind DENSIFY, if that is how they came.
+in TFLite's sparse encoding behind DENSIFY, or as int8 with scales, if that is how they
+came.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter import options
-from tfrewprune.converter.densify import FLOAT_TYPES, SparseForm, write_weights
+from tfrewprune.converter.densify import (
+    FLOAT_TYPES,
+    WEIGHT_TYPES,
+    SparseForm,
+    write_weights,
+)
 from tfrewprune.converter.detect import Layer, find_layers
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import (
@@ -24,8 +31,8 @@ from tfrewprune.converter.flatbuffer import (
 )
 from tfrewprune.converter.recurrent.fuse import split_operator
 from tfrewprune.converter.sources import Source, forget, recall
-from tfrewprune.payload.format import PayloadError
 from tfrewprune.payload.reading import unpack_matrix
+from tfrewprune.payload.values import PayloadError
 
 _BUILTIN = schema.BuiltinOperator
 _OPTIONS = {
@@ -70,14 +77,18 @@ def unpack_model(model: Model) -> bool:
         model.alignment.pop(buffer, None)
     for (subgraph, tensor), users in by_tensor.items():
         buffer = model.subgraphs[subgraph].tensors[tensor].buffer
-        weights = _restore(model, tensor, users, dense[buffer])
         source = sources.get((subgraph, tensor))
+        weights = _restore(model, tensor, users, dense[buffer])
         if source is None:
             stored = model.subgraphs[subgraph].tensors[tensor]
             _store(model, stored, buffer, weights, None)
-        else:
+            continue
+        _restore_constant(model, source, buffer, weights)
+        if source.weights is None:
             first = min(user.operator for user in users)
-            before[subgraph, first] = _restore_decoders(model, source, buffer, weights)
+            before[subgraph, first] = _restore_decoders(model, source)
+        else:
+            _restore_dynamic_range(model, source, users)
     after = {
         (layer.subgraph, layer.operator): [_restore_sum(model, layer)]
         for layer in layers
@@ -93,6 +104,7 @@ def unpack_model(model: Model) -> bool:
                 *after.get((index, number), ()),
             )
         ]
+    _drop_payload_tensors(model, sources.values())
     forget(model)
     _drop_operator_codes(model)
     return True
@@ -133,22 +145,33 @@ def _store(
     model.tree.buffers[buffer] = schema.BufferT(data=data)
 
 
-def _restore_decoders(
+def _restore_constant(
     model: Model, source: Source, buffer: int, weights: np.ndarray
-) -> list[schema.OperatorT]:
-    """Fills the constant that packed weights came from; returns what decodes it."""
+) -> None:
+    """Fills the constant that packed weights came from."""
     tensors = model.subgraphs[source.subgraph].tensors
-    constant = tensors[source.decoders[0].input]
-    if constant.type not in FLOAT_TYPES or tensor_shape(constant) != weights.shape:
+    constant = tensors[source.constant]
+    fits = constant.type in WEIGHT_TYPES and tensor_shape(constant) == weights.shape
+    if constant.type not in FLOAT_TYPES:
+        scale = getattr(constant.quantization, "scale", None)
+        fits = fits and scale is not None and len(scale) in (1, len(weights))
+    elif source.weights is not None:
+        fits = False
+    if not fits:
         raise ConversionError(
             f"the source of weights {text(tensors[source.tensor].name)!r} must be "
-            f"floats of shape {list(weights.shape)}, received tensor type "
+            f"weights of shape {list(weights.shape)}, received tensor type "
             f"{constant.type} of shape {list(tensor_shape(constant))}"
         )
     tensors[source.tensor].buffer = 0
     # One that something else reads was left where it was.
     if model.data(constant) is None:
-        _store(model, constant, buffer, weights, source.decoders[0].form)
+        form = source.decoders[0].form if source.decoders else None
+        _store(model, constant, buffer, weights, form)
+
+
+def _restore_decoders(model: Model, source: Source) -> list[schema.OperatorT]:
+    """Returns the operators that decode packed weights' constant."""
     outputs = [decoder.input for decoder in source.decoders[1:]] + [source.tensor]
     return [
         schema.OperatorT(
@@ -160,6 +183,30 @@ def _restore_decoders(
         )
         for decoder, output in zip(source.decoders, outputs, strict=True)
     ]
+
+
+def _restore_dynamic_range(model: Model, source: Source, users: list[Layer]) -> None:
+    """Lets layers read their int8 weights again, by operators that can."""
+    subgraph = model.subgraphs[source.subgraph]
+    scales = len(subgraph.tensors[source.constant].quantization.scale)
+    for user in users:
+        operator = subgraph.operators[user.operator]
+        operator.inputs = np.array(operator.inputs, np.int32)
+        operator.inputs[1] = source.constant
+        if isinstance(user.options, options.ConvOptions):
+            code, version = _BUILTIN.CONV_2D, 5 if scales > 1 else 2
+        else:
+            code = _BUILTIN.FULLY_CONNECTED
+            version = 12 if scales > 1 else 9 if user.options.asymmetric_inputs else 3
+        operator.opcodeIndex = operator_code(model, code, version)
+
+
+def _drop_payload_tensors(model: Model, sources: Iterable[Source]) -> None:
+    """Takes away the tensors that packing put behind all others."""
+    added = {(s.subgraph, s.tensor) for s in sources if s.weights is not None}
+    for index, subgraph in enumerate(model.subgraphs):
+        while (index, len(subgraph.tensors) - 1) in added:
+            subgraph.tensors.pop()
 
 
 def read_payload(model: Model, layer: Layer) -> np.ndarray:
@@ -235,6 +282,7 @@ def _restore(
             operator.builtinOptions = schema.FullyConnectedOptionsT(
                 fusedActivationFunction=packed.activation,
                 keepNumDims=bool(packed.keep_num_dims),
+                asymmetricQuantizeInputs=bool(packed.asymmetric_inputs),
             )
             no_bias = len(operator.inputs) < 3 or operator.inputs[2] < 0
             code = _BUILTIN.FULLY_CONNECTED

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfrewprune.converter.cases import Case, given_cases, random_cases
+from tfrewprune.converter.dynamic_range import in_float
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model, read_model, write_model
 from tfrewprune.converter.isolation import run_models
@@ -26,6 +27,8 @@ def verify(
 ) -> float:
     """Runs the dense and the packed model and compares all outputs.
 
+    Dynamic-range layers run with their weights as floats in both, see `dynamic_range`.
+
     Args:
         original: The model before conversion.
         packed: The model after conversion.
@@ -40,15 +43,15 @@ def verify(
         ConversionError: If a model does not run, or an output differs by more.
     """
     # Not the caller's bytes: what LiteRT gets to see has passed our own reader.
-    models = {"dense": (_unpacked(write_model(original)), False)}
-    models["packed"] = (packed, True)
+    models = {"dense": (in_float(_unpacked(write_model(original))), False)}
+    models["packed"] = (in_float(packed), True)
     if not _delegate_is_there():
         warnings.warn(
             "The native library is not built, so the unpacked model was compared "
             "instead of the packed one.",
             stacklevel=4,
         )
-        models["packed"] = (_unpacked(packed), False)
+        models["packed"] = (in_float(_unpacked(packed)), False)
     cases = random_cases(original)
     if inputs is not None:
         cases += given_cases(original, list(inputs))

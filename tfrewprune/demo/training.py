@@ -15,8 +15,8 @@ from tfrewprune.pipeline import (
     reweighted_train,
     strip,
 )
-from tfrewprune.pipeline.summary import LayerRow
 from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.rows import LayerRow
 from tfrewprune.structures import Block
 from tfrewprune.wrappers import hooked_kernels
 

@@ -38,6 +38,7 @@ def compile_for(
     epochs: int,
     learning_rate: float,
     from_logits: bool = True,
+    constant: bool = False,
 ) -> None:
     """Compiles with Adam, its learning rate falling along a cosine to 0 in ``epochs``.
 
@@ -47,13 +48,16 @@ def compile_for(
         epochs: Length of the phase.
         learning_rate: Rate at the beginning.
         from_logits: Whether the model ends without softmax.
+        constant: Leave the learning rate as it is.
     """
     import keras
 
     steps = max(1, epochs * -(-len(data.x_train) // BATCH_SIZE))
     model.compile(
         keras.optimizers.Adam(
-            keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+            learning_rate
+            if constant
+            else keras.optimizers.schedules.CosineDecay(learning_rate, steps)
         ),
         keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
         metrics=["accuracy"],
@@ -77,26 +81,30 @@ def accuracy(model: keras.Model, images, labels) -> float:
     return float((scores.argmax(axis=-1) == labels).mean())
 
 
-def crops_and_flips(
-    data: ImageData, seed: int, margin: int = 4
+def crops(
+    data: ImageData, seed: int, margin: int, flips: bool = False
 ) -> keras.utils.PyDataset:
-    """Returns the training images, shifted and mirrored at random, in batches.
+    """Returns the training images, shifted (and mirrored) at random, in batches.
 
-    Each image is padded by reflection and cropped to its size at a random place,
-    then mirrored left-right with probability 1/2; a new order every epoch.
+    Each image is padded by reflection and cropped to its size at a random place; a new
+    order every epoch.
 
     Args:
         data: Images and labels; the training part is used.
         seed: Of the order, the crops and the flips.
         margin: Largest shift in pixels.
+        flips: Mirror left-right with probability 1/2.
     """
     import keras
+
+    height, width = data.x_train.shape[1:3]
+    edges = ((0, 0), (margin, margin), (margin, margin), (0, 0))
+    padded = np.pad(data.x_train, edges, mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), (1, 2))
 
     class Crops(keras.utils.PyDataset):
         def __init__(self):
             super().__init__()
-            edges = ((0, 0), (margin, margin), (margin, margin), (0, 0))
-            self.padded = np.pad(data.x_train, edges, mode="reflect")
             self.random = np.random.default_rng(seed)
             self.on_epoch_end()
 
@@ -108,14 +116,11 @@ def crops_and_flips(
 
         def __getitem__(self, index):
             chosen = self.order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
-            height, width = data.x_train.shape[1:3]
             tops, lefts = self.random.integers(0, 2 * margin + 1, (2, len(chosen)))
-            flips = self.random.random(len(chosen)) < 0.5
-            batch = np.empty((len(chosen), *data.x_train.shape[1:]), np.float32)
-            places = zip(chosen, tops, lefts, flips, strict=True)
-            for row, (image, top, left, flip) in enumerate(places):
-                crop = self.padded[image, top : top + height, left : left + width]
-                batch[row] = crop[:, ::-1] if flip else crop
+            batch = windows[chosen, tops, lefts].transpose(0, 2, 3, 1)
+            if flips:
+                mirrored = self.random.random(len(chosen)) < 0.5
+                batch[mirrored] = batch[mirrored, :, ::-1]
             return batch, data.y_train[chosen]
 
     return Crops()

@@ -8,6 +8,7 @@ from tfrewprune.methods.magnitude import Magnitude
 from tfrewprune.methods.method import Method, group_lasso_penalty
 from tfrewprune.methods.primal_proximal import PrimalProximal
 from tfrewprune.methods.reweighted import Reweighted
+from tfrewprune.methods.reweighted_proximal import ReweightedProximal
 
 __all__ = [
     "ADMM",
@@ -17,5 +18,6 @@ __all__ = [
     "Method",
     "PrimalProximal",
     "Reweighted",
+    "ReweightedProximal",
     "group_lasso_penalty",
 ]

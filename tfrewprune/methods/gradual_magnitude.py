@@ -7,30 +7,39 @@ import dataclasses
 from typing import ClassVar
 
 from tfrewprune.methods.method import Method
+from tfrewprune.methods.step_schedule import StepSchedule
 
 SCHEDULES = ("geometric", "cubic")
-SCORES = ("magnitude", "fisher")
+SCORES = ("lamp", "fisher", "magnitude")
 
 
 @dataclasses.dataclass(frozen=True)
 class GradualMagnitude(Method):
     """No penalty: every few steps the groups of least score go, until the rate is met.
 
-    Needs no strength, and is the safer choice for blocks at extreme rates.
+    Needs no strength, and is the safer choice for blocks at extreme rates. A model that
+    is cut already (`Recipe(start_rate=10)`, or a mask in place) is cut further from
+    what it is.
 
-    - `"geometric"`: after a share f of the phase 1 / rate^f of the weights are left, so
-      that every cut removes the same fraction of what is there;
-    - `"cubic"`: 1 - s (1 - (1 - f)^3) are left, with s = 1 - 1 / rate (Zhu and Gupta,
-      "To prune, or not to prune", arXiv 1710.01878, equation 1): fast at first.
+    - `"geometric"`: a rate r0 at the start becomes r0 (rate / r0)^f after a share f of
+      the phase, so that every cut removes the same fraction of what is there;
+    - `"cubic"`: a share 1 - s of the weights is left, with s = s1 + (s0 - s1)(1 - f)^3
+      from s0 = 1 - 1 / r0 to s1 = 1 - 1 / rate (Zhu and Gupta, "To prune, or not to
+      prune", arXiv 1710.01878, equation 1): fast at first;
+    - a tfmot `PolynomialDecay` or `ConstantSparsity`: its sparsity, at its steps. It
+      then also gives the recipe's rate.
 
     Args:
-        schedule: `"geometric"` or `"cubic"`.
-        score: `"magnitude"`: a group's rms. `"fisher"`: the root of its mean w^2 v,
-            where v is the optimizer's second moment of the weight, a running mean of
-            its squared gradient: what removing it costs to first order. Optimizers
-            without one (SGD) are scored by magnitude.
-        every: Epochs between two cuts; at least one step. On JAX, where a new mask
-            compiles a new step, at least one epoch.
+        schedule: `"geometric"`, `"cubic"`, a tfmot schedule or its config.
+        score: How groups of different layers compare; inside a layer the largest root
+            mean square survives, whichever of the two.
+            `"lamp"`: by their share of the layer's energy, see `lamp_scores`.
+            `"magnitude"`: by their root mean square.
+            `"fisher"`: everywhere by the mean of w^2 v, where v is the optimizer's
+            second moment of the weight, a running mean of its squared gradient: what
+            removing it costs to first order. With optimizers that keep none (SGD) this
+            is `"lamp"`.
+        every: Epochs between two cuts; at least one step. A tfmot schedule has its own.
 
     Raises:
         ValueError: An unknown schedule or score, or `every` not above 0.
@@ -39,31 +48,50 @@ class GradualMagnitude(Method):
     penalized: ClassVar[bool] = False
     gradual: ClassVar[bool] = True
 
-    schedule: str = "geometric"
-    score: str = "magnitude"
+    schedule: str | StepSchedule = "geometric"
+    score: str = "lamp"
     every: float = 0.1
 
     def __post_init__(self):
+        if not isinstance(self.schedule, str):
+            object.__setattr__(self, "schedule", StepSchedule.of(self.schedule))
         for name, known in (("schedule", SCHEDULES), ("score", SCORES)):
-            if getattr(self, name) not in known:
+            value = getattr(self, name)
+            if value not in known and not isinstance(value, StepSchedule):
                 raise ValueError(
                     f"Invalid value for argument `{name}`. Expected one of {known}. "
-                    f"Received: {name}={getattr(self, name)!r}"
+                    f"Received: {name}={value!r}"
                 )
         if not self.every > 0:
             raise ValueError(
                 f"Argument `every` must be above 0. Received: every={self.every!r}"
             )
 
-    def rate_at(self, progress: float, rate: float) -> float:
+    @property
+    def steps(self) -> StepSchedule | None:
+        """The schedule, where it counts steps."""
+        return self.schedule if isinstance(self.schedule, StepSchedule) else None
+
+    @property
+    def final_rate(self) -> float | None:
+        return self.steps and self.steps.final_rate
+
+    def rate_at(self, progress: float, rate: float, start: float = 1.0) -> float:
         """Dense / kept weights after a share `progress` of the phase.
+
+        Args:
+            progress: Share of the phase, 0 to 1.
+            rate: Dense / kept weights at the end.
+            start: Dense / kept weights at the beginning.
 
         Example:
 
         >>> GradualMagnitude().rate_at(0.5, 16)
         4.0
         """
+        if start >= rate:
+            return rate
         if self.schedule == "geometric":
-            return rate**progress
-        removed = (1 - 1 / rate) * (1 - (1 - progress) ** 3)
-        return 1 / (1 - removed)
+            return start * (rate / start) ** progress
+        removed, last = 1 - 1 / start, 1 - 1 / rate
+        return 1 / (1 - last - (removed - last) * (1 - progress) ** 3)

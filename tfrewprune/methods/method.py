@@ -16,23 +16,30 @@ class Method(Registered, kind="method", example="Reweighted()"):
 
     A method is a frozen dataclass without state of its own. What must persist between
     training steps it returns from `state` as named arrays; the regularizer keeps them
-    in variables, files save them, the `Reweight` callback refreshes them. The two
+    in variables, files save them, the `Reweight` callback refreshes them. The
     functions and the facts below are all the rest of the package knows, so that a new
     method is a new file.
     """
 
-    #: Whether the method adds a penalty to the loss.
+    #: Whether the method pulls at weights, with a strength.
     penalized: ClassVar[bool] = True
+    #: Whether it does so in the loss, by `penalty`; else by `after_step`.
+    in_loss: ClassVar[bool] = True
     #: Whether `state` projects onto the rate asked for, which it must then be told.
     projects: ClassVar[bool] = False
     #: Whether more strength empties more groups, so that it can follow a rate.
     controlled: ClassVar[bool] = True
-    #: Whether masks tighten during training, along `rate_at(progress, rate)`.
+    #: Whether masks tighten during training, along `rate_at(progress, rate, start)`.
     gradual: ClassVar[bool] = False
     #: Strength where neither the user nor a rate decides it.
     default_strength: ClassVar[float] = 1e-5
     #: Factor of the strength at each refresh.
     growth: float = 1.0
+
+    @property
+    def final_rate(self) -> float | None:
+        """The rate that the method itself leads to; None where the recipe says."""
+        return None
 
     @property
     def trains(self) -> bool:
@@ -48,6 +55,20 @@ class Method(Registered, kind="method", example="Reweighted()"):
     def negligible(self) -> float:
         """Groups of smaller rms count as emptied while the penalty acts."""
         return 2e-3
+
+    @property
+    def threshold(self) -> float:
+        """Groups of smaller rms are removed where neither a rate nor a recipe says."""
+        return 1e-3
+
+    def emptied_below(self, step: float) -> float:
+        """Groups of smaller rms count as emptied.
+
+        Args:
+            step: How far a step carries a weight that only the penalty moves: as far do
+                weights that are pulled to zero jump about it.
+        """
+        return max(self.negligible, 2 * step)
 
     def state(
         self,
@@ -80,6 +101,30 @@ class Method(Registered, kind="method", example="Reweighted()"):
     ):
         """Penalty of a kernel, a float32 scalar, for strength 1."""
         raise TypeError(f"Method {type(self).__name__} adds no penalty.")
+
+    def after_step(
+        self,
+        kernel,
+        structure: Structure,
+        shape: KernelShape,
+        state: dict[str, Any],
+        step,
+        measure=1.0,
+        xp: Any = np,
+    ):
+        """The kernel that takes the place of `kernel` after the optimizer's step.
+
+        Args:
+            kernel: (positions, channels, outputs), float32, as the step left it.
+            structure: How the kernel is cut into groups.
+            shape: Extent of `kernel`.
+            state: What `state` returned last.
+            step: Learning rate times strength, a scalar.
+            measure: What the optimizer divides each weight's gradient by, an array
+                like `kernel` or a number.
+            xp: numpy or keras.ops.
+        """
+        raise TypeError(f"Method {type(self).__name__} does nothing after a step.")
 
 
 def require_numpy(method: Method, xp: Any) -> None:

@@ -44,6 +44,10 @@ class PrimalProximal(Method):
             )
 
     @property
+    def threshold(self) -> float:
+        return self.shrink  # what the proximal step empties
+
+    @property
     def negligible(self) -> float:
         return self.shrink
 

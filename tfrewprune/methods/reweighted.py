@@ -39,6 +39,10 @@ class Reweighted(Method):
         return 1 / self.epsilon
 
     @property
+    def threshold(self) -> float:
+        return self.epsilon
+
+    @property
     def negligible(self) -> float:
         return 2 * self.epsilon  # pulled with more than a third of the largest force
 

@@ -4,7 +4,6 @@
 from tfrewprune.payload.format import (
     BandedMatrix,
     Header,
-    PayloadError,
     decode,
     encode,
     read_header,
@@ -16,6 +15,7 @@ from tfrewprune.payload.irregular import (
 )
 from tfrewprune.payload.packer import pack_matrix
 from tfrewprune.payload.reading import unpack_matrix
+from tfrewprune.payload.values import PayloadError
 
 __all__ = [
     "BandedMatrix",

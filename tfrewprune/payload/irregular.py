@@ -12,32 +12,37 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tfrewprune.payload.cost import (
-    VECTOR_BATCH,
-    CostModel,
-    LayerShape,
-    default_cost_model,
-)
-from tfrewprune.payload.format import (
-    FLOAT32,
+from tfrewprune.payload.container import (
     HEADER_BYTES,
     LAYOUT_IRREGULAR,
+    MAX_U32,
     VALUE_ALIGNMENT,
-    PayloadError,
+    Fields,
+    Section,
     align,
-    as_bytes_view,
     check_size,
     expect,
     index_bytes_for,
     read_fields,
     read_sections,
     section_view,
-    stored_values,
     write_payload,
     zeros,
 )
+from tfrewprune.payload.cost import (
+    VECTOR_BATCH,
+    CostModel,
+    LayerShape,
+    default_cost_model,
+)
+from tfrewprune.payload.values import (
+    AS_FLOAT32,
+    PayloadError,
+    ValueForm,
+    check_values,
+    loaded,
+)
 
-_MAX_U32 = 0xFFFFFFFF
 # Chunks of a fully connected layer: 8 KiB of inputs stay in the first cache.
 _VECTOR_CHUNK = 2048
 # Lifted inputs of a chunk under one block of outputs, in vectors of 64 bytes:
@@ -59,7 +64,10 @@ class IrregularMatrix:
         segment_start: Integers ``[S + 1]``: segment s owns weights
             ``segment_start[s]:segment_start[s + 1]``.
         column: Integers ``[N]``, channel x taps + tap.
-        value: float32 or float16 ``[N]``.
+        value: One of `VALUE_TYPES`, ``[N]``.
+        scale: float32 ``[1]`` or ``[O]`` of int8 values, see `ValueForm`.
+        masked: Whether a payload says by a bit for every weight of the dense matrix
+            which are kept, not by lists of columns.
     """
 
     rows: int
@@ -70,6 +78,8 @@ class IrregularMatrix:
     segment_start: np.ndarray
     column: np.ndarray
     value: np.ndarray
+    scale: np.ndarray | None = None
+    masked: bool = False
 
     @property
     def segment_count(self) -> int:
@@ -90,12 +100,17 @@ class IrregularMatrix:
         column = np.asarray(self.column, np.int64)
         channels = self.columns // self.taps
         at = column % self.taps * channels + column // self.taps
-        dense[np.repeat(self.row_id, np.diff(self.segment_start)), at] = self.value
+        row = self.row_of_weights()
+        dense[row, at] = loaded(self.value, self.scale, row)
         return dense
+
+    def row_of_weights(self) -> np.ndarray:
+        """Returns the output row of every weight, ``[N]``."""
+        return np.repeat(self.row_id, np.diff(self.segment_start))
 
     @classmethod
     def from_dense(
-        cls, weights: np.ndarray, taps: int, chunk_channels: int
+        cls, weights: np.ndarray, taps: int, chunk_channels: int, masked: bool = False
     ) -> IrregularMatrix:
         """Keeps the weights other than 0.
 
@@ -103,22 +118,69 @@ class IrregularMatrix:
             weights: float32 ``[O, K]``, columns (tap, channel).
             taps: Kernel height x kernel width.
             chunk_channels: Input channels of a chunk.
+            masked: See above.
         """
         rows, columns = weights.shape
         by_channel = weights.reshape(rows, taps, -1).swapaxes(1, 2).reshape(rows, -1)
-        row, column = np.nonzero(by_channel)
-        chunk = column // (taps * chunk_channels)
-        order = np.argsort(chunk, kind="stable")
-        row, column, chunk = row[order], column[order], chunk[order]
-        # A segment begins where row or chunk change.
-        begins = np.ones(row.size, bool)
-        begins[1:] = (np.diff(row) != 0) | (np.diff(chunk) != 0)
-        start = np.append(np.flatnonzero(begins), row.size)
-        value = by_channel[row, column]
+        row, start, column = _segments(by_channel != 0, taps * chunk_channels)
+        value = by_channel[np.repeat(row, np.diff(start)), column]
         return cls(
             *(rows, columns, taps, chunk_channels),
-            *(row[begins], start, column, value),
+            *(row, start, column, value),
+            masked=masked,
         )
+
+
+def _segments(kept: np.ndarray, chunk: int) -> tuple[np.ndarray, ...]:
+    """Cuts what is kept into segments.
+
+    Args:
+        kept: Truth values ``[O, K]``, columns (channel, tap).
+        chunk: Columns of a chunk.
+
+    Returns:
+        row_id, segment_start and column.
+    """
+    row, column = np.nonzero(kept)
+    order = np.argsort(column // chunk, kind="stable")
+    row, column = row[order], column[order]
+    # A segment begins where row or chunk change.
+    begins = np.ones(row.size, bool)
+    begins[1:] = (np.diff(row) != 0) | (np.diff(column // chunk) != 0)
+    start = np.flatnonzero(begins)
+    return row[start], np.append(start, row.size), column
+
+
+def _chunks(columns: int, chunk: int) -> list[slice]:
+    return [slice(k, min(k + chunk, columns)) for k in range(0, columns, chunk)]
+
+
+def mask_bytes(rows: int, columns: int) -> int:
+    """Returns the bytes of a mask: a bit for every weight of the dense matrix."""
+    return -(-rows * columns // 8)
+
+
+def _mask(matrix: IrregularMatrix) -> np.ndarray:
+    """The kept weights as bits: chunk by chunk, row by row, column by column."""
+    kept = np.zeros((matrix.rows, matrix.columns), bool)
+    kept[matrix.row_of_weights(), matrix.column] = True
+    chunks = _chunks(matrix.columns, matrix.taps * matrix.chunk_channels)
+    bits = np.concatenate([kept[:, chunk].ravel() for chunk in chunks])
+    return np.packbits(bits, bitorder="little")
+
+
+def _unmasked(
+    mask: np.ndarray, rows: int, columns: int, chunk: int
+) -> tuple[np.ndarray, ...]:
+    """row_id, segment_start and column of a mask."""
+    bits = np.unpackbits(mask, bitorder="little")
+    if bits[rows * columns :].any():
+        raise PayloadError("bits behind the last weight of the mask must be 0")
+    kept, end = np.empty((rows, columns), bool), 0
+    for part in _chunks(columns, chunk):
+        begin, end = end, end + rows * (part.stop - part.start)
+        kept[:, part] = bits[begin:end].reshape(rows, -1)
+    return _segments(kept, chunk)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +193,7 @@ class IrregularPacking:
         chunk_channels: Input channels of a chunk.
         kept: Weights other than 0.
         segment_count: Segments they make.
-        value_type: What a weight is stored as, float32 or float16.
+        form: What a weight is stored as.
     """
 
     weights: np.ndarray
@@ -139,14 +201,14 @@ class IrregularPacking:
     chunk_channels: int
     kept: int
     segment_count: int
-    value_type: np.dtype = FLOAT32
+    form: ValueForm = AS_FLOAT32
 
     @classmethod
     def of(
         cls,
         weights: np.ndarray,
         shape: LayerShape,
-        value_type: np.dtype = FLOAT32,
+        form: ValueForm = AS_FLOAT32,
     ) -> IrregularPacking:
         """Packs the weights of a layer of this shape.
 
@@ -162,15 +224,25 @@ class IrregularPacking:
         edges = np.arange(0, channels, chunk)
         per_segment = np.add.reduceat(per_channel, edges, axis=1)
         counts = (int(per_channel.sum()), int(np.count_nonzero(per_segment)))
-        return cls(weights, shape.taps, chunk, *counts, value_type)
+        return cls(weights, shape.taps, chunk, *counts, form)
+
+    @property
+    def _list_bytes(self) -> int:
+        """Bytes of row_id, segment_start and column."""
+        index_bytes = index_bytes_for(*self.weights.shape)
+        starts = align(self.segment_count * index_bytes, 4)
+        return starts + (self.segment_count + 1) * 4 + self.kept * index_bytes
+
+    @property
+    def masked(self) -> bool:
+        """Whether a mask takes fewer bytes than lists of columns."""
+        return mask_bytes(*self.weights.shape) < self._list_bytes
 
     @property
     def payload_bytes(self) -> int:
-        rows, columns = self.weights.shape
-        index_bytes = index_bytes_for(rows, columns)
-        end = align(HEADER_BYTES + self.segment_count * index_bytes, 4)
-        end += (self.segment_count + 1) * 4 + self.kept * index_bytes
-        return align(end, VALUE_ALIGNMENT) + self.kept * self.value_type.itemsize
+        index = min(mask_bytes(*self.weights.shape), self._list_bytes)
+        end = align(HEADER_BYTES + index, 4) + self.form.scale_bytes
+        return align(end, VALUE_ALIGNMENT) + self.kept * self.form.dtype.itemsize
 
     def predict(self, shape: LayerShape, cost_model: CostModel | None = None) -> float:
         """Returns the predicted microseconds of a packed layer of this shape."""
@@ -180,10 +252,10 @@ class IrregularPacking:
     def encode(self) -> bytes:
         """Returns the payload."""
         matrix = IrregularMatrix.from_dense(
-            self.weights, self.taps, self.chunk_channels
+            self.weights, self.taps, self.chunk_channels, self.masked
         )
-        value = matrix.value.astype(self.value_type)
-        return encode_irregular(replace(matrix, value=value))
+        value = self.form.store(matrix.value, matrix.row_of_weights())
+        return encode_irregular(replace(matrix, value=value, scale=self.form.scale))
 
 
 def chunk_channels_for(shape: LayerShape) -> int:
@@ -223,15 +295,21 @@ def encode_irregular(matrix: IrregularMatrix) -> bytes:
     _check_matrix(matrix)
     index_bytes = index_bytes_for(matrix.rows, matrix.columns)
     index_type = np.dtype(f"<u{index_bytes}")
-    parts = (
-        (matrix.row_id.astype(index_type), 4),
-        (matrix.segment_start.astype("<u4"), 4),
-        (matrix.column.astype(index_type), 4),
-        (stored_values(matrix.value), VALUE_ALIGNMENT),
-    )
+    if matrix.masked:
+        index_bytes = 0
+        nothing = np.zeros(0, np.uint8)
+        indices = (nothing, nothing, _mask(matrix))
+    else:
+        indices = (
+            matrix.row_id.astype(index_type),
+            matrix.segment_start.astype("<u4"),
+            matrix.column.astype(index_type),
+        )
     counts = (matrix.taps, matrix.segment_count, matrix.weight_count)
     fields = (LAYOUT_IRREGULAR, matrix.rows, matrix.columns, *counts, index_bytes)
-    return write_payload((*fields, matrix.chunk_channels), parts)
+    return write_payload(
+        (*fields, matrix.chunk_channels), indices, matrix.value, matrix.scale
+    )
 
 
 def decode_irregular(payload: bytes | memoryview | np.ndarray) -> IrregularMatrix:
@@ -241,32 +319,54 @@ def decode_irregular(payload: bytes | memoryview | np.ndarray) -> IrregularMatri
         payload: The whole payload.
 
     Returns:
-        The matrix; its arrays are read-only views of ``payload``.
+        The matrix; unless its columns are a mask, its arrays are read-only views of
+        ``payload``.
 
     Raises:
         PayloadError: If anything in the payload breaks a rule of the format.
     """
-    data = as_bytes_view(payload)
-    data, counts, places, value_type = read_fields(data, LAYOUT_IRREGULAR)
-    rows, columns, taps, segments, n, index_bytes, chunk_channels = counts
+    fields = read_fields(payload, LAYOUT_IRREGULAR)
+    rows, columns, taps, segments, n, index_bytes, chunk_channels = fields.counts
     _check_counts(columns, taps, chunk_channels, n)
-    row_id, start, column, value = read_sections(
-        data,
-        places,
+    masked = index_bytes == 0
+    if not masked:
+        expect("index_bytes", index_bytes, index_bytes_for(rows, columns))
+    sections = read_sections(
+        fields,
         ("row_id", segments * index_bytes),
-        ("segment_start", (segments + 1) * 4),
-        ("column", n * index_bytes),
-        ("value", n * value_type.itemsize),
+        ("segment_start", 0 if masked else (segments + 1) * 4),
+        ("column", mask_bytes(rows, columns) if masked else n * index_bytes),
+        ("value", n * fields.value_type.itemsize),
     )
+    read = _read_mask if masked else _read_lists
     matrix = IrregularMatrix(
         *(rows, columns, taps, chunk_channels),
-        section_view(data, row_id, f"<u{index_bytes}"),
-        section_view(data, start, "<u4"),
-        section_view(data, column, f"<u{index_bytes}"),
-        section_view(data, value, value_type),
+        *read(fields, sections),
+        section_view(fields.data, sections[3], fields.value_type),
+        fields.read_scale(),
+        masked,
     )
+    expect("segment_count", segments, matrix.segment_count)
+    expect("weight_count", n, matrix.weight_count)
     _check_matrix(matrix)
     return matrix
+
+
+def _read_mask(fields: Fields, sections: tuple[Section, ...]) -> tuple[np.ndarray, ...]:
+    rows, columns, taps, *_, chunk_channels = fields.counts
+    mask = section_view(fields.data, sections[2], np.uint8)
+    return _unmasked(mask, rows, columns, taps * chunk_channels)
+
+
+def _read_lists(
+    fields: Fields, sections: tuple[Section, ...]
+) -> tuple[np.ndarray, ...]:
+    index_type = f"<u{fields.counts[5]}"
+    return (
+        section_view(fields.data, sections[0], index_type),
+        section_view(fields.data, sections[1], "<u4"),
+        section_view(fields.data, sections[2], index_type),
+    )
 
 
 def _check_taps(columns: int, taps: int) -> None:
@@ -283,7 +383,7 @@ def _check_counts(columns: int, taps: int, chunk_channels: int, n: int) -> None:
             f"chunk_channels must be from 1 to {columns // taps}, "
             f"received {chunk_channels}"
         )
-    if n > _MAX_U32:
+    if n > MAX_U32:
         raise PayloadError(f"weight_count must be below 2**32, received {n}")
 
 
@@ -293,6 +393,7 @@ def _check_matrix(matrix: IrregularMatrix) -> None:
     segments, n = matrix.segment_count, matrix.weight_count
     _check_counts(matrix.columns, matrix.taps, matrix.chunk_channels, n)
     expect("shape of values", matrix.value.shape, (n,))
+    check_values(matrix.value, matrix.scale, matrix.rows)
     expect("shape of segment_start", matrix.segment_start.shape, (segments + 1,))
     start = np.asarray(matrix.segment_start, np.int64)
     if start[0] != 0 or start[-1] != n or np.any(np.diff(start) <= 0):

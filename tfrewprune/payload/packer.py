@@ -14,14 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tfrewprune.payload.cost import CostModel, LayerShape, default_cost_model
-from tfrewprune.payload.format import (
-    BAND_ROWS,
-    FLOAT32,
-    BandedMatrix,
-    PayloadError,
-    encode,
-    payload_size,
-)
+from tfrewprune.payload.format import BAND_ROWS, BandedMatrix, encode, payload_size
 from tfrewprune.payload.grouping import (
     RowSupport,
     neighbours,
@@ -31,6 +24,7 @@ from tfrewprune.payload.grouping import (
     survivors,
 )
 from tfrewprune.payload.irregular import IrregularPacking
+from tfrewprune.payload.values import AS_FLOAT32, PayloadError, ValueForm
 
 # Rows leave their order only for a gain above this: stores of neighbouring rows are
 # contiguous, and the search costs time.
@@ -48,7 +42,7 @@ class Packing:
         columns_of_bands: Bit set of every band's columns.
         column_count: Columns of all bands together.
         kept: Weights other than 0.
-        value_type: What a weight is stored as, float32 or float16.
+        form: What a weight is stored as.
     """
 
     weights: np.ndarray
@@ -56,7 +50,7 @@ class Packing:
     columns_of_bands: np.ndarray
     column_count: int
     kept: int
-    value_type: np.dtype = FLOAT32
+    form: ValueForm = AS_FLOAT32
 
     @property
     def band_rows(self) -> int:
@@ -70,7 +64,7 @@ class Packing:
     def payload_bytes(self) -> int:
         rows, columns = self.weights.shape
         counts = (self.band_rows, self.band_count, self.column_count)
-        return payload_size(rows, columns, *counts, self.value_type.itemsize)
+        return payload_size(rows, columns, *counts, self.form)
 
     def predict(self, shape: LayerShape, cost_model: CostModel | None = None) -> float:
         """Returns the predicted microseconds of a packed layer of this shape."""
@@ -89,18 +83,18 @@ class Packing:
         start = np.zeros(self.band_count + 1, np.int64)
         np.cumsum(popcount(self.columns_of_bands), out=start[1:])
         column = np.empty(self.column_count, np.int64)
-        value = np.zeros((self.column_count, self.band_rows), np.float32)
+        value = np.zeros((self.column_count, self.band_rows), self.form.dtype)
         for band, members in enumerate(self.grouping):
             owned = slice(start[band], start[band + 1])
             bits = np.unpackbits(self.columns_of_bands[band], count=columns)
             column[owned] = np.flatnonzero(bits)
             lanes = np.flatnonzero(members < rows)
-            block = self.weights[members[lanes]]
-            value[owned, lanes] = block[:, column[owned]].T
-        value += np.float32(0)  # -0.0 becomes +0.0
+            block = self.weights[members[lanes]][:, column[owned]]
+            value[owned, lanes] = self.form.store(block, members[lanes][:, None]).T
+        if self.form.scale is None:
+            value += value.dtype.type(0)  # -0.0 becomes +0.0
         return BandedMatrix(
-            *(rows, columns, self.grouping, start, column),
-            value.astype(self.value_type),
+            *(rows, columns, self.grouping, start, column, value), self.form.scale
         )
 
     def encode(self) -> bytes:
@@ -136,7 +130,7 @@ def pack_layer(
     shape: LayerShape,
     band_rows: int | None = None,
     cost_model: CostModel | None = None,
-    value_type: np.dtype = FLOAT32,
+    form: ValueForm = AS_FLOAT32,
 ) -> Packing | IrregularPacking:
     """Finds the way to pack a layer that is predicted to run fastest.
 
@@ -145,7 +139,7 @@ def pack_layer(
         shape: Size of the layer.
         band_rows: 4, 8, 16 or 32 rows in a band; None tries all, and no bands at all.
         cost_model: Predicts times; None is the fitted one of this package.
-        value_type: float32, or float16 for weights that float16 holds exactly.
+        form: What to store the weights as; it must hold them exactly.
 
     Returns:
         The packing; nothing is copied before its ``encode``.
@@ -158,22 +152,12 @@ def pack_layer(
     def cost(packing: Packing | IrregularPacking) -> float:
         return packing.predict(shape, model)
 
-    banded = replace(_choose(weights, band_rows, cost), value_type=value_type)
-    _check_exact(banded.weights, value_type)
+    banded = replace(_choose(weights, band_rows, cost), form=form)
+    form.check_exact(banded.weights)
     if band_rows is not None or model.irregular_cost is None:
         return banded
-    irregular = IrregularPacking.of(banded.weights, shape, value_type)
+    irregular = IrregularPacking.of(banded.weights, shape, form)
     return min(banded, irregular, key=cost)
-
-
-def _check_exact(weights: np.ndarray, value_type: np.dtype) -> None:
-    with np.errstate(over="ignore"):
-        stored = weights.astype(value_type).astype(np.float32)
-    if not np.array_equal(stored, weights):
-        raise PayloadError(
-            f"{value_type} does not hold the weights exactly; the largest difference "
-            f"is {np.abs(stored - weights).max():.3g}"
-        )
 
 
 def _choose(

@@ -5,12 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfrewprune.payload.container import LAYOUT_IRREGULAR, payload_layout
 from tfrewprune.payload.cost import CostModel, LayerShape, default_cost_model
-from tfrewprune.payload.format import (
-    LAYOUT_IRREGULAR,
-    decode,
-    payload_layout,
-)
+from tfrewprune.payload.format import decode
 from tfrewprune.payload.grouping import scattered_bands
 from tfrewprune.payload.irregular import decode_irregular
 
@@ -18,7 +15,8 @@ from tfrewprune.payload.irregular import decode_irregular
 def unpack_matrix(payload: bytes | memoryview | np.ndarray) -> np.ndarray:
     """Returns the weight matrix of a payload, float32 ``[O, K]``.
 
-    Weights that the payload stores come back bit for bit, all others as +0.0.
+    Floats that the payload stores come back bit for bit, int8 values times their scale,
+    all other weights as +0.0.
 
     Raises:
         PayloadError: If the payload breaks a rule of the format.

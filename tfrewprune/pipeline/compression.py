@@ -4,19 +4,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 
 import keras
 
+from tfrewprune.pipeline.distillation import Teacher
 from tfrewprune.pipeline.phases import PhaseCallbacks
 from tfrewprune.pipeline.progress import Progress
 from tfrewprune.pipeline.prune import check_finite, hard_prune
-from tfrewprune.pipeline.summary import (
-    LayerRow,
-    format_rows,
-    model_rate,
-    total_rate,
-)
+from tfrewprune.pipeline.summary import model_rate
 from tfrewprune.pipeline.train import (
     check_compiled,
     check_data,
@@ -24,7 +21,9 @@ from tfrewprune.pipeline.train import (
     reweighted_train,
 )
 from tfrewprune.recipe import Recipe
-from tfrewprune.wrappers.cloning import strip
+from tfrewprune.rows import LayerRow, format_rows, total_rate
+from tfrewprune.wrappers.budget import Budget
+from tfrewprune.wrappers.cloning import plain_copy, strip
 from tfrewprune.wrappers.compilation import compile_arguments, compile_with
 from tfrewprune.wrappers.selection import check_budget
 from tfrewprune.wrappers.targets import resolve
@@ -38,11 +37,15 @@ class CompressResult:
         model: The pruned plain model, ready to save or convert.
         layers: One `LayerRow` a layer.
         history: Logs of every phase that trained, by epoch:
-            `{"reweighted": {"loss": [...], ...}, "retrain": {...}}`.
+            `{"reweighted": {"loss": [...], ...}, "retrain": {...}}`, and for a recipe
+            with a second step `"reweighted 2"` and `"retrain 2"`.
         scores: Validation results of the model `"before"`, `"pruned"` (before
             retraining) and `"after"`; empty without validation data.
         recipe: The recipe that was followed.
         seconds: Wall time.
+        costs: Of each constraint the `"limit"` and what was `"reached"`, in its own
+            units; empty without constraints.
+        collapsed: Layers that lost everything under the method, by epoch (from 1).
     """
 
     model: keras.Model
@@ -51,6 +54,8 @@ class CompressResult:
     scores: dict[str, dict[str, float]]
     recipe: Recipe
     seconds: float
+    costs: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    collapsed: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -72,6 +77,8 @@ class CompressResult:
             "scores": self.scores,
             "recipe": self.recipe.get_config(),
             "seconds": self.seconds,
+            "costs": self.costs,
+            "collapsed": self.collapsed,
         }
 
     @property
@@ -81,6 +88,10 @@ class CompressResult:
             f"{self.rate:.2f}x fewer weights in the model, {self.pruned_rate:.2f}x in "
             "its pruned layers"
         ]
+        for layer, epoch in self.collapsed.items():
+            lines.append(f"{layer} collapsed in epoch {epoch}: see CollapseWatch")
+        for name, cost in self.costs.items():
+            lines.append(f"{name}: {cost['reached']:.4g} of {cost['limit']:.4g}")
         for name, scores in self.scores.items():
             figures = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
             lines.append(f"{name}: {figures}")
@@ -97,8 +108,10 @@ def compress(
     y=None,
     *,
     rate: float | None = None,
+    constraints: dict[str, float | str] | None = None,
     validation_data=None,
     callbacks=None,
+    teacher: Teacher | keras.Model | str | None = None,
     verbose: str | int = "auto",
     **fit,
 ) -> CompressResult:
@@ -117,11 +130,15 @@ def compress(
         x: As in `fit`: arrays, a `tf.data.Dataset`, a `PyDataset`, ...
         y: As in `fit`.
         rate: In place of a recipe: dense / kept weights over all pruned layers.
+        constraints: In place of a rate, also of the recipe's: what the whole model may
+            cost, such as `{"macs": "40%", "latency_ms": 3.0}`; see `Recipe`.
         validation_data: As in `fit`; also gives the scores of the result.
         callbacks: For both training phases, but callbacks that choose a model by a
             metric (`EarlyStopping`, `ModelCheckpoint` with `save_best_only`) act in the
             retraining alone: they choose among pruned models. `BackupAndRestore`
             resumes in the phase that was interrupted.
+        teacher: A model whose outputs the retraining follows beside the labels (a
+            `Teacher` says how much), or `"dense"` for this model as it comes.
         verbose: 0 silent, 1 or `"auto"` one progress bar over both phases and the
             result's headline, 2 Keras' own line per epoch.
         **fit: Passed to both `fit` calls, such as `batch_size`.
@@ -140,73 +157,120 @@ def compress(
     >>> result.model.save("pruned.keras")
     """
     started = time.perf_counter()
-    recipe = _recipe(recipe, rate)
+    options = dict(fit)
+    recipe = _recipe(recipe, rate, constraints)
     check_compiled(model, "compress")
     for name in {"epochs", "initial_epoch"} & set(fit):
         raise ValueError(
             "compress: the recipe holds the epochs of each phase (reweighted_epochs, "
             f"retrain_epochs). Received: {name}={fit[name]}"
         )
-    phases = {
-        "reweighted": recipe.reweighted_epochs if recipe.method.trains else 0,
-        "retrain": recipe.retrain_epochs,
-    }
+    phases = {}
+    for number, step in enumerate(recipe.steps):
+        trains = step.method.trains
+        phases[_named("reweighted", number)] = trains * step.reweighted_epochs
+        phases[_named("retrain", number)] = step.retrain_epochs
     if any(phases.values()):
         none = ", or a recipe with reweighted_epochs=0 and retrain_epochs=0"
         check_data(x, "compress", none)
     build_from_data(model, x)
     check_finite(model)
     arguments = compile_arguments(model)
-    scores = _Scores(validation_data, fit)
+    if isinstance(teacher, str) and teacher == "dense":
+        teacher = plain_copy(model, "compress")
+    retrain = masked_retrain
+    if teacher is not None:
+        retrain = functools.partial(masked_retrain, teacher=Teacher.get(teacher))
+    scores: dict[str, dict[str, float]] = {}
+
+    def score(name: str, scored: keras.Model) -> None:
+        if validation_data is not None:
+            scores[name] = evaluate(scored, validation_data, options)
+
     history: dict[str, dict[str, list[float]]] = {}
+    collapsed: dict[str, int] = {}
     # The recipe must fit before any time is spent.
-    check_budget(resolve(model, recipe), recipe)
+    for step in recipe.steps:
+        check_budget(resolve(model, step), step)
     trained = [name for name, epochs in phases.items() if epochs]
     chosen = PhaseCallbacks(callbacks, trained[-1] if trained else None)
     with Progress(phases, verbose) as progress:
         fit.update(validation_data=validation_data, verbose=progress.fit_verbose)
         epoch = 0
 
-        def train(phase: str, run) -> None:
+        def train(phase: str, step: Recipe, run) -> None:
             nonlocal epoch
             if phases[phase]:
                 compile_with(model, arguments)
                 watchers = [*chosen.of(phase), *progress.phase(phase)]
                 span = {"initial_epoch": epoch, "epochs": epoch + phases[phase]}
-                done = run(model, recipe, x, y, watchers, **span, **fit)
+                done = run(model, step, x, y, watchers, **span, **fit)
                 epoch = span["epochs"]
+                collapsed.update(getattr(done, "collapsed", {}))
                 if done.epoch:  # none are left where a run goes on after this phase
                     history[phase] = done.history
 
-        scores("before", model)
-        train("reweighted", reweighted_train)
-        rows = hard_prune(model, recipe)
-        scores("pruned", model)
-        train("retrain", masked_retrain)
+        score("before", model)
+        for number, step in enumerate(recipe.steps):
+            train(_named("reweighted", number), step, reweighted_train)
+            rows = hard_prune(model, step)
+            costs = _costs(model, step)
+            score("pruned", model)
+            train(_named("retrain", number), step, retrain)
         stripped = strip(model)
-        scores("after", stripped)
+        score("after", stripped)
     chosen.finish()
     result = CompressResult(
-        stripped, rows, history, scores.found, recipe, time.perf_counter() - started
+        *(stripped, rows, history, scores, recipe),
+        seconds=time.perf_counter() - started,
+        costs=costs,
+        collapsed=collapsed,
     )
     progress.finish(result.headline)
     return result
 
 
-def _recipe(recipe: Recipe | None, rate: float | None) -> Recipe:
-    if (recipe is None) == (rate is None):
+def _recipe(
+    recipe: Recipe | None, rate: float | None, constraints: dict | None
+) -> Recipe:
+    if (rate is None) == (recipe is None and constraints is None):
         raise ValueError(
             "compress: expected a recipe or a rate, such as compress(model, rate=8, "
-            f"x=x, y=y). Received: recipe={recipe!r}, rate={rate!r}"
+            "x=x, y=y), or constraints. Received: "
+            f"recipe={recipe!r}, rate={rate!r}, constraints={constraints!r}"
         )
     if recipe is None:
-        return Recipe(rate=rate)
+        return Recipe(rate=rate, constraints=constraints)
     if not isinstance(recipe, Recipe):
         raise ValueError(
             "compress: `recipe` must be a tfrewprune.Recipe. Received: "
             f"{type(recipe).__name__}"
         )
-    return recipe
+    if constraints is None:
+        return recipe
+    if recipe.then is not None:
+        raise ValueError(
+            "compress: a recipe of several steps keeps its own rates. Give the last "
+            f"step its `constraints`. Received: constraints={constraints!r}"
+        )
+    return recipe.replace(rate=None, threshold=None, constraints=constraints)
+
+
+def _named(phase: str, number: int) -> str:
+    """The name of a phase of the first step of a recipe, or of a later one."""
+    return f"{phase} {number + 1}" if number else phase
+
+
+def _costs(model: keras.Model, recipe: Recipe) -> dict[str, dict[str, float]]:
+    """What a pruned model comes to, by constraint."""
+    if recipe.constraints is None:
+        return {}
+    budget = Budget.of(resolve(model, recipe), recipe)
+    kept = {
+        target.path_key: target.kept(target.structure.surviving_groups(target.kernel()))
+        for target in budget.targets
+    }
+    return budget.report(kept)
 
 
 def build_from_data(model: keras.Model, x) -> None:
@@ -233,24 +297,20 @@ def build_from_data(model: keras.Model, x) -> None:
     model(keras.tree.map_structure(lambda array: array[:1], inputs))
 
 
-class _Scores:
-    """Validation results under a name each; stays empty without validation data."""
+def evaluate(model: keras.Model, validation_data, fit: dict) -> dict[str, float]:
+    """Validation results by name.
 
-    def __init__(self, validation_data, fit: dict):
-        self.found: dict[str, dict[str, float]] = {}
-        self._data = validation_data
-        self._options = {
-            "batch_size": fit.get("validation_batch_size") or fit.get("batch_size"),
-            "steps": fit.get("validation_steps"),
-        }
-
-    def __call__(self, name: str, model: keras.Model) -> None:
-        if self._data is None:
-            return
-        if isinstance(self._data, tuple | list):
-            x, y, weights = (*self._data, None, None)[:3]
-            data = {"x": x, "y": y, "sample_weight": weights}
-        else:
-            data = {"x": self._data}
-        results = model.evaluate(verbose=0, return_dict=True, **data, **self._options)
-        self.found[name] = {key: float(value) for key, value in results.items()}
+    Args:
+        model: A compiled model.
+        validation_data: As in `fit`.
+        fit: Arguments of `fit`, for batch size and steps.
+    """
+    if isinstance(validation_data, tuple | list):
+        x, y, weights = (*validation_data, None, None)[:3]
+        data = {"x": x, "y": y, "sample_weight": weights}
+    else:
+        data = {"x": validation_data}
+    batch = fit.get("validation_batch_size") or fit.get("batch_size")
+    options = {"batch_size": batch, "steps": fit.get("validation_steps")}
+    results = model.evaluate(verbose=0, return_dict=True, **data, **options)
+    return {key: float(value) for key, value in results.items()}

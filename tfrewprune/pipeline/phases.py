@@ -39,7 +39,7 @@ class PhaseCallbacks:
         self._callbacks = list(callbacks or [])
         self._last = last
         idle = [type(c).__name__ for c in self._callbacks if _judges(c)]
-        if idle and last != "retrain":
+        if idle and not (last or "").startswith("retrain"):
             warnings.warn(
                 f"{', '.join(idle)} chooses among models that are not pruned yet: the "
                 "recipe has no retraining phase (retrain_epochs=0).",

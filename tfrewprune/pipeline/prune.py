@@ -3,22 +3,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections import defaultdict
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from tfrewprune.pipeline.summary import LayerRow, layer_row
+from tfrewprune.calibration.recovery import Recovery
+from tfrewprune.methods import Magnitude
+from tfrewprune.pipeline.summary import layer_row
 from tfrewprune.recipe import Recipe
+from tfrewprune.rows import LayerRow
 from tfrewprune.wrappers.attachment import detach_penalty, set_masks
 from tfrewprune.wrappers.selection import Notes, select_groups
 from tfrewprune.wrappers.steps import synchronize
 from tfrewprune.wrappers.targets import Target, resolve
 
 
-def hard_prune(model: keras.Model, recipe: Recipe) -> list[LayerRow]:
+def hard_prune(
+    model: keras.Model,
+    recipe: Recipe,
+    *,
+    data: Any = None,
+    refit: bool = True,
+    batch_norm: bool = False,
+) -> list[LayerRow]:
     """Removes groups as the recipe says: sets masks, zeroes weights, drops penalties.
 
     Which groups a kernel keeps is decided by its rule's `rate` (the kernel's groups of
@@ -32,13 +44,22 @@ def hard_prune(model: keras.Model, recipe: Recipe) -> list[LayerRow]:
     Args:
         model: A built model; `attach`ed, `wrap`ped or plain.
         recipe: What to remove.
+        data: Unlabelled inputs, 100 to 1,000, with which to make up for the cut; None
+            leaves it as it is. An array, a list or dict of arrays, a `.npy` or `.npz`
+            file, or a data set of batches.
+        refit: With `data`: what is left of each kernel, and its bias, is set by least
+            squares so that its outputs come nearest to the dense ones. That is worth
+            more than any criterion: 12 % to 74 % on a ResNet-8 at 2x.
+        batch_norm: With `data`: moving means and variances follow the cut. For a cut
+            without a refit; after one they are a point worse than left alone.
 
     Returns:
         One `LayerRow` a layer; `note` reports what was not as asked for.
 
     Raises:
-        ValueError: NaN or infinite weights; a recipe that names no layer; no rate for a
-            method without a penalty; a MACs budget without fixed shapes.
+        ValueError: Data that do not fit the model; NaN or infinite weights; a recipe
+            that names no layer; no rate for a method without a penalty; a MACs budget
+            without fixed shapes.
 
     Warns:
         UserWarning: Nothing was removed; or a penalty had no effect on the training
@@ -50,10 +71,18 @@ def hard_prune(model: keras.Model, recipe: Recipe) -> list[LayerRow]:
     check_finite(model)
     kernels = {target.path_key: target.kernel() for target in chosen}
     notes: Notes = defaultdict(list)
-    masks = select_groups(chosen, kernels, recipe, notes)
+    masks = select_groups(targets, kernels, recipe, notes)
     _check_penalties(chosen, notes)
+    recovery = None
+    if data is not None and (refit or batch_norm):
+        recovery = Recovery(model, targets, data)
     set_masks(model, chosen, masks)
     detach_penalty(model)
+    if recovery is not None and refit:
+        for key, remark in recovery.refit().items():
+            notes[key].append(remark)
+    if recovery is not None and batch_norm:
+        recovery.adapt_normalizations()
     rows = [
         layer_row(
             target, "; ".join(notes[target.path_key]) or None if target.spec else None
@@ -68,6 +97,67 @@ def hard_prune(model: keras.Model, recipe: Recipe) -> list[LayerRow]:
             stacklevel=2,
         )
     return rows
+
+
+def first_cut(model: keras.Model, recipe: Recipe) -> None:
+    """Cuts a model to `recipe.start_rate` by magnitude, before a method takes over.
+
+    Rules of a smaller rate are cut to theirs. A model that is cut further stays as it
+    is.
+    """
+    start = recipe.start_rate
+    if start == 1:
+        return
+    rules = [
+        rule
+        if rule.rate is None
+        else dataclasses.replace(rule, rate=min(rule.rate, start))
+        for rule in recipe.rules
+    ]
+    cut = recipe.replace(
+        rules=rules,
+        rate=start,
+        start_rate=1,
+        threshold=None,
+        constraints=None,
+        method=Magnitude(),
+    )
+    hard_prune(model, cut)
+
+
+def mask_zeros(model: keras.Model, recipe: Recipe) -> list[LayerRow]:
+    """Masks the groups that are zero already, so that training keeps them so.
+
+    For `masked_retrain` of a model that was pruned elsewhere: by `prune_one_shot`, in
+    an earlier session, with another library.
+
+    Args:
+        model: A built model.
+        recipe: Which layers, and by which structures; rates do not count.
+
+    Returns:
+        One `LayerRow` a layer.
+
+    Raises:
+        ValueError: A recipe that names no layer; NaN weights.
+
+    Example:
+
+    >>> result = prune_one_shot(model, images, rate=2)
+    >>> mask_zeros(result.model, result.recipe)
+    >>> result.model.compile("adam", "sparse_categorical_crossentropy")
+    >>> masked_retrain(result.model, result.recipe, x, y)
+    """
+    targets = resolve(model, recipe)
+    chosen = [target for target in targets if target.reason is None]
+    synchronize(target.layer for target in chosen)
+    check_finite(model)
+    masks = {
+        target.path_key: target.structure.surviving_groups(target.kernel())
+        for target in chosen
+    }
+    set_masks(model, chosen, masks)
+    return [layer_row(target) for target in targets]
 
 
 def check_finite(model: keras.Model) -> None:

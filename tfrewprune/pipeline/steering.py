@@ -1,105 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Callbacks that lead training to the rate asked for: strength and masks over time."""
+"""The penalty's strength follows the rate; which callbacks a method needs."""
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import math
-from collections import defaultdict
 
 import keras
 import numpy as np
-from keras import ops
 
+from tfrewprune.pipeline.clock import PhaseClock
+from tfrewprune.pipeline.gradual import GradualPrune
 from tfrewprune.recipe import Recipe
-from tfrewprune.wrappers.attachment import set_masks
-from tfrewprune.wrappers.selection import Kernels, select_groups, weight_cost
-from tfrewprune.wrappers.targets import Target, resolve
+from tfrewprune.wrappers.budget import Budget
+from tfrewprune.wrappers.moments import inner_optimizer, reach
+from tfrewprune.wrappers.targets import resolve
 
 #: Bounds of a controlled penalty's largest pull on a weight. The upper one is a hundred
 #: times the gradient of a usual task; more would only blow up what is left.
 WEAKEST, STRONGEST = 1e-9, 1.0
 
-#: Steps between two looks where the length of an epoch is unknown.
-STEPS = 43
-
-
-class PhaseClock(keras.callbacks.Callback, abc.ABC):
-    """Calls `tick(progress)` every few steps of a phase, 0 <= progress <= 1.
-
-    Args:
-        every: Epochs between two ticks; at least one step.
-    """
-
-    def __init__(self, every: float = 0.1):
-        super().__init__()
-        self.every = every
-        self._epoch = 0
-        self._due = 0.0
-
-    @abc.abstractmethod
-    def tick(self, progress: float) -> None:
-        """Looks at the model and acts; its weights are up to date."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch
-        if self._due < epoch:  # a run goes on that ticked before it was cut short
-            self._due = epoch + self.every - 1e-9
-
-    def on_train_batch_end(self, batch, logs=None):
-        steps = (self.params or {}).get("steps")
-        position = self._epoch + ((batch + 1) / steps if steps else 0)
-        due = position >= self._due if steps else (batch + 1) % STEPS == 0
-        if due:
-            self._due = position + self.every - 1e-9
-            self._tell(position)
-
-    def on_epoch_end(self, epoch, logs=None):
-        params = self.params or {}
-        last = epoch + 1 >= (params.get("epochs") or 1)
-        if last or not params.get("steps"):
-            self._tell(epoch + 1)
-
-    def _tell(self, position: float) -> None:
-        if hasattr(self.model, "jax_state_sync"):
-            self.model.jax_state_sync()
-        epochs = (self.params or {}).get("epochs") or 1
-        self.tick(min(1.0, position / max(1, epochs)))
-
 
 @dataclasses.dataclass
 class _Goal:
-    """Kernels that share a penalty strength, and what shall be left of them."""
+    """Kernels that share a penalty strength, and what they may cost at the end."""
 
-    targets: list[Target]
-    costs: list[float]
-    rate: float
+    budget: Budget
     at_start: float = 1.0
     before: float = math.inf
 
-    def left(self, step: float) -> tuple[float, float]:
-        """(weights of groups that are not emptied yet, all weights), as they cost.
-
-        Args:
-            step: Learning rate: emptied weights jump about zero by as much in Adam.
-        """
-        left = total = 0.0
-        for target, cost in zip(self.targets, self.costs, strict=True):
+    def excess(self, optimizer: keras.optimizers.Optimizer) -> float:
+        """How many times the budget the groups cost that are not emptied yet."""
+        kept = {}
+        for target in self.budget.targets:
             structure, shape = target.structure, target.shape
-            kernel = target.kernel()
-            threshold = max(target.penalty.method.negligible, 2 * step)
-            survivors = structure.above(structure.rms(kernel, shape), shape, threshold)
-            left += structure.kept(survivors, shape) * cost
-            total += shape.weights * cost
-        return left, total
+            method = target.penalty.method
+            step = reach(optimizer, target.penalty.strength * method.largest_pull)
+            rms = structure.rms(target.kernel(), shape)
+            survivors = structure.above(rms, shape, method.emptied_below(step))
+            kept[target.path_key] = target.kept(survivors)
+        return max(self.budget.excess(kept), 1e-6)
 
 
 class StrengthControl(PhaseClock):
     """Has the penalty's strength follow the rate, so that nobody needs to tune it.
 
-    Weights are counted as left while the rms of their group is above the method's
-    `negligible` and above twice the learning rate. Their number shall fall
+    Weights are counted as left while the rms of their group is above what the method
+    calls emptied (`Method.emptied_below`). Their number shall fall
     geometrically from what it is at the start to 1 / rate of all weights at the end:
     where more are left the strength grows, where fewer are left it shrinks, by a factor
     of at most 2 a look, and by 15 % more where nothing has moved since the last look.
@@ -134,9 +81,9 @@ class StrengthControl(PhaseClock):
 
     def on_train_begin(self, logs=None):
         self._due = 0.0
-        shared = _Goal([], [], self.recipe.rate or 1.0)
-        self._goals = []
-        for target in resolve(self.model, self.recipe):
+        targets = resolve(self.model, self.recipe)
+        led = []
+        for target in targets:
             if target.reason is not None or not self.recipe.is_controlled(target.rule):
                 continue
             if target.penalty is None:
@@ -144,105 +91,46 @@ class StrengthControl(PhaseClock):
                     f"StrengthControl: layer {target.path!r} carries no penalty. Call "
                     "attach(model, recipe) before fit."
                 )
-            if target.rule.rate is not None:
-                self._goals.append(_Goal([target], [1.0], target.rule.rate))
-                continue
-            shared.targets.append(target)
-            shared.costs.append(weight_cost(target, self.recipe))
-        self._goals += [shared] if shared.targets else []
+            led.append(target)
+        self._goals = [
+            _Goal(Budget.of_one(target)) for target in led if target.rule.rate
+        ]
+        shared = Budget.of(targets, self.recipe).limited_to(led)
+        self._goals += [_Goal(shared)] if shared.targets else []
         for goal in self._goals:
-            left, total = goal.left(self._step())
-            goal.at_start, goal.before = total / max(left, 1.0), math.inf
+            goal.at_start = goal.excess(inner_optimizer(self.model))
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
         if epoch:  # where weights were restored, no look has been taken at them yet
             for goal in self._goals:
-                goal.before, _ = goal.left(self._step())
+                goal.before = goal.excess(inner_optimizer(self.model))
 
     def tick(self, progress: float) -> None:
-        step = self._step()
+        optimizer = inner_optimizer(self.model)
         for goal in self._goals:
-            left, total = goal.left(step)
-            fallen = (max(goal.rate, goal.at_start) / goal.at_start) ** progress
-            wanted = total / (goal.at_start * fallen)
-            factor = math.exp(np.clip(math.log(max(left, 1.0) / wanted), -0.7, 0.7))
-            if left > wanted and left >= 0.97 * goal.before:
+            excess = goal.excess(optimizer)
+            wanted = goal.at_start / max(1.0, goal.at_start) ** progress
+            factor = math.exp(np.clip(math.log(excess / wanted), -0.7, 0.7))
+            if excess > wanted and excess >= 0.97 * goal.before:
                 factor *= 1.15
-            goal.before = left
-            for target in goal.targets:
-                if len(goal.targets) == 1:
-                    target.penalty.keep = wanted / goal.costs[0]
+            goal.before = excess
+            targets = goal.budget.targets
+            for target in targets:
+                if len(targets) == 1:
+                    share = wanted / max(goal.budget.dense_excess, 1.0)
+                    target.penalty.keep = share * target.shape.weights
                 unit = target.penalty.method.largest_pull
                 pull = target.penalty.strength * factor * unit
                 target.penalty.strength = min(max(pull, WEAKEST), STRONGEST) / unit
 
-    def _step(self) -> float:
-        return float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
-
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
-        strengths = [t.penalty.strength for goal in self._goals for t in goal.targets]
+        strengths = [
+            t.penalty.strength for goal in self._goals for t in goal.budget.targets
+        ]
         if logs is not None and strengths:
             logs["strength"] = float(np.exp(np.mean(np.log(strengths))))
-
-
-class GradualPrune(PhaseClock):
-    """Tightens the masks along a `GradualMagnitude` schedule while the model trains.
-
-    Args:
-        recipe: Method, rates and budget.
-
-    Raises:
-        ValueError: The recipe's method is not gradual.
-    """
-
-    def __init__(self, recipe: Recipe):
-        if not recipe.method.gradual:
-            raise ValueError(
-                "GradualPrune: expected a recipe with a gradual method, such as "
-                "Recipe(rate=8, method=GradualMagnitude()). Received: "
-                f"method={recipe.method!r}"
-            )
-        jax = keras.backend.backend() == "jax"
-        super().__init__(max(1.0, recipe.method.every) if jax else recipe.method.every)
-        self.recipe = recipe
-
-    def on_train_begin(self, logs=None):
-        self._due = self.every
-
-    def tick(self, progress: float) -> None:
-        def ease(rate: float | None) -> float | None:
-            return None if rate is None else self.recipe.method.rate_at(progress, rate)
-
-        targets = [
-            dataclasses.replace(
-                target,
-                rule=dataclasses.replace(target.rule, rate=ease(target.rule.rate)),
-            )
-            for target in resolve(self.model, self.recipe)
-            if target.reason is None
-        ]
-        recipe = self.recipe.replace(rate=ease(self.recipe.rate))
-        kernels = {target.path_key: target.kernel() for target in targets}
-        scored = kernels
-        if recipe.method.score == "fisher":
-            scored = {t.path_key: _fisher(self.model, t, kernels) for t in targets}
-        masks = select_groups(targets, scored, recipe, defaultdict(list))
-        set_masks(self.model, targets, masks)
-
-
-def _fisher(model: keras.Model, target: Target, kernels: Kernels) -> np.ndarray:
-    """|w| sqrt(v) of a kernel, or w where the optimizer has no second moment."""
-    kernel = kernels[target.path_key]
-    optimizer = model.optimizer
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    moments = getattr(optimizer, "_velocities", None)  # Adam and its relatives
-    if not moments:
-        return kernel
-    moment = moments[optimizer._get_variable_index(target.variable)]
-    moment = target.spec.layout.to_kernel(ops.convert_to_numpy(moment))
-    return np.abs(kernel) * np.sqrt(np.maximum(moment, 1e-30)).astype(np.float32)
 
 
 def controls_strength(recipe: Recipe) -> bool:

@@ -1,64 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One row a layer: what was kept, what was left dense and why."""
+"""What was kept of each layer of a Keras model, what was left dense and why."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import textwrap
 
 import keras
 import numpy as np
 
-from tfrewprune.structures import Structure
-from tfrewprune.text import keep_ends, line_width
-from tfrewprune.wrappers.kernels import NO_MATRIX
+from tfrewprune.rows import LayerRow
+from tfrewprune.structures import Unstructured
 from tfrewprune.wrappers.targets import Target, all_kernels
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerRow:
-    """Figures of one kernel. `reason` is None for a pruned one.
-
-    Attributes:
-        layer: Path of the layer inside the model.
-        kind: Layer class.
-        structure: Structure, or None.
-        shape: Shape of the weight tensor in Keras' order; () if there is no kernel.
-        weights: Number of weights.
-        kept: Weights of the groups that are left: inside the mask and not all zero.
-            Without a structure the non-zero weights.
-        groups: Number of groups.
-        groups_kept: Groups that are left.
-        reason: Why the layer is dense.
-        note: What the user should know about a pruned layer, or None.
-    """
-
-    layer: str
-    kind: str
-    structure: Structure | None
-    shape: tuple[int, ...]
-    weights: int = 0
-    kept: int = 0
-    groups: int = 0
-    groups_kept: int = 0
-    reason: str | None = None
-    note: str | None = None
-
-    @property
-    def rate(self) -> float:
-        """Dense / kept weights; infinity if nothing is kept, 1 without weights."""
-        if not self.weights:
-            return 1.0
-        return self.weights / self.kept if self.kept else float("inf")
-
-    def to_dict(self) -> dict:
-        """JSON-serializable."""
-        row = dataclasses.asdict(self)
-        row["structure"] = self.structure and self.structure.get_config()
-        row["shape"] = list(self.shape)
-        row["rate"] = self.rate if self.kept else None
-        return row
 
 
 def sparsity_summary(
@@ -83,21 +35,25 @@ def layer_row(target: Target, note: str | None = None) -> LayerRow:
     kind = type(target.layer).__name__
     if target.spec is None:
         return LayerRow(target.path, kind, None, (), reason=target.reason)
-    kernel, shape = target.spec.layout.to_kernel(target.weights()), target.shape
+    kernel, shape = target.values(), target.shape
     structure = target.structure if target.reason is None else None
     kept = int(np.count_nonzero(kernel))
     groups = groups_kept = 0
     if structure is not None:
         groups = structure.group_count(shape)
         survivors = structure.surviving_groups(kernel)
-        if target.mask is not None and target.mask.groups is not None:
-            kept = structure.kept(survivors, shape)
+        mask = target.mask
+        if mask is not None and mask.groups is not None:
+            if mask.structure == structure:
+                kept = structure.kept(survivors, shape)
+            elif mask.structure == Unstructured():  # of several structures' zeros
+                kept = int(mask.groups.sum())
         groups_kept = int(survivors.sum())
     return LayerRow(
-        layer=target.path,
+        layer=target.label,
         kind=kind,
         structure=structure,
-        shape=tuple(target.variable.shape),
+        shape=target.extent,
         weights=shape.weights,
         kept=kept,
         groups=groups,
@@ -105,13 +61,6 @@ def layer_row(target: Target, note: str | None = None) -> LayerRow:
         reason=target.reason,
         note=note,
     )
-
-
-def total_rate(rows: list[LayerRow]) -> float:
-    """Dense / kept weights over the pruned kernels."""
-    pruned = [row for row in rows if row.reason is None]
-    weights, kept = sum(row.weights for row in pruned), sum(row.kept for row in pruned)
-    return weights / kept if kept else (float("inf") if weights else 1.0)
 
 
 def model_rate(model: keras.Model, rows: list[LayerRow]) -> float:
@@ -123,56 +72,3 @@ def model_rate(model: keras.Model, rows: list[LayerRow]) -> float:
     weights = sum(math.prod(variable.shape) for variable in model.weights)
     removed = sum(row.weights - row.kept for row in rows if row.reason is None)
     return weights / (weights - removed) if weights > removed else float("inf")
-
-
-def format_rows(rows: list[LayerRow], width: int | None = None) -> str:
-    """The rows as text: a table of the pruned kernels, then what stayed dense and why.
-
-    Args:
-        rows: What `hard_prune` or `sparsity_summary` returned.
-        width: Columns; default those of the terminal (or of `COLUMNS`), 80 elsewhere.
-    """
-    width = width or line_width()
-    pruned = [row for row in rows if row.reason is None and row.shape]
-    table = [("layer", "structure", "shape", "weights", "kept", "rate")]
-    for row in pruned:
-        table.append(
-            (
-                row.layer,
-                "-" if row.structure is None else str(row.structure),
-                "x".join(map(str, row.shape)),
-                f"{row.weights:,}",
-                f"{row.kept:,}",
-                f"{row.rate:.2f}x",
-            )
-        )
-    widths = [max(len(line[i]) for line in table) for i in range(6)]
-    widths[0] = min(widths[0], max(12, width - sum(widths[1:]) - 10))
-    names = keep_ends((line[0] for line in table), widths[0])
-    lines = []
-    for line, row in zip(table, [None, *pruned], strict=True):
-        cells = [names[line[0]], *line[1:]]
-        lines.append(
-            "  ".join(
-                cell.rjust(size) if index > 2 else cell.ljust(size)
-                for index, (cell, size) in enumerate(zip(cells, widths, strict=True))
-            )
-        )
-        if row is not None and row.note:
-            lines += _wrapped(row.note, width, "    ")
-    dense = [row for row in rows if row.reason is not None]
-    plain = [row for row in dense if row.reason == NO_MATRIX]
-    dense = [row for row in dense if row.reason != NO_MATRIX]
-    if dense:
-        lines.append("left dense:")
-        for row in dense:
-            lines += _wrapped(f"{row.layer}: {row.reason}", width, "  ")
-    if plain:
-        lines.append(f"without a weight matrix: {len(plain)} layers")
-    return "\n".join(lines if pruned else lines[1:])
-
-
-def _wrapped(text: str, width: int, indent: str) -> list[str]:
-    return textwrap.wrap(
-        text, width, initial_indent=indent, subsequent_indent=indent + "  "
-    )

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import keras
 
+from tfrewprune.pipeline.collapse import CollapseWatch
+from tfrewprune.pipeline.distillation import Teacher, taught_by
+from tfrewprune.pipeline.prune import first_cut
 from tfrewprune.pipeline.steering import phase_callbacks
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import apply_masks, attach, detach_penalty
@@ -17,9 +20,9 @@ def reweighted_train(
 ) -> keras.callbacks.History:
     """Trains under the recipe's method, so that groups empty themselves or go.
 
-    Plain `model.fit` with callbacks: `Reweight`, `SparsityLogger`, and as the recipe
-    needs it `StrengthControl` or `GradualPrune`. The penalties are those of `recipe`,
-    whatever the model carried before (see `attach`).
+    Plain `model.fit` with callbacks: `Reweight`, `SparsityLogger`, `CollapseWatch`, and
+    as the recipe needs it `StrengthControl` or `GradualPrune`. The penalties are those
+    of `recipe`, whatever the model carried before (see `attach`).
 
     Args:
         model: A built and compiled model.
@@ -30,7 +33,8 @@ def reweighted_train(
         **fit: Passed to `fit`; `epochs` overrides `recipe.reweighted_epochs`.
 
     Returns:
-        The history of `fit`.
+        The history of `fit`; its attribute `collapsed` tells the layers that lost
+        everything, by epoch.
 
     Raises:
         ValueError: The model is not compiled or not built, there is no data, or the
@@ -38,15 +42,27 @@ def reweighted_train(
     """
     check_compiled(model, "reweighted_train")
     check_data(x, "reweighted_train")
+    first_cut(model, recipe)
     attach(model, recipe)
     model._initial_epoch = None  # BackupAndRestore left it there in an earlier fit
     fit.setdefault("epochs", recipe.reweighted_epochs)
-    ours = [Reweight(recipe.refreshes), *phase_callbacks(recipe), SparsityLogger()]
-    return model.fit(x, y, callbacks=[*ours, *(callbacks or [])], **fit)
+    watch = CollapseWatch(recipe)
+    ours = [Reweight(recipe.refreshes), *phase_callbacks(recipe)]
+    ours += [SparsityLogger(), watch]
+    history = model.fit(x, y, callbacks=[*ours, *(callbacks or [])], **fit)
+    history.collapsed = watch.collapsed
+    return history
 
 
 def masked_retrain(
-    model: keras.Model, recipe: Recipe, x=None, y=None, callbacks=None, **fit
+    model: keras.Model,
+    recipe: Recipe,
+    x=None,
+    y=None,
+    callbacks=None,
+    *,
+    teacher: Teacher | keras.Model | None = None,
+    **fit,
 ) -> keras.callbacks.History:
     """Trains the surviving weights of a hard-pruned model; the others stay 0.0.
 
@@ -56,6 +72,8 @@ def masked_retrain(
         x: As in `fit`.
         y: As in `fit`.
         callbacks: More callbacks; they see `sparsity` and `rate` in the logs.
+        teacher: A model whose outputs the training follows beside the labels, or a
+            `Teacher` that says how much.
         **fit: Passed to `fit`; `epochs` overrides `recipe.retrain_epochs`.
 
     Returns:
@@ -75,8 +93,11 @@ def masked_retrain(
     detach_penalty(model)
     model._initial_epoch = None  # BackupAndRestore left it there in an earlier fit
     fit.setdefault("epochs", recipe.retrain_epochs)
-    callbacks = [SparsityLogger(), *(callbacks or [])]
-    history = model.fit(x, y, callbacks=callbacks, **fit)
+    # The logs of all phases have the same columns.
+    counts = [SparsityLogger(), CollapseWatch(recipe, tell=False)]
+    callbacks = [*counts, *(callbacks or [])]
+    with taught_by(model, None if teacher is None else Teacher.get(teacher)):
+        history = model.fit(x, y, callbacks=callbacks, **fit)
     apply_masks(model)
     return history
 

@@ -6,6 +6,7 @@ from tfrewprune.structures.block import Block
 from tfrewprune.structures.channel import Channel
 from tfrewprune.structures.column import Column
 from tfrewprune.structures.filter import Filter
+from tfrewprune.structures.head import Head
 from tfrewprune.structures.kernel import Kernel, KernelGroup
 from tfrewprune.structures.layout import (
     KernelLayout,
@@ -27,6 +28,7 @@ __all__ = [
     "Channel",
     "Column",
     "Filter",
+    "Head",
     "Kernel",
     "KernelGroup",
     "KernelLayout",

@@ -53,6 +53,21 @@ class _RowsAndColumns:
     def kept(self, keep: np.ndarray, shape: KernelShape) -> int:
         return int(np.sum(np.multiply(*self._alive(keep, shape))))
 
+    def scores(self, kernel: np.ndarray, shape: KernelShape) -> np.ndarray:
+        """Root mean square over what is left of every group; -1 where nothing is.
+
+        What is left of a row is what its columns have left, and its worth is to be held
+        against that: else a row that lost most of its columns looks cheap.
+        """
+        keep = self.surviving_groups(kernel)
+        return self._scores(np.square(kernel), keep, shape)
+
+    def _scores(self, energy: np.ndarray, keep: np.ndarray, shape) -> np.ndarray:
+        left = self.mask(keep, shape)
+        sizes = self.sums(left.astype(np.float32), shape)
+        mean = self.sums(np.where(left, energy, 0), shape) / np.maximum(sizes, 1)
+        return np.where(sizes > 0, np.sqrt(mean), -1.0)
+
     def select(
         self, scores: np.ndarray, shape: KernelShape, weights: float, minimum: int = 0
     ) -> np.ndarray:
@@ -93,10 +108,7 @@ class _RowsAndColumns:
         keep = np.ones(self.group_grid(shape), bool)
         least = max(weights, 1) / shape.weights
         for part in range(1, CUTS + 1):
-            left = self.mask(keep, shape)
-            sizes = self.sums(left.astype(np.float32), shape)
-            mean = self.sums(np.where(left, energy, 0), shape) / np.maximum(sizes, 1)
-            scores = np.where(sizes > 0, np.sqrt(mean), -1.0)
+            scores = self._scores(energy, keep, shape)
             last = part == CUTS
             allowed = weights if last else shape.weights * least ** (part / CUTS)
             keep = self.select(scores, shape, allowed, minimum)

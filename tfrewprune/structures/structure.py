@@ -59,6 +59,9 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
     #: Whether the last axis of the grid counts bands of neighbouring outputs, each
     #: with several groups: what `Balanced` can balance.
     in_block_rows: ClassVar[bool] = False
+    #: What it cuts into groups: `"matrix"`, each weight matrix by itself, or another
+    #: unit that layers have, such as the `"heads"` of an attention layer.
+    unit: ClassVar[str] = "matrix"
 
     @abc.abstractmethod
     def group_grid(self, shape: KernelShape) -> tuple[int, ...]:
@@ -196,6 +199,10 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
         else:
             inverse = xp.array(inverse)
         return xp.sqrt(self.sums(xp.square(kernel), shape, xp) * inverse + TINY)
+
+    def scores(self, kernel: np.ndarray, shape: KernelShape) -> np.ndarray:
+        """What a budget ranks groups by, larger is better: their rms."""
+        return self.rms(kernel, shape)
 
     def choose(
         self, energy: np.ndarray, weights: float, minimum: int = 0

@@ -10,6 +10,7 @@ Three ways to the same training, all of them plain `model.fit`:
   writing a model.
 """
 
+import tfrewprune.wrappers.declared  # noqa: F401  (makes Keras' layers known)
 from tfrewprune.wrappers.attachment import (
     apply_masks,
     attach,

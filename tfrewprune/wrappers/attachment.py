@@ -10,9 +10,12 @@ import numpy as np
 from keras import ops
 
 from tfrewprune.recipe import Recipe
+from tfrewprune.structures import Structure, Unstructured
+from tfrewprune.wrappers.after_step import AfterStep
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.regularizer import MethodRegularizer, regularizer_for
 from tfrewprune.wrappers.selection import select_groups
+from tfrewprune.wrappers.shown import unseen
 from tfrewprune.wrappers.state import give_state, take_state
 from tfrewprune.wrappers.steps import rebuild_steps, synchronize, variable_scope
 from tfrewprune.wrappers.targets import Target, hooked_kernels, resolve
@@ -36,7 +39,9 @@ def attach(model: keras.Model, recipe: Recipe) -> list[Target]:
 
     Saved to `.keras`, penalty and mask come back with the layers' configs; `.keras` and
     `.weights.h5` files hold the penalty weights alpha and the mask for a model that is
-    attached when they are loaded.
+    attached when they are loaded. The projections of an attention layer are the
+    exception: its config does not hold theirs, so a model from a `.keras` file must be
+    attached, and the file's weights loaded (`load_weights`), before it trains on.
 
     Args:
         model: A built `keras.Model`.
@@ -51,28 +56,29 @@ def attach(model: keras.Model, recipe: Recipe) -> list[Target]:
     targets = resolve(model, recipe)
     chosen = {target.path_key: target for target in targets if target.reason is None}
     hooked = hooked_kernels(model)
-    synchronize(target.layer for target in [*hooked, *chosen.values()])
-    keep = _allowances(list(chosen.values()), recipe)
+    synchronize(o for target in [*hooked, *chosen.values()] for o in target.owners)
+    keep = allowances(targets, recipe)
     changed = []
     for target in hooked:
         if target.path_key not in chosen and _set_penalty(target, None):
-            changed.append(target.layer)
+            changed += target.owners
     for target in chosen.values():
         if attach_target(model, target, recipe, keep.get(target.path_key)):
-            changed.append(target.layer)
+            changed += target.owners
     rebuild_steps(changed)
     return targets
 
 
-def _allowances(targets: list[Target], recipe: Recipe) -> dict[tuple, int]:
+def allowances(targets: list[Target], recipe: Recipe) -> dict[tuple, int]:
     """How many weights each kernel may keep, for methods that project onto it."""
     if not recipe.method.projects:
         return {}
-    kernels = {target.path_key: target.kernel() for target in targets}
+    chosen = [target for target in targets if target.reason is None]
+    kernels = {target.path_key: target.kernel() for target in chosen}
     masks = select_groups(targets, kernels, recipe, defaultdict(list))
     return {
         target.path_key: target.structure.kept(masks[target.path_key], target.shape)
-        for target in targets
+        for target in chosen
     }
 
 
@@ -86,7 +92,7 @@ def attach_target(
     """
     strength = recipe.strength_of(target.rule)
     structure, old = target.rule.structure, target.penalty
-    bound = target.mask is not None and target.mask.bound
+    bound = _has_masks(target)
     with variable_scope(model):
         if not recipe.method.penalized:
             changed = _set_penalty(target, None)
@@ -94,18 +100,19 @@ def attach_target(
             old.strength, old.keep = strength, keep
             changed = not old.bound
         else:
-            existing = old.existing if old else target.variable.regularizer
-            changed = _set_penalty(
-                target,
-                regularizer_for(
-                    recipe.method, structure, strength, target.spec.layout, existing
-                ),
+            penalty = regularizer_for(
+                recipe.method, structure, strength, target.spec.layout, None
             )
+            penalty.rest = [
+                (part.variable(target.layer), part.layout) for part in target.spec.rest
+            ]
+            changed = _set_penalty(target, penalty)
             target.penalty.keep = keep
             target.penalty.refresh(target.variable.value)
         if target.penalty is not None:
             target.penalty.controlled = recipe.is_controlled(target.rule)
         _open_mask(target)
+        _set_after_step(model, target)
     return changed or not bound
 
 
@@ -115,8 +122,8 @@ def detach_penalty(model: keras.Model) -> None:
     Steps that no rebuilding reaches, as in a user's own loop, see a penalty of 0.
     """
     targets = hooked_kernels(model)
-    synchronize(target.layer for target in targets)
-    rebuild_steps([t.layer for t in targets if _set_penalty(t, None)])
+    synchronize(owner for target in targets for owner in target.owners)
+    rebuild_steps([o for t in targets if _set_penalty(t, None) for o in t.owners])
 
 
 def detach_mask(model: keras.Model) -> None:
@@ -124,17 +131,18 @@ def detach_mask(model: keras.Model) -> None:
     apply_masks(model)
     released = []
     for target in hooked_kernels(model):
-        mask = target.mask
-        if mask is not None:
-            target.spec.set_constraint(target.layer, mask.existing)
-            mask.set_mask(None)
-            released.append(target.layer)
+        for part in target.spec.parts:
+            _, mask = part.hooks(target.layer)
+            if mask is not None:
+                part.set_mask(target.layer, None)
+                mask.set_mask(None)
+                released.append(part.owner(target.layer))
     rebuild_steps(released)
 
 
 def release(model: keras.Model) -> None:
     """Takes penalties, masks and their state off: no object of this package stays."""
-    layers = [target.layer for target in hooked_kernels(model)]
+    layers = [owner for target in hooked_kernels(model) for owner in target.owners]
     detach_penalty(model)
     detach_mask(model)
     for layer in layers:
@@ -146,21 +154,35 @@ def set_masks(
 ) -> None:
     """Masks kernels and sets what is outside to zero, for every step from now on.
 
+    What a mask of another structure has removed before stays removed.
+
     Args:
         model: The model.
         targets: Kernels with the structure of their groups.
         masks: Boolean group masks by `Target.path_key`.
     """
-    jax = keras.backend.backend() == "jax"  # a mask is a constant of its steps
-    unseen = []
+    synchronize(owner for target in targets for owner in target.owners)
+    blind = [t for t in targets if not _has_masks(t)] + unseen(model, targets)
     with variable_scope(model):
         for target in targets:
-            if jax or target.mask is None or not target.mask.bound:
-                unseen.append(target.layer)
             _open_mask(target)
-            target.mask.set_mask(masks[target.path_key], target.structure)
+            for _, mask in target.masks:
+                mask.set_mask(*_with_zeros_of(mask, target, masks[target.path_key]))
     apply_masks(model)
-    rebuild_steps(unseen)
+    rebuild_steps([owner for target in blind for owner in target.owners])
+
+
+def _with_zeros_of(
+    mask: MaskConstraint, target: Target, groups: np.ndarray
+) -> tuple[np.ndarray, Structure]:
+    """New groups with what the mask in place removed, and what they are groups of."""
+    old, new = mask.structure, target.structure
+    several = len(target.masks) > 1
+    if mask.groups is None or several or old.settles(new) or new.settles(old):
+        return groups, new
+    both = new.mask(groups, target.shape) & old.mask(mask.groups, target.shape)
+    single = Unstructured()
+    return single.surviving_groups(both), single
 
 
 def apply_masks(model: keras.Model) -> None:
@@ -169,13 +191,14 @@ def apply_masks(model: keras.Model) -> None:
     The optimizer does it after each update. Weights that are written by anything else
     (an exponential moving average at the end of training, `set_weights`) need this.
     """
-    targets = [target for target in hooked_kernels(model) if target.mask is not None]
-    synchronize(target.layer for target in targets)
+    targets = hooked_kernels(model)
+    synchronize(owner for target in targets for owner in target.owners)
     for target in targets:
-        weights = ops.convert_to_numpy(target.variable.value)
-        if target.mask.revived(weights):
-            mask = target.mask.weight_mask(weights.shape)
-            target.variable.assign(np.where(mask, weights, np.zeros_like(weights)))
+        for variable, mask in target.masks:
+            weights = ops.convert_to_numpy(variable.value)
+            if mask.revived(weights):
+                kept = mask.weight_mask(weights.shape)
+                variable.assign(np.where(kept, weights, np.zeros_like(weights)))
 
 
 def revived_weights(model: keras.Model) -> str | None:
@@ -185,11 +208,7 @@ def revived_weights(model: keras.Model) -> str | None:
     rebuild it: a step that the user jitted by hand on JAX, or a `tf.function` of the
     user's that was traced before `attach` or `hard_prune`.
     """
-    counts = {
-        target.path: target.mask.revived(target.weights())
-        for target in hooked_kernels(model)
-        if target.mask is not None
-    }
+    counts = {target.label: target.revived() for target in hooked_kernels(model)}
     total = sum(counts.values())
     if not total:
         return None
@@ -207,14 +226,19 @@ def adopt(model: keras.Model) -> None:
     fresh = []
     with variable_scope(model):
         for target in hooked_kernels(model):
-            found = [hook for hook in (target.penalty, target.mask) if hook is not None]
-            stated = getattr(target.layer, "pruning_state", None) is not None
+            found = [target.penalty, *(mask for _, mask in target.masks)]
+            if _set_after_step(model, target):
+                found.append(target.mask)
+                fresh += target.owners
+            found = [hook for hook in found if hook is not None]
+            stated = all(getattr(o, "pruning_state", None) for o in target.owners)
             if stated and all(hook.bound for hook in found):
                 continue
-            give_state(target.layer)
+            for owner in target.owners:
+                give_state(owner)
             if target.penalty is not None and not target.penalty.refreshes:
                 target.penalty.refresh(target.variable.value)
-            fresh.append(target.layer)
+            fresh += target.owners
     rebuild_steps(fresh)
 
 
@@ -225,17 +249,51 @@ def _set_penalty(target: Target, penalty: MethodRegularizer | None) -> bool:
         return False
     if old is not None:
         old.mute()
-    hook = penalty if penalty is not None else old.existing
-    target.spec.set_regularizer(target.layer, hook)
+    target.spec.set_penalty(target.layer, penalty)
+    if target.mask is not None:
+        target.mask.after_step = None
     return True
+
+
+def _set_after_step(model: keras.Model, target: Target) -> bool:
+    """Has the kernel's constraint do what the method does after a step.
+
+    Returns whether steps must be traced anew.
+    """
+    penalty = target.penalty
+    if penalty is None or penalty.method.in_loss:
+        return False
+    if target.spec.rest:
+        raise ValueError(
+            f"Method {type(penalty.method).__name__} acts on one weight tensor after a "
+            f"step; {penalty.structure} removes parts of several together in "
+            f"{target.path!r}. Use a method with a penalty in the loss, such as "
+            "Reweighted(), or GradualMagnitude()."
+        )
+    if target.mask is None:
+        _open_mask(target)
+    found = target.mask.after_step
+    changed = found is None or not found.serves(model, penalty)
+    if changed:
+        target.mask.after_step = AfterStep(model, penalty)
+    penalty.bind(target.variable.shape)
+    target.mask.after_step.connect()
+    return changed
+
+
+def _has_masks(target: Target) -> bool:
+    """Whether all tensors of the kernel have a mask that steps can read."""
+    masks = [part.hooks(target.layer)[1] for part in target.spec.parts]
+    return all(mask is not None and mask.bound for mask in masks)
 
 
 def _open_mask(target: Target) -> None:
     """Makes sure that the kernel has a mask whose variable steps can read."""
-    if target.mask is None:
-        existing = target.variable.constraint
-        mask = MaskConstraint(target.structure, target.spec.layout, existing=existing)
-        target.spec.set_constraint(target.layer, mask)
-    elif target.mask.groups is None:
-        target.mask.set_mask(None, target.structure)
-    give_state(target.layer)
+    for part in target.spec.parts:
+        _, mask = part.hooks(target.layer)
+        if mask is None:
+            mask = MaskConstraint(target.structure, part.layout)
+            part.set_mask(target.layer, mask)
+        elif mask.groups is None:
+            mask.set_mask(None, target.structure)
+        give_state(part.owner(target.layer))

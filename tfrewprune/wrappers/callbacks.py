@@ -8,6 +8,7 @@ import warnings
 import keras
 from keras import ops
 
+from tfrewprune.methods import Method
 from tfrewprune.wrappers.attachment import adopt, apply_masks, revived_weights
 from tfrewprune.wrappers.regularizer import MethodRegularizer
 from tfrewprune.wrappers.targets import Target, hooked_kernels
@@ -53,7 +54,6 @@ class Reweight(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         adopt(self.model)
-        self.on_test_end()  # a validation that was interrupted left penalties at 0
         self._started = self._checked = False
         count = self.refreshes
         self._pending = [(index + 1) / (count + 1) for index in range(count)]
@@ -87,9 +87,11 @@ class Reweight(keras.callbacks.Callback):
                     stacklevel=2,
                 )
 
-    def on_test_begin(self, logs=None):
-        for penalty in self._penalties():
-            penalty.mute()
+    def on_test_batch_begin(self, batch, logs=None):
+        # Not in on_test_begin: after it Keras resets the metrics, which unmutes.
+        if batch == 0:
+            for penalty in self._penalties():
+                penalty.mute()
 
     def on_test_end(self, logs=None):
         for penalty in self._penalties():
@@ -131,13 +133,14 @@ class SparsityLogger(keras.callbacks.Callback):
     Warns once if weights outside the mask are not zero after an epoch.
 
     Args:
-        threshold: Root mean square below which a group counts as removed.
+        threshold: Root mean square below which a group counts as removed; None for
+            what the penalty's method takes for empty, 1e-3 without a penalty.
         layers: Also log `sparsity/{layer}` for every pruned layer.
     """
 
-    def __init__(self, threshold: float = 1e-3, layers: bool = False):
+    def __init__(self, threshold: float | None = None, layers: bool = False):
         super().__init__()
-        if not threshold >= 0:
+        if threshold is not None and not threshold >= 0:
             raise ValueError(
                 f"Argument `threshold` must be at least 0. Received: {threshold!r}"
             )
@@ -163,7 +166,7 @@ class SparsityLogger(keras.callbacks.Callback):
             weights, survivors = target.shape.weights, self._surviving(target)
             kept, total = kept + survivors, total + weights
             if self.layers:
-                logs[f"sparsity/{target.path}"] = 1.0 - survivors / weights
+                logs[f"sparsity/{target.label}"] = 1.0 - survivors / weights
             if target.penalty is not None:
                 penalty += float(
                     ops.convert_to_numpy(
@@ -181,6 +184,9 @@ class SparsityLogger(keras.callbacks.Callback):
         structure, shape = target.structure, target.shape
         if target.mask is not None and target.mask.groups is not None:
             return structure.kept(target.mask.groups, shape)
-        kernel = target.spec.layout.to_kernel(target.weights())
-        rms = structure.rms(kernel, shape)
-        return structure.kept(structure.above(rms, shape, self.threshold), shape)
+        rms = structure.rms(target.values(), shape)
+        threshold = self.threshold
+        if threshold is None:
+            method = Method() if target.penalty is None else target.penalty.method
+            threshold = method.threshold
+        return structure.kept(structure.above(rms, shape, threshold), shape)

@@ -4,18 +4,20 @@
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 
 import keras
 
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import (
+    allowances,
     apply_masks,
     attach_target,
     release,
     revived_weights,
 )
 from tfrewprune.wrappers.compilation import compile_arguments, compile_with
-from tfrewprune.wrappers.kernels import walk_layers
+from tfrewprune.wrappers.kernels import kernel_specs, walk_layers
 from tfrewprune.wrappers.prunable import Prunable
 from tfrewprune.wrappers.targets import Target, resolve
 
@@ -42,40 +44,38 @@ def wrap(model: keras.Model, recipe: Recipe) -> keras.Model:
             nothing to prune.
     """
     _check_clonable(model, "wrap", "attach")
-    if recipe.method.projects:
-        raise ValueError(
-            f"wrap: {type(recipe.method).__name__} must know the rate of each kernel, "
-            "which a Prunable layer does not keep. Use attach(model, recipe) instead."
-        )
     if any(isinstance(layer, Prunable) for _, layer in walk_layers(model)):
         raise ValueError(
             "wrap: the model has Prunable layers already. strip() it first."
         )
-    chosen: dict[int, Target] = {
-        id(target.layer): target
-        for target in resolve(model, recipe)
-        if target.reason is None
-    }
+    targets = [target for target in resolve(model, recipe) if target.reason is None]
+    keep = allowances(targets, recipe)
+    chosen: dict[int, list[Target]] = defaultdict(list)
+    for target in targets:
+        if target.spec.unit == "matrix":
+            chosen[id(target.layer)].append(target)
 
     def make(layer):
         copy = _copy_layer(layer)
-        target = chosen.get(id(layer))
-        if target is None:
+        found = chosen.get(id(layer), [])
+        if not found or not _alike(found, keep):
             return copy
+        target = found[0]
         return Prunable(
             copy,
             structure=target.rule.structure,
             method=recipe.method,
             strength=recipe.strength_of(target.rule),
+            rate=_rate(target, keep),
         )
 
     clone = _clone(model, make)
     wrapped = {id(x.layer) for _, x in walk_layers(clone) if isinstance(x, Prunable)}
-    for target in resolve(clone, recipe):
-        if target.reason is not None:
-            continue
+    cloned = [target for target in resolve(clone, recipe) if target.reason is None]
+    keep = allowances(cloned, recipe)
+    for target in cloned:
         if id(target.layer) not in wrapped:
-            attach_target(clone, target, recipe)
+            attach_target(clone, target, recipe, keep.get(target.path_key))
         elif target.penalty is not None:
             target.penalty.refresh(target.variable.value)
     return clone
@@ -110,6 +110,31 @@ def strip(model: keras.Model) -> keras.Model:
         model = _clone(model, make)
     release(model)
     return model
+
+
+def _alike(targets: list[Target], keep: dict[tuple, int]) -> bool:
+    """Whether one `Prunable` can prune all matrices of a layer as the recipe says."""
+    rules = {(t.rule.structure, t.rule.strength, _rate(t, keep)) for t in targets}
+    return len(rules) == 1 and len(targets) == len(kernel_specs(targets[0].layer))
+
+
+def _rate(target: Target, keep: dict[tuple, int]) -> float | None:
+    kept = keep.get(target.path_key)
+    return None if kept is None else target.shape.weights / max(kept, 1)
+
+
+def plain_copy(model: keras.Model, caller: str) -> keras.Model:
+    """A copy without any object of this package; the model is left as it is.
+
+    Args:
+        model: A built Sequential or functional model.
+        caller: Name of the function that was called.
+
+    Raises:
+        ValueError: The model is subclassed, or not built.
+    """
+    _check_clonable(model, caller, None)
+    return strip(_clone(model, _copy_layer))
 
 
 def _copy_layer(layer: keras.Operation) -> keras.Operation:

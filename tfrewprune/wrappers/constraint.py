@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mask as a Keras constraint: removed groups are zero after every update."""
+"""What happens to weights after every update: the method's step, then the mask."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from tfrewprune.structures import Block, KernelLayout, KernelShape, Structure
+from tfrewprune.wrappers.after_step import AfterStep
 
 
 @keras.saving.register_keras_serializable(package="tfrewprune")
@@ -28,7 +29,7 @@ class MaskConstraint(keras.constraints.Constraint):
     user's own `tf.function` included, obey the new mask. On JAX it is a constant of the
     compiled step, because Keras' trainer hands constraints nothing but the optimizer's
     variables; `tfrewprune.hard_prune` has the models that hold the weights compile
-    their steps anew.
+    their steps anew. (While masks tighten step by step the optimizer holds them.)
 
     Gradients of removed weights are not masked: Keras clips them before any
     constraint, so they count in an optimizer's `global_clipnorm` (not in `clipnorm` or
@@ -42,6 +43,10 @@ class MaskConstraint(keras.constraints.Constraint):
         groups: Encoded group mask, as in the config.
         existing: Another constraint of the same weights, applied before the mask.
 
+    Attributes:
+        after_step: What a method does to the weights after an update of the optimizer,
+            between `existing` and the mask; None for nothing. `attach` sets it.
+
     Example:
 
     >>> constraint = MaskConstraint(np.array([[True, False]]))
@@ -53,6 +58,7 @@ class MaskConstraint(keras.constraints.Constraint):
         self.layout = KernelLayout.get(layout)
         self.existing = keras.constraints.get(existing)
         self.groups: np.ndarray | None = None
+        self.after_step: AfterStep | None = None
         self._variable: keras.Variable | None = None
         if isinstance(mask, np.ndarray | list | tuple):
             mask = np.asarray(mask)
@@ -70,8 +76,11 @@ class MaskConstraint(keras.constraints.Constraint):
 
     def __call__(self, weights):
         """`weights` with the removed groups set to zero; same shape and dtype."""
+        updated = weights
         if self.existing is not None:
             weights = self.existing(weights)
+        if self.after_step is not None and isinstance(updated, keras.Variable):
+            weights = self.after_step(updated, ops.convert_to_tensor(weights))
         if self._variable is not None:
             mask = ops.convert_to_tensor(self._variable)
         elif self.groups is not None:
@@ -80,6 +89,11 @@ class MaskConstraint(keras.constraints.Constraint):
             return weights
         weights = ops.convert_to_tensor(weights)
         return ops.where(mask, weights, ops.zeros_like(weights))
+
+    @property
+    def variable(self) -> keras.Variable | None:
+        """The mask as steps read it, a boolean a weight; None before `bind`."""
+        return self._variable
 
     @property
     def bound(self) -> bool:
@@ -122,7 +136,8 @@ class MaskConstraint(keras.constraints.Constraint):
         if self.groups is None:
             return np.ones(shape, dtype=bool)
         mask = self.structure.mask(self.groups, kernel_shape)
-        return np.ascontiguousarray(self.layout.from_kernel(mask, shape))
+        others = np.ones(shape, dtype=bool)
+        return np.ascontiguousarray(self.layout.from_kernel(mask, shape, np, others))
 
     def revived(self, weights: np.ndarray) -> int:
         """Number of weights outside the mask that are not zero."""

@@ -9,13 +9,22 @@ from collections.abc import Callable, Iterator
 
 import keras
 
+from tfrewprune.rows import NO_MATRIX
 from tfrewprune.structures import KernelLayout, KernelShape
-from tfrewprune.wrappers.state import PruningState, hooked_variables
+from tfrewprune.wrappers.constraint import MaskConstraint
+from tfrewprune.wrappers.regularizer import MethodRegularizer
+from tfrewprune.wrappers.state import (
+    Hooks,
+    PruningState,
+    hooked_variables,
+    hooks_of,
+    replaced,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class KernelSpec:
-    """One prunable weight of a layer class.
+    """One prunable kernel of a layer class.
 
     Args:
         attribute: Name of the layer's attribute that holds the variable.
@@ -24,46 +33,72 @@ class KernelSpec:
             go into its config; default: `attribute`.
         packed: Whether the converter has a packed operator for it; without one the
             zeros save neither bytes nor time.
+        name: What rules (`Rule(weights=...)`) and reports call it; default `attribute`.
+        inside: The layer's attribute that holds the layer with the variable; None where
+            it is the layer itself.
+        rest: Kernels of other variables whose groups are the same: they are removed
+            together with this one's.
+        unit: What structures cut it, see `Structure.unit`.
     """
 
     attribute: str = "kernel"
     layout: KernelLayout = KernelLayout()
     prefix: str | None = None
     packed: bool = True
+    name: str | None = None
+    inside: str | None = None
+    rest: tuple[KernelSpec, ...] = ()
+    unit: str = "matrix"
+
+    @property
+    def label(self) -> str:
+        """`name`, or else the attribute."""
+        return self.name or self.attribute
+
+    @property
+    def parts(self) -> tuple[KernelSpec, ...]:
+        """This one and the `rest`: a spec for each variable."""
+        return (self, *self.rest)
+
+    def owner(self, layer: keras.Layer) -> keras.Layer | None:
+        """The layer that holds the variable: `layer`, or the one inside it."""
+        return layer if self.inside is None else getattr(layer, self.inside, None)
 
     def variable(self, layer: keras.Layer) -> keras.Variable | None:
         """The variable, or None if the layer has not got it."""
+        owner = self.owner(layer)
         for name in (f"_{self.attribute}", self.attribute):
-            found = getattr(layer, name, None)
+            found = getattr(owner, name, None)
             if isinstance(found, keras.Variable):
                 return found
         return None
 
-    def set_regularizer(self, layer: keras.Layer, regularizer) -> None:
-        """Sets the regularizer on the variable and in the layer's config."""
-        self.variable(layer).regularizer = regularizer
-        self._set_config(layer, "regularizer", regularizer)
+    def hooks(self, layer: keras.Layer) -> Hooks:
+        """Penalty and mask in place."""
+        return hooks_of(self.variable(layer), self.layout)
 
-    def set_constraint(self, layer: keras.Layer, constraint) -> None:
-        """Sets the constraint on the variable and in the layer's config."""
-        self.variable(layer).constraint = constraint
-        self._set_config(layer, "constraint", constraint)
+    def set_penalty(
+        self, layer: keras.Layer, penalty: MethodRegularizer | None
+    ) -> None:
+        """Puts a penalty in the place of the one there is, or takes that off."""
+        head = replaced(self.variable(layer).regularizer, self.layout, penalty)
+        self.variable(layer).regularizer = head
+        self._set_config(layer, "regularizer", head)
+
+    def set_mask(self, layer: keras.Layer, mask: MaskConstraint | None) -> None:
+        """Puts a mask in the place of the one there is, or takes that off."""
+        head = replaced(self.variable(layer).constraint, self.layout, mask)
+        self.variable(layer).constraint = head
+        self._set_config(layer, "constraint", head)
 
     def _set_config(self, layer: keras.Layer, hook: str, value) -> None:
         name = f"{self.prefix or self.attribute}_{hook}"
-        if hasattr(layer, name):
-            setattr(layer, name, value)
+        if hasattr(self.owner(layer), name):
+            setattr(self.owner(layer), name, value)
 
-
-NO_MATRIX = "no weight matrix"
-"""The reason of layers whose weights are vectors, such as a normalization."""
 
 KernelFinder = Callable[[keras.Layer], list[KernelSpec]]
 _REGISTRY: dict[type, KernelFinder] = {}
-_CONV = [KernelSpec()]
-_CONV_3D = [KernelSpec(packed=False)]
-_TRANSPOSE = [KernelSpec(layout=KernelLayout("conv_transpose"), packed=False)]
-_POINTWISE = [KernelSpec("pointwise_kernel", prefix="pointwise")]
 
 
 def register_prunable(layer_class: type, *kernels: KernelSpec | str) -> None:
@@ -79,29 +114,61 @@ def register_prunable(layer_class: type, *kernels: KernelSpec | str) -> None:
     Example:
 
     >>> register_prunable(MyProjection, "projection_matrix")
+    >>> register_prunable(MyCell, *(  # two gates side by side in one variable
+    ...     KernelSpec("mixed", KernelLayout("gate", parts=2, part=part), name=name)
+    ...     for part, name in enumerate(["mixed/update", "mixed/candidate"])))
     """
     if not (isinstance(layer_class, type) and issubclass(layer_class, keras.Layer)):
         raise TypeError(f"Expected a keras.Layer subclass. Received: {layer_class!r}")
     specs = [KernelSpec(spec) if isinstance(spec, str) else spec for spec in kernels]
-    _REGISTRY[layer_class] = lambda layer: specs
+    if len(specs) > 1:  # each needs a name of its own
+        specs = [dataclasses.replace(spec, name=spec.label) for spec in specs]
+    declare(layer_class, lambda layer: specs)
 
 
-def kernel_specs(layer: keras.Layer) -> list[KernelSpec] | None:
-    """The kernels of a layer of a known class, trainable or not; None if unknown."""
+def declare(layer_class: type, finder: KernelFinder) -> None:
+    """Declares the kernels of a layer class where they depend on the layer."""
+    _REGISTRY[layer_class] = finder
+
+
+def kernel_specs(
+    layer: keras.Layer, unit: str | None = "matrix"
+) -> list[KernelSpec] | None:
+    """The kernels of a layer of a known class, trainable or not; None if unknown.
+
+    Args:
+        layer: A layer.
+        unit: What structures shall cut, see `Structure.unit`; None for all units.
+    """
     finder = next((_REGISTRY[c] for c in type(layer).__mro__ if c in _REGISTRY), None)
     if finder is None:
         return None
-    return [spec for spec in finder(layer) if spec.variable(layer) is not None]
+    found = [spec for spec in finder(layer) if unit in (None, spec.unit)]
+    return [
+        spec
+        for spec in found
+        if all(part.variable(layer) is not None for part in spec.parts)
+    ]
 
 
-def find_kernels(layer: keras.Layer) -> tuple[list[KernelSpec], str | None]:
+def find_kernels(
+    layer: keras.Layer, unit: str = "matrix"
+) -> tuple[list[KernelSpec], str | None]:
     """Kernels of a layer that may be pruned now, or the reason why it has none.
 
-    Only the layer's own weights count; sublayers are looked at by themselves. A layer
-    without weights of its own gives an empty list and no reason.
+    Only the layer's own matrices count; sublayers are looked at by themselves. A layer
+    without weights of its own gives an empty list and no reason, as does one that has
+    not got the `unit`.
     """
+    specs = kernel_specs(layer, unit)
+    if unit != "matrix":
+        frozen = [
+            spec
+            for spec in specs or ()
+            if not all(part.variable(layer).trainable for part in spec.parts)
+        ]
+        return specs or [], "frozen" if frozen else None
     own = list(layer._trainable_variables) + list(layer._non_trainable_variables)
-    specs = kernel_specs(layer)
     if not layer.built and specs is not None:
         return [], "not built: call the model on data, or build it, first"
     if not own or isinstance(layer, keras.layers.Wrapper):
@@ -125,13 +192,15 @@ def hooked_specs(layer: keras.Layer) -> list[KernelSpec]:
     Whatever the layer is: frozen since, quantized since, or of a class that is not
     known and was given a regularizer by hand.
     """
-    hooked = {id(v): (v, found) for v, found in hooked_variables(layer)}
-    specs = [s for s in kernel_specs(layer) or () if id(s.variable(layer)) in hooked]
-    for spec in specs:
-        del hooked[id(spec.variable(layer))]
+    known = kernel_specs(layer, None) or ()
+    specs = [spec for spec in known if any(spec.hooks(layer))]
+    claimed = {(id(spec.variable(layer)), spec.layout.suffix) for spec in specs}
     names = {id(value): name for name, value in vars(layer).items()}
-    for variable, found in hooked.values():
+    for variable, found in hooked_variables(layer):
         hook = next(filter(None, found))
+        slot = id(variable), hook.layout.suffix
+        if slot in claimed or hook.layout.kind == "heads":
+            continue  # heads belong to the attention layer around this one
         attribute = names.get(id(variable), variable.name).lstrip("_")
         prefix = names.get(id(hook), attribute)
         prefix = prefix.removesuffix("_regularizer").removesuffix("_constraint")
@@ -142,13 +211,8 @@ def hooked_specs(layer: keras.Layer) -> list[KernelSpec]:
 def _layer_reason(layer: keras.Layer) -> str | None:
     if isinstance(layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D):
         return "depthwise: every output reads one channel, there is little to remove"
-    if isinstance(layer, keras.layers.Embedding):
-        return "embedding: a table that is looked up, not multiplied"
-    if isinstance(
-        layer,
-        keras.layers.GRUCell | keras.layers.LSTMCell | keras.layers.SimpleRNNCell,
-    ):
-        return "recurrent cell: its matrix holds several gates"
+    if isinstance(layer, keras.src.layers.rnn.conv_lstm.ConvLSTMCell):
+        return "convolutional recurrent cell: no operator runs its gates packed"
     if getattr(layer, "quantization_mode", None) is not None:
         return "quantized already"
     if getattr(layer, "lora_enabled", False):
@@ -162,56 +226,39 @@ def _layer_reason(layer: keras.Layer) -> str | None:
     return None
 
 
-def _einsum_kernels(layer: keras.layers.EinsumDense) -> list[KernelSpec]:
-    """EinsumDense kernels whose contracted axes all come first are matrices."""
-    inputs, rest = layer.equation.replace("...", "0").split(",")
-    kernel, output = rest.split("->")
-    contracted = [axis in inputs and axis not in output for axis in kernel]
-    count = sum(contracted)
-    if not count or count == len(kernel) or not all(contracted[:count]):
-        return []
-    return [KernelSpec(layout=KernelLayout("dense", count))]
-
-
-for _class in (
-    keras.layers.Dense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-):
-    _REGISTRY[_class] = lambda layer: _CONV
-_REGISTRY[keras.layers.Conv3D] = lambda layer: _CONV_3D
-for _class in (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-):
-    _REGISTRY[_class] = lambda layer: _TRANSPOSE
-for _class in (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D):
-    _REGISTRY[_class] = lambda layer: _POINTWISE
-_REGISTRY[keras.layers.EinsumDense] = _einsum_kernels
-
-
-def walk_layers(model: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
-    """(path, layer) of every layer below `model`, each once, in order of definition.
+def walk_kinds(
+    model: keras.Layer,
+) -> Iterator[tuple[str, keras.Layer, tuple[str, ...]]]:
+    """(path, layer, kinds) of every layer below `model`, once, in order of definition.
 
     The path joins layer names with "/", without the model's own name. A wrapper that
-    has its inner layer's name, such as `Prunable`, adds nothing to the path.
+    has its inner layer's name, such as `Prunable`, adds nothing to the path, nor does
+    the cell of a recurrent layer. Kinds are the names of the layer's classes and of the
+    classes of all layers around it.
     """
     seen = {id(model)}
 
-    def walk(parent: keras.Layer, prefix: str):
+    def walk(parent: keras.Layer, prefix: str, around: tuple[str, ...]):
         for layer in parent._flatten_layers(include_self=False, recursive=False):
             if id(layer) in seen or isinstance(layer, PruningState):
                 continue
             seen.add(id(layer))
             transparent = (
                 isinstance(parent, keras.layers.Wrapper) and layer.name == parent.name
-            )
+            ) or (isinstance(parent, keras.layers.RNN) and layer is parent.cell)
             path = prefix if transparent else f"{prefix}/{layer.name}".lstrip("/")
-            yield path, layer
-            yield from walk(layer, path)
+            classes = type(layer).__mro__
+            below = classes[: classes.index(keras.Layer)]
+            kinds = (*around, *(c.__name__ for c in below))
+            yield path, layer, kinds
+            yield from walk(layer, path, kinds)
 
-    return walk(model, "")
+    return walk(model, "", ())
+
+
+def walk_layers(model: keras.Layer) -> Iterator[tuple[str, keras.Layer]]:
+    """(path, layer) of every layer below `model`, see `walk_kinds`."""
+    return ((path, layer) for path, layer, _ in walk_kinds(model))
 
 
 def output_layers(model: keras.Layer) -> list[keras.Layer]:
@@ -246,6 +293,14 @@ def macs_per_weight(layer: keras.Layer, spec: KernelSpec) -> int:
     Raises:
         ValueError: That shape, or the layer's output shape, is unknown or not fixed.
     """
+    if spec.layout.kind in ("gate", "heads") or isinstance(
+        layer, keras.layers.Embedding | keras.layers.SimpleRNNCell
+    ):
+        raise ValueError(
+            f"Layer {layer.name!r} ({type(layer).__name__}): how often a weight of "
+            f"{spec.label!r} is multiplied depends on the length of a sequence, which "
+            "the layer does not record. Use budget='weights', or a rate of its own."
+        )
     config = layer.get_build_config() or {}
     shape = config.get("input_shape")
     if shape is None or any(not isinstance(extent, int | None) for extent in shape):

@@ -8,7 +8,11 @@ import keras
 from tfrewprune.methods import Method, Reweighted
 from tfrewprune.structures import Block, Structure
 from tfrewprune.wrappers.constraint import MaskConstraint
-from tfrewprune.wrappers.kernels import KernelSpec, find_kernels
+from tfrewprune.wrappers.kernels import (
+    KernelSpec,
+    find_kernels,
+    kernel_shape,
+)
 from tfrewprune.wrappers.regularizer import MethodRegularizer, regularizer_for
 from tfrewprune.wrappers.state import give_state, hooked_variables
 
@@ -28,10 +32,12 @@ class Prunable(keras.layers.Wrapper):
         method: Method, its config or its name; default `Reweighted()`.
         strength: Penalty strength.
         penalized: Whether the penalty is in place; `hard_prune` ends it.
+        rate: Dense / kept weights, for methods that project onto it, such as `ADMM()`.
         **kwargs: As in `keras.layers.Layer`; `name` defaults to the layer's.
 
     Raises:
-        ValueError: At build, when the layer has no weight that can be pruned.
+        ValueError: A method that projects, without a rate. At build, when the layer has
+            no weight that can be pruned.
 
     Example:
 
@@ -47,6 +53,7 @@ class Prunable(keras.layers.Wrapper):
         method=None,
         strength=1e-5,
         penalized=True,
+        rate=None,
         **kwargs,
     ):
         if isinstance(layer, keras.Layer):
@@ -56,6 +63,12 @@ class Prunable(keras.layers.Wrapper):
         self.method = Method.get(Reweighted() if method is None else method)
         self.strength = float(strength)
         self._penalized = bool(penalized)
+        self.rate = None if rate is None else float(rate)
+        if self.method.projects and not (self.rate and self.rate >= 1):
+            raise ValueError(
+                f"Prunable: {type(self.method).__name__} projects onto a rate, dense / "
+                f"kept weights, and needs one of at least 1. Received: rate={rate!r}"
+            )
         self.supports_masking = layer.supports_masking
 
     def build(self, input_shape=None):
@@ -70,12 +83,9 @@ class Prunable(keras.layers.Wrapper):
             for spec in specs:
                 self._add_penalty(spec)
         for spec in specs:
-            variable = spec.variable(self.layer)
-            if not isinstance(variable.constraint, MaskConstraint):
-                mask = MaskConstraint(
-                    self.structure, spec.layout, existing=variable.constraint
-                )
-                spec.set_constraint(self.layer, mask)
+            if spec.hooks(self.layer)[1] is None:
+                mask = MaskConstraint(self.structure, spec.layout)
+                spec.set_mask(self.layer, mask)
         give_state(self.layer)
         self.built = True
 
@@ -96,12 +106,12 @@ class Prunable(keras.layers.Wrapper):
 
     def _add_penalty(self, spec: KernelSpec) -> None:
         variable = spec.variable(self.layer)
-        found = variable.regularizer
-        existing = found.existing if isinstance(found, MethodRegularizer) else found
         penalty = regularizer_for(
-            self.method, self.structure, self.strength, spec.layout, existing
+            self.method, self.structure, self.strength, spec.layout, None
         )
-        spec.set_regularizer(self.layer, penalty)
+        if self.rate is not None:
+            penalty.keep = kernel_shape(spec, self.layer).weights / self.rate
+        spec.set_penalty(self.layer, penalty)
         # Under a stateless scope (a symbolic build) weights have no values yet.
         if not keras.src.backend.in_stateless_scope():
             penalty.refresh(variable.value)
@@ -115,4 +125,5 @@ class Prunable(keras.layers.Wrapper):
             "method": now.method.get_config(),
             "strength": now.strength,
             "penalized": self.penalized,
+            "rate": self.rate,
         }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keras regularizers that add a method's penalty to the loss."""
+"""Keras regularizers: strength and state of a method, and its penalty in the loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from tfrewprune.methods import GroupLasso, Method, Reweighted
-from tfrewprune.structures import Block, KernelLayout, Structure
+from tfrewprune.structures import Block, KernelLayout, KernelShape, Structure
 from tfrewprune.wrappers.probe import probe
 
 
@@ -38,12 +38,15 @@ class MethodRegularizer(keras.regularizers.Regularizer):
 
     Attributes:
         state: The method's variables by name; empty before `bind`.
-        felt: Whether a training step has asked for the penalty's gradient. False after
-            a step that leaves `model.losses` out of its loss.
+        felt: Whether a training step has asked for the penalty's gradient, or for what
+            the method does after it. False after a step that leaves `model.losses` out
+            of its loss.
         controlled: Whether the strength follows from a rate during training; a file
             that is loaded then sets it.
+        muted: Whether steps see a penalty of 0.
         reported: Whether the user was told that no step feels the penalty.
         refreshes: How often the state was computed from the weights.
+        rest: Further variables, with their layouts, that hold parts of the same groups.
     """
 
     def __init__(
@@ -61,9 +64,12 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         self.layout = KernelLayout.get(layout)
         self.existing = keras.regularizers.get(existing)
         self.state: dict[str, keras.Variable] = {}
-        self.felt = self.reported = self.controlled = False
+        self.felt = self.reported = self.controlled = self.muted = False
         self.refreshes = 0
+        self.rest: list[tuple[keras.Variable, KernelLayout]] = []
         self._factor: keras.Variable | None = None  # the strength, as steps read it
+        self._copies: dict[str, keras.Variable] = {}
+        self._holder = None  # the optimizer that holds the copies
         self._shape: tuple[int, ...] | None = None
         self._fingerprint: int | None = None
         self.strength = strength
@@ -96,7 +102,46 @@ class MethodRegularizer(keras.regularizers.Regularizer):
     def mute(self, muted: bool = True) -> None:
         """Makes steps see a penalty of 0 until `mute(False)`; `strength` stays."""
         if self._factor is not None and not keras.src.backend.in_stateless_scope():
-            self._factor.assign(0.0 if muted else self._strength)
+            self.assign("strength", 0.0 if muted else self._strength)
+            self.muted = muted
+
+    def assign(self, name: str, value) -> None:
+        """Sets `"strength"` or an entry of the state, as steps read it."""
+        (self._factor if name == "strength" else self.state[name]).assign(value)
+        if name in self._copies:
+            self._copies[name].assign(value)
+
+    def copy_to(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Has an optimizer hold copies for constraints, which see nothing else on JAX.
+
+        Idempotent; the copies follow every later `assign`.
+        """
+        if self._holder is optimizer:
+            return
+        self._holder, self._copies = optimizer, {}
+        for name, variable in {"strength": self._factor, **self.state}.items():
+            copy = optimizer.add_variable(
+                shape=variable.shape, dtype="float32", name=f"penalty_{name}"
+            )
+            copy.assign(ops.convert_to_numpy(variable))  # not the same buffer
+            self._copies[name] = copy
+
+    def values(self, optimizer: keras.optimizers.Optimizer):
+        """(strength, state) as tensors, for a constraint that `optimizer` applies.
+
+        Raises:
+            ValueError: On JAX, if the optimizer does not hold the copies.
+        """
+        held = {"strength": self._factor, **self.state}
+        if keras.backend.backend() == "jax":
+            if self._holder is not optimizer:
+                raise ValueError(
+                    "The model was compiled anew since attach(): call attach() again, "
+                    "or train with the callback Reweight()."
+                )
+            held = self._copies
+        tensors = {name: ops.convert_to_tensor(value) for name, value in held.items()}
+        return tensors.pop("strength"), tensors
 
     def __call__(self, weights):
         """Penalty of a weight tensor: a scalar of Keras' `floatx`.
@@ -110,11 +155,13 @@ class MethodRegularizer(keras.regularizers.Regularizer):
 
     def penalty(self, weights):
         """The method's part of `__call__`: a float32 scalar."""
-        shape = self.layout.kernel_shape(weights.shape)
+        if not self.method.in_loss:
+            return ops.zeros((), "float32")
         weights = ops.convert_to_tensor(weights)
         if not self.felt:
-            weights = probe(weights, self._feel)
-        kernel = self.layout.to_kernel(ops.cast(weights, "float32"), ops)
+            weights = probe(weights, self.feel)
+        kernel = self._kernel(weights, ops)
+        shape = KernelShape(*kernel.shape)
         state = {name: ops.cast(v, "float32") for name, v in self.state.items()}
         if self._factor is None:
             fresh = self.method.state(kernel, self.structure, shape, ops)
@@ -125,7 +172,8 @@ class MethodRegularizer(keras.regularizers.Regularizer):
             factor = ops.convert_to_tensor(self._factor)
         return factor * self.method.penalty(kernel, self.structure, shape, state, ops)
 
-    def _feel(self) -> None:
+    def feel(self) -> None:
+        """Notes that a training step obeys the method."""
         self.felt = True
 
     def bind(self, shape) -> None:
@@ -157,7 +205,7 @@ class MethodRegularizer(keras.regularizers.Regularizer):
             previous = {k: ops.convert_to_numpy(v) for k, v in self.state.items()}
             self.strength *= self.method.growth
         for name, value in self._fresh_state(weights, previous).items():
-            self.state[name].assign(value)
+            self.assign(name, value)
         self.refreshes += 1
         self._fingerprint = zlib.crc32(weights.tobytes())
 
@@ -170,12 +218,23 @@ class MethodRegularizer(keras.regularizers.Regularizer):
     def _fresh_state(
         self, weights: np.ndarray, previous: dict[str, np.ndarray] | None = None
     ) -> dict[str, np.ndarray]:
-        shape = self.layout.kernel_shape(weights.shape)
-        kernel = self.layout.to_kernel(weights)
+        kernel = self._kernel(weights, np)
+        shape = KernelShape(*kernel.shape)
         state = self.method.state(
             kernel, self.structure, shape, np, previous, self.keep
         )
         return {name: np.asarray(v, np.float32) for name, v in state.items()}
+
+    def _kernel(self, weights, xp):
+        """(positions, channels, outputs) of the weight tensor and of the `rest`."""
+        kernel = self.layout.to_kernel(_float32(weights, xp), xp)
+        if not self.rest:
+            return kernel
+        others = [
+            layout.to_kernel(_float32(variable.value, xp), xp)
+            for variable, layout in self.rest
+        ]
+        return xp.concatenate([kernel, *others], axis=1)
 
     def _check_shape(self, shape) -> None:
         if tuple(shape) != self._shape:
@@ -246,6 +305,12 @@ class GroupLassoRegularizer(MethodRegularizer):
         config = super().get_config()
         del config["method"], config["keep"]
         return config
+
+
+def _float32(tensor, xp):
+    if xp is np:
+        return ops.convert_to_numpy(tensor).astype(np.float32)
+    return ops.cast(tensor, "float32")
 
 
 def _state_variable(name: str, shape: tuple[int, ...], value: float) -> keras.Variable:

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 
 from tfrewprune.recipe import Recipe
 from tfrewprune.structures import Structure
-from tfrewprune.wrappers.kernels import macs_per_weight
+from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.targets import Target
 
-#: Groups with a smaller rms are removed where neither a rate nor a threshold is given.
-AUTOMATIC_THRESHOLD = 1e-3
+#: Tries to find which of several limits is the scarce one.
+TRIES = 8
 
 #: What the user should know, by `Target.path_key`.
 Notes = defaultdict[tuple, list[str]]
@@ -22,21 +23,31 @@ Masks = dict[tuple, np.ndarray]
 
 
 def select_groups(
-    targets: list[Target], kernels: Kernels, recipe: Recipe, notes: Notes
+    targets: list[Target],
+    kernels: Kernels,
+    recipe: Recipe,
+    notes: Notes,
+    comparable: bool = False,
+    allowed: float = 1.0,
 ) -> Masks:
     """Chooses the groups that each kernel keeps.
 
     Args:
-        targets: The kernels to prune.
+        targets: The kernels to prune; with constraints all that `resolve` returned.
         kernels: Their weights, (positions, channels, outputs) each.
         recipe: Rates, budget or threshold.
         notes: Gets what is not as asked for.
+        comparable: Whether a budget may compare what is in `kernels` across layers as
+            it is, such as roots of what each weight costs in the loss. Else they are
+            compared by `lamp_scores`.
+        allowed: How many times a budget may be used, on the way to it.
 
     Returns:
         A boolean group mask a kernel. Groups that are zero already are not kept.
     """
     masks: Masks = {}
     budgeted: list[Target] = []
+    everything, targets = targets, [t for t in targets if t.reason is None]
     for target in targets:
         kernel, key = kernels[target.path_key], target.path_key
         fixed = target.structure.fixed_rate(target.shape)
@@ -45,14 +56,15 @@ def select_groups(
             notes[key].append(f"the structure alone decides its rate, {fixed:g}")
         if target.rule.rate is not None:
             masks[key] = _by_rate(target, kernel, target.rule.rate, recipe, notes)
-        elif recipe.rate is not None:
+        elif recipe.rate is not None or recipe.constraints is not None:
             budgeted.append(target)
         else:
             masks[key] = _by_threshold(target, kernel, recipe, notes)
         if target.note is not None:
             notes[key].append(target.note)
     if budgeted:
-        masks.update(_by_budget(budgeted, kernels, recipe, notes))
+        budget = Budget.of(everything, recipe)
+        masks.update(_by_budget(budget, allowed, kernels, recipe, notes, comparable))
     return {
         target.path_key: _without_zero_groups(
             target, kernels[target.path_key], masks[target.path_key], recipe, notes
@@ -61,26 +73,25 @@ def select_groups(
     }
 
 
-def weight_cost(target: Target, recipe: Recipe) -> float:
-    """What a weight of a kernel costs in the recipe's budget.
-
-    Raises:
-        ValueError: A budget of MACs, and the kernel's are not known.
-    """
-    if recipe.budget == "weights":
-        return 1.0
-    return float(macs_per_weight(target.layer, target.spec))
-
-
 def check_budget(targets: list[Target], recipe: Recipe) -> None:
-    """Refuses a budget that cannot be counted, before any time is spent.
+    """Refuses a budget that cannot be counted or kept, before any time is spent.
 
     Raises:
-        ValueError: As `weight_cost`.
+        ValueError: Which, and what it lacks.
     """
-    for target in targets:
-        if target.reason is None and target.rule.rate is None and recipe.rate:
-            weight_cost(target, recipe)
+    if recipe.rate is None and recipe.constraints is None:
+        return
+    budget = Budget.of(targets, recipe)
+    if recipe.constraints is not None:
+        least = recipe.minimum_groups
+        budget.check({t.path_key: _fewest(t, least) for t in budget.targets})
+
+
+def _fewest(target: Target, least: int) -> int:
+    """Weights of a kernel that are kept whatever the budget."""
+    structure, shape = target.structure, target.shape
+    scores = structure.scores(target.kernel(), shape)
+    return target.kept(structure.select(scores, shape, 0, least))
 
 
 def lamp_scores(energy: np.ndarray) -> np.ndarray:
@@ -128,7 +139,8 @@ def _by_rate(
 def _by_threshold(
     target: Target, kernel: np.ndarray, recipe: Recipe, notes: Notes
 ) -> np.ndarray:
-    threshold = AUTOMATIC_THRESHOLD if recipe.threshold is None else recipe.threshold
+    given = recipe.threshold
+    threshold = recipe.method.threshold if given is None else given
     structure, shape = target.structure, target.shape
     rms, minimum = structure.rms(kernel, shape), recipe.minimum_groups
     above = structure.above(rms, shape, threshold)
@@ -147,79 +159,132 @@ def _by_threshold(
 
 
 def _by_budget(
-    targets: list[Target], kernels: Kernels, recipe: Recipe, notes: Notes
+    budget: Budget,
+    allowed: float,
+    kernels: Kernels,
+    recipe: Recipe,
+    notes: Notes,
+    comparable: bool,
 ) -> Masks:
     """Keeps the best groups of all targets together within the budget.
 
-    All groups are ranked together, those first that a kernel must keep, then by score
-    per cost; the longest beginning of that ranking survives whose cost fits.
+    All groups are ranked together, those first that a kernel must keep, then by worth
+    per cost; the longest beginning of that ranking survives whose cost fits. Where
+    several limits hold, the ones with room to spare count less in the cost of another
+    try, and the try that keeps most wins.
     """
-    scores, cost_of_weight, ranking = [], [], []
+    targets, least = budget.targets, recipe.minimum_groups
+    scores, worths, musts = {}, {}, {}
     for target in targets:
-        structure, shape = target.structure, target.shape
-        rms = structure.rms(kernels[target.path_key], shape)
-        cost = weight_cost(target, recipe)
-        must = structure.select(rms, shape, 0, recipe.minimum_groups)
-        lamp = lamp_scores(np.square(rms)) / cost
-        scores.append(rms)
-        cost_of_weight.append(cost)
-        ranking.append(np.where(must, np.inf, lamp).ravel())
-    order = np.argsort(-np.concatenate(ranking), kind="stable")
-    ranks = np.empty(order.size, np.int64)
-    ranks[order] = np.arange(order.size)
-    ranks = np.split(ranks, np.cumsum([len(part) for part in ranking])[:-1])
+        structure, shape, key = target.structure, target.shape, target.path_key
+        scores[key] = structure.scores(kernels[key], shape)
+        energy = np.square(np.maximum(scores[key], 0))
+        worths[key] = energy if comparable else lamp_scores(energy)
+        musts[key] = structure.select(scores[key], shape, 0, least)
 
-    def first(count: int) -> Masks:
+    def final(masks: Masks) -> Masks:
+        """What each structure makes of the number of weights it may keep."""
         return {
-            target.path_key: (rank < count).reshape(score.shape)
-            for target, rank, score in zip(targets, ranks, scores, strict=True)
+            t.path_key: t.structure.select(
+                scores[t.path_key],
+                t.shape,
+                t.structure.kept(masks[t.path_key], t.shape),
+                least,
+            )
+            for t in targets
         }
 
-    def kept(target: Target, score: np.ndarray, mask: np.ndarray) -> int:
-        structure, shape = target.structure, target.shape
-        weights = structure.kept(mask, shape)
-        if structure.partition and type(structure).select is Structure.select:
-            return weights
-        # What such a structure makes of an allowance is its own affair.
-        least = recipe.minimum_groups
-        return structure.kept(structure.select(score, shape, weights, least), shape)
+    def kept(masks: Masks) -> dict[tuple, int]:
+        numbers = {}
+        for target in targets:
+            structure, mask = target.structure, masks[target.path_key]
+            plain = type(structure).select is Structure.select
+            if not (structure.partition and plain):
+                # What such a structure makes of an allowance is its own affair.
+                number = structure.kept(mask, target.shape)
+                mask = structure.select(
+                    scores[target.path_key], target.shape, number, least
+                )
+            numbers[target.path_key] = target.kept(mask)
+        return numbers
 
-    def cost(masks: Masks) -> float:
-        return sum(
-            kept(target, score, masks[target.path_key]) * each
-            for target, score, each in zip(targets, scores, cost_of_weight, strict=True)
-        )
-
-    dense = sum(
-        target.shape.weights * each
-        for target, each in zip(targets, cost_of_weight, strict=True)
-    )
-    budget = dense / recipe.rate * (1 + 1e-12)
-    required = int(sum(np.isposinf(part).sum() for part in ranking))
-    low, high = required, order.size  # the most groups whose cost fits lie between
-    if cost(first(required)) > budget:
-        high = required
+    if budget.excess(kept(musts)) > allowed * (1 + 1e-9):
+        if recipe.constraints is not None:
+            budget.check(kept(musts))
         for target in targets:
             notes[target.path_key].append(
-                f"minimum_groups={recipe.minimum_groups} alone exceeds the budget of "
-                f"rate {recipe.rate:g}"
+                f"minimum_groups={least} alone exceeds the budget of rate "
+                f"{recipe.rate:g}"
             )
+        return final(musts)
+
+    best, most = musts, -1.0
+    emphasis = [1.0] * len(budget.limits)
+    for _ in range(TRIES if len(emphasis) > 1 else 1):
+        costs = budget.weight_costs(emphasis)
+        ranking = [
+            np.where(musts[t.path_key], np.inf, worths[t.path_key] / costs[t.path_key])
+            for t in targets
+        ]
+        chosen = _longest_beginning(
+            ranking,
+            sum(int(mask.sum()) for mask in musts.values()),
+            lambda parts: (
+                budget.excess(kept(_by_key(targets, parts))) <= allowed * (1 + 1e-9)
+            ),
+        )
+        masks = _by_key(targets, chosen)
+        total = sum(_share(target, kernels, masks) for target in targets)
+        if total > most:
+            best, most = masks, total
+        numbers = kept(masks)
+        emphasis = [
+            share * max(limit.excess(numbers) / allowed, 0.1)
+            for share, limit in zip(emphasis, budget.limits, strict=True)
+        ]
+    return final(best)
+
+
+def _by_key(targets: list[Target], masks: list[np.ndarray]) -> Masks:
+    return {t.path_key: mask for t, mask in zip(targets, masks, strict=True)}
+
+
+def _share(target: Target, kernels: Kernels, masks: Masks) -> float:
+    """Share of a kernel's energy that is kept."""
+    energy = np.square(kernels[target.path_key])
+    mask = target.structure.mask(masks[target.path_key], target.shape)
+    return float(energy[mask].sum() / max(energy.sum(), 1e-30))
+
+
+def _longest_beginning(
+    ranking: list[np.ndarray], required: int, fits: Callable[[list], bool]
+) -> list[np.ndarray]:
+    """Masks of the best entries of all arrays together: the most that fit.
+
+    Args:
+        ranking: Larger is better.
+        required: Entries that are taken whether they fit or not.
+        fits: Whether masks do; if some do, so do those with less.
+    """
+    order = np.argsort(-np.concatenate([r.ravel() for r in ranking]), kind="stable")
+    ranks = np.empty(order.size, np.int64)
+    ranks[order] = np.arange(order.size)
+    ranks = np.split(ranks, np.cumsum([part.size for part in ranking])[:-1])
+
+    def first(count: int) -> list[np.ndarray]:
+        return [
+            (rank < count).reshape(part.shape)
+            for rank, part in zip(ranks, ranking, strict=True)
+        ]
+
+    low, high = required, order.size  # the most that fit lie between
     while low < high:
         middle = (low + high + 1) // 2
-        if cost(first(middle)) <= budget:
+        if fits(first(middle)):
             low = middle
         else:
             high = middle - 1
-    chosen = first(low)
-    return {
-        target.path_key: target.structure.select(
-            score,
-            target.shape,
-            target.structure.kept(chosen[target.path_key], target.shape),
-            recipe.minimum_groups,
-        )
-        for target, score in zip(targets, scores, strict=True)
-    }
+    return first(low)
 
 
 def _without_zero_groups(

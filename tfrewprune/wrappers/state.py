@@ -7,12 +7,13 @@ import json
 import warnings
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from tfrewprune.structures import Structure
+from tfrewprune.structures import KernelLayout, Structure
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.regularizer import MethodRegularizer
 from tfrewprune.wrappers.steps import rebuild_steps
@@ -20,21 +21,59 @@ from tfrewprune.wrappers.steps import rebuild_steps
 Hooks = tuple[MethodRegularizer | None, MaskConstraint | None]
 
 
-def hooks(variable: keras.Variable) -> Hooks:
-    """Penalty and mask of this package on a variable."""
-    penalty, mask = variable.regularizer, variable.constraint
-    return (
-        penalty if isinstance(penalty, MethodRegularizer) else None,
-        mask if isinstance(mask, MaskConstraint) else None,
+def links(hook: Any) -> Iterator[MethodRegularizer | MaskConstraint]:
+    """The penalties, or the masks, that stand one behind the other on a variable.
+
+    Several kernels may share a variable, such as the gates of a recurrent cell. Each
+    penalty and mask names the next one, and at last a regularizer or constraint that
+    is not of this package, as its `existing`.
+    """
+    while isinstance(hook, MethodRegularizer | MaskConstraint):
+        yield hook
+        hook = hook.existing
+
+
+def hooks_of(variable: keras.Variable, layout: KernelLayout) -> Hooks:
+    """Penalty and mask of the kernel that a variable holds in a layout."""
+    penalty, mask = (
+        next(
+            (link for link in links(hook) if link.layout.suffix == layout.suffix), None
+        )
+        for hook in (variable.regularizer, variable.constraint)
     )
+    return penalty, mask
+
+
+def replaced(hook: Any, layout: KernelLayout, new: Any) -> Any:
+    """The first of a variable's `links` once the one of a layout is another.
+
+    Args:
+        hook: The variable's regularizer or constraint.
+        layout: Of the kernel whose penalty or mask is replaced.
+        new: What takes its place, in front of all others if there was none; None to
+            take it off.
+    """
+    chain = [link for link in links(hook) if link.layout.suffix != layout.suffix]
+    last = hook
+    for link in links(hook):
+        last = link.existing
+    if new is not None:
+        chain.insert(0, new)
+    for link in reversed(chain):
+        link.existing = last
+        last = link
+    return last
 
 
 def hooked_variables(layer: keras.Layer) -> Iterator[tuple[keras.Variable, Hooks]]:
-    """A layer's own variables that carry a penalty or a mask, with these."""
+    """A layer's own variables that carry a penalty or a mask, with these.
+
+    Once for each kernel that a variable holds.
+    """
     for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
-        found = hooks(variable)
-        if any(found):
-            yield variable, found
+        found = [*links(variable.regularizer), *links(variable.constraint)]
+        for layout in {link.layout.suffix: link.layout for link in found}.values():
+            yield variable, hooks_of(variable, layout)
 
 
 class PruningState(keras.Layer):
@@ -68,20 +107,32 @@ class PruningState(keras.Layer):
             for variable in penalty.variables
         ]
 
+    @property
+    def metrics(self) -> list:
+        """What Keras resets before every epoch of `fit` and every evaluation."""
+        return [_Unmute(self)]
+
+    def unmute(self) -> None:
+        """Lets penalties act again that an interrupted validation left muted."""
+        for _, (penalty, _) in self._hooked():
+            if penalty is not None and penalty.muted:
+                penalty.mute(False)
+
     def _hooked(self) -> Iterator[tuple[keras.Variable, Hooks]]:
         owner = self._owner()
         return iter(()) if owner is None else hooked_variables(owner)
 
     def save_own_variables(self, store):
         for variable, (penalty, mask) in self._hooked():
+            kernel = _key(variable, penalty or mask)
             if penalty is not None:
-                store[f"{variable.name}_strength"] = np.array(penalty.strength)
+                store[f"{kernel}_strength"] = np.array(penalty.strength)
                 for name, value in penalty.state.items():
-                    store[f"{variable.name}_{name}"] = ops.convert_to_numpy(value)
+                    store[f"{kernel}_{name}"] = ops.convert_to_numpy(value)
             if mask is not None and mask.groups is not None:
                 structure = json.dumps(mask.structure.get_config()).encode()
-                store[f"{variable.name}_mask"] = mask.groups.astype(np.uint8)
-                store[f"{variable.name}_structure"] = np.frombuffer(structure, np.uint8)
+                store[f"{kernel}_mask"] = mask.groups.astype(np.uint8)
+                store[f"{kernel}_structure"] = np.frombuffer(structure, np.uint8)
 
     def load_own_variables(self, store):
         """Takes penalty weights and masks from a file, for steps traced already too.
@@ -92,20 +143,21 @@ class PruningState(keras.Layer):
         """
         saved, changed = set(store.keys()), False
         for variable, (penalty, mask) in self._hooked():
+            kernel = _key(variable, penalty or mask)
             if penalty is not None:
                 penalty.refresh(variable.value)
                 for name, value in penalty.state.items():
-                    key = f"{variable.name}_{name}"
+                    key = f"{kernel}_{name}"
                     if key in saved and store[key].shape == tuple(value.shape):
-                        value.assign(store[key])
-                if penalty.controlled and f"{variable.name}_strength" in saved:
-                    strength = store[f"{variable.name}_strength"]
+                        penalty.assign(name, store[key])
+                if penalty.controlled and f"{kernel}_strength" in saved:
+                    strength = store[f"{kernel}_strength"]
                     penalty.strength = float(np.asarray(strength))
             if mask is None:
                 continue
-            if f"{variable.name}_mask" in saved:
-                groups = np.asarray(store[f"{variable.name}_mask"]).astype(bool)
-                structure = bytes(np.asarray(store[f"{variable.name}_structure"]))
+            if f"{kernel}_mask" in saved:
+                groups = np.asarray(store[f"{kernel}_mask"]).astype(bool)
+                structure = bytes(np.asarray(store[f"{kernel}_structure"]))
                 mask.set_mask(groups, Structure.get(json.loads(structure)))
                 changed = True
             elif revived := mask.revived(ops.convert_to_numpy(variable.value)):
@@ -118,6 +170,30 @@ class PruningState(keras.Layer):
                 )
         if changed and keras.backend.backend() == "jax":
             rebuild_steps([self._owner()])
+
+
+class _Unmute:
+    """Stands among a model's metrics, without a result, to be told of each new epoch.
+
+    It is the one thing that a plain `fit`, without any callback of ours, calls.
+    """
+
+    name = "pruning"
+    variables = ()
+
+    def __init__(self, state: PruningState):
+        self._state = state
+
+    def reset_state(self) -> None:
+        self._state.unmute()
+
+    def result(self) -> dict:
+        return {}
+
+
+def _key(variable: keras.Variable, hook: MethodRegularizer | MaskConstraint) -> str:
+    """What entries of saved files begin with that belong to one kernel."""
+    return variable.name + hook.layout.suffix
 
 
 def give_state(layer: keras.Layer) -> None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +13,7 @@ from keras import ops
 
 from tfrewprune.payload.cost import LayerShape
 from tfrewprune.payload.gain import predicted_gain
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import TYPICAL_RATE, Recipe, Rule
 from tfrewprune.structures import KernelShape, Structure
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.kernels import (
@@ -20,12 +22,9 @@ from tfrewprune.wrappers.kernels import (
     hooked_specs,
     macs_per_weight,
     output_layers,
-    walk_layers,
+    walk_kinds,
 )
 from tfrewprune.wrappers.regularizer import MethodRegularizer
-
-#: Rate at which a layer's gain is judged where the penalty decides its rate.
-TYPICAL_RATE = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,21 +41,49 @@ class Target:
     rule: Rule | None = None
     reason: str | None = None
     note: str | None = None
+    kinds: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The path, and where a layer has several matrices which one it is."""
+        named = self.spec is not None and self.spec.name is not None
+        return f"{self.path}/{self.spec.name}" if named else self.path
 
     @property
     def variable(self) -> keras.Variable:
-        """The weight tensor."""
+        """The weight tensor, the first if there are several."""
         return self.spec.variable(self.layer)
+
+    @property
+    def parts(self) -> list[tuple[keras.Layer, KernelSpec]]:
+        """The layer that holds each of the kernel's tensors, with how it is read."""
+        return [(part.owner(self.layer), part) for part in self.spec.parts]
+
+    @property
+    def owners(self) -> list[keras.Layer]:
+        """The layers that hold the kernel's tensors: mostly the layer itself."""
+        return [owner for owner, _ in self.parts]
 
     @property
     def path_key(self) -> tuple[int, str]:
         """Identifies the kernel: two layers may share a path, never this."""
-        return id(self.layer), self.spec.attribute
+        return id(self.layer), self.spec.label
 
     @property
     def shape(self) -> KernelShape:
         """Extent of the kernel as a GEMM matrix."""
-        return self.spec.layout.kernel_shape(self.variable.shape)
+        shapes = [
+            part.layout.kernel_shape(part.variable(self.layer).shape)
+            for part in self.spec.parts
+        ]
+        return shapes[0]._replace(channels=sum(shape.channels for shape in shapes))
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """Shape of the weight tensor, or of the matrix that is a part of it."""
+        if self.spec.name is None:
+            return tuple(self.variable.shape)
+        return tuple(self.shape[1:])
 
     @property
     def structure(self) -> Structure | None:
@@ -69,57 +96,111 @@ class Target:
     @property
     def penalty(self) -> MethodRegularizer | None:
         """The penalty in place."""
-        found = self.variable.regularizer
-        return found if isinstance(found, MethodRegularizer) else None
+        return self.spec.hooks(self.layer)[0]
 
     @property
     def mask(self) -> MaskConstraint | None:
-        """The mask in place."""
-        found = self.variable.constraint
-        return found if isinstance(found, MaskConstraint) else None
+        """The mask in place, of the first tensor if there are several."""
+        return self.spec.hooks(self.layer)[1]
 
-    def weights(self) -> np.ndarray:
-        """The weight tensor as float32 numpy, in the layer's own shape."""
-        return ops.convert_to_numpy(self.variable.value).astype(np.float32)
+    @property
+    def masks(self) -> list[tuple[keras.Variable, MaskConstraint]]:
+        """Every tensor of the kernel that has a mask, with it."""
+        found = [
+            (part.variable(self.layer), part.hooks(self.layer)[1])
+            for part in self.spec.parts
+        ]
+        return [(variable, mask) for variable, mask in found if mask is not None]
+
+    def kept(self, groups: np.ndarray) -> int:
+        """Weights of these groups that no mask of another structure has removed."""
+        structure, mask = self.structure, self.mask
+        if mask is None or mask.groups is None or mask.structure == structure:
+            return structure.kept(groups, self.shape)
+        if len(self.masks) > 1 or mask.structure.settles(structure):
+            return structure.kept(groups, self.shape)
+        left = mask.structure.mask(mask.groups, self.shape)
+        return int(np.count_nonzero(left & structure.mask(groups, self.shape)))
+
+    def revived(self) -> int:
+        """Number of weights outside the mask that are not zero."""
+        return sum(mask.revived(_values(v)) for v, mask in self.masks)
+
+    def gather(self, values: Callable[[keras.Variable], Any]) -> np.ndarray:
+        """One number a weight, (positions, channels, outputs), float32.
+
+        Args:
+            values: Gives a tensor of the shape of a variable: its value, or a moment of
+                its gradient.
+        """
+        return np.concatenate(
+            [
+                part.layout.to_kernel(_numpy(values(part.variable(self.layer))))
+                for part in self.spec.parts
+            ],
+            axis=1,
+        )
+
+    def values(self) -> np.ndarray:
+        """The weights as float32 numpy (positions, channels, outputs)."""
+        return self.gather(lambda variable: variable.value)
 
     def kernel(self) -> np.ndarray:
-        """The weights as float32 numpy (positions, channels, outputs).
+        """As `values`, of weights that can be compared.
 
         Raises:
             ValueError: The weights hold NaN or infinity.
         """
-        weights = self.weights()
-        broken = int(weights.size - np.isfinite(weights).sum())
+        kernel = self.values()
+        broken = int(kernel.size - np.isfinite(kernel).sum())
         if broken:
             raise ValueError(
                 f"Layer {self.path!r} has {broken} NaN or infinite weights of "
-                f"{weights.size} in `{self.spec.attribute}`. Restore a good checkpoint "
+                f"{kernel.size} in `{self.spec.label}`. Restore a good checkpoint "
                 "or lower the learning rate before pruning."
             )
-        return self.spec.layout.to_kernel(weights)
+        return kernel
+
+    def weights(self) -> np.ndarray:
+        """The (first) weight tensor as float32 numpy, in the layer's own shape."""
+        return _values(self.variable)
 
 
-def all_kernels(model: keras.Layer) -> list[Target]:
-    """Every layer with weights: prunable kernels, and the others with a reason."""
+def _numpy(tensor) -> np.ndarray:
+    return ops.convert_to_numpy(tensor).astype(np.float32)
+
+
+def _values(variable: keras.Variable) -> np.ndarray:
+    return _numpy(variable.value)
+
+
+def all_kernels(model: keras.Layer, units: Sequence[str] = ("matrix",)) -> list[Target]:
+    """Every layer with weights: prunable kernels, and the others with a reason.
+
+    Args:
+        model: A model or layer.
+        units: What shall be found, see `Structure.unit`.
+    """
     targets = []
-    for path, layer in walk_layers(model):
-        specs, reason = find_kernels(layer)
-        if reason is not None:
-            targets.append(Target(path, layer, reason=reason))
-        for spec in specs:
-            target = Target(path, layer, spec)
-            if not target.shape.weights:
-                reason = f"empty: weights of shape {tuple(target.variable.shape)}"
-                target = Target(path, layer, reason=reason)
-            targets.append(target)
+    for path, layer, kinds in walk_kinds(model):
+        for unit in units:
+            specs, reason = find_kernels(layer, unit)
+            if reason is not None and not specs:
+                targets.append(Target(path, layer, reason=reason, kinds=kinds))
+            for spec in specs:
+                target = Target(path, layer, spec, reason=reason, kinds=kinds)
+                if not target.shape.weights:
+                    empty = f"empty: weights of shape {tuple(target.variable.shape)}"
+                    target = Target(path, layer, reason=empty, kinds=kinds)
+                targets.append(target)
     return targets
 
 
 def hooked_kernels(model: keras.Layer) -> list[Target]:
     """Kernels that carry a penalty or a mask of this package, frozen ones too."""
     return [
-        Target(path, layer, spec)
-        for path, layer in walk_layers(model)
+        Target(path, layer, spec, kinds=kinds)
+        for path, layer, kinds in walk_kinds(model)
         for spec in hooked_specs(layer)
     ]
 
@@ -131,12 +212,15 @@ def resolve(model: keras.Layer, recipe: Recipe) -> list[Target]:
         ValueError: A rule matches no layer, is shadowed by the rules before it, or the
             recipe leaves nothing to prune.
     """
-    targets = all_kernels(model)
+    units = [rule.structure.unit for rule in recipe.rules if not rule.skip]
+    # Units that are larger than a matrix come first: they take their matrices along.
+    units = sorted(dict.fromkeys([*units, "matrix"]), key="matrix".__eq__)
+    targets = all_kernels(model, units)
     _check_rules(targets, recipe)
     skipped = _ends(model, targets, recipe)
-    resolved = [_apply(target, recipe, skipped) for target in targets]
+    resolved = _taken_along([_apply(target, recipe, skipped) for target in targets])
     if all(target.reason is not None for target in resolved):
-        reasons = "\n".join(f"  {t.path}: {t.reason}" for t in resolved)
+        reasons = "\n".join(f"  {t.label}: {t.reason}" for t in resolved)
         raise ValueError(
             "The recipe leaves no layer to prune:\n" + (reasons or "  no layers")
         )
@@ -164,8 +248,42 @@ def expected_gain(target: Target, structure: Structure, rate: float) -> float | 
     return predicted_gain(size, rate, structure.rows_alike(kernel))
 
 
+def _taken_along(targets: list[Target]) -> list[Target]:
+    """Leaves out units that nothing prunes, and matrices that larger units hold."""
+    holders = {
+        id(part.variable(target.layer)): target
+        for target in targets
+        if target.reason is None and target.spec.unit != "matrix"
+        for part in target.spec.parts
+    }
+    kept = []
+    for target in targets:
+        if target.spec is not None and target.spec.unit != "matrix":
+            meant = target.rule is not None and not target.rule.skip
+            kept += [target] if meant else []
+        elif target.spec is not None and id(target.variable) in holders:
+            holder = holders[id(target.variable)]
+            reason = f"pruned with the {holder.spec.label} of {holder.path}"
+            kept.append(dataclasses.replace(target, rule=None, reason=reason))
+        else:
+            kept.append(target)
+    return kept
+
+
+def _rule_for(target: Target, recipe: Recipe) -> Rule | None:
+    """The first rule that means the target's layer, its matrix and its unit."""
+    return next((rule for rule in recipe.rules if _applies(rule, target)), None)
+
+
+def _applies(rule: Rule, target: Target) -> bool:
+    spec = target.spec or KernelSpec()
+    return (rule.skip or rule.structure.unit == spec.unit) and rule.matches(
+        target.layer.name, target.path, target.kinds, spec.label
+    )
+
+
 def _apply(target: Target, recipe: Recipe, skipped: dict[int, str]) -> Target:
-    rule = recipe.rule_for(target.layer.name, target.path)
+    rule = _rule_for(target, recipe)
     reason, note = target.reason, None
     if reason is None:
         exact = rule is not None and rule.names(target.layer.name, target.path)
@@ -179,7 +297,8 @@ def _apply(target: Target, recipe: Recipe, skipped: dict[int, str]) -> Target:
                 f"no packed operator for {type(target.layer).__name__}: its zeros save "
                 "neither bytes nor time in a converted model"
             )
-            reason = None if exact else f"{note}; a rule by its exact name prunes it"
+            if not (exact or rule.means(target.path, target.kinds)):
+                reason = f"{note}; a rule by its exact name or kind prunes it"
         elif not exact and id(target.layer) in skipped:
             reason = skipped[id(target.layer)]
         elif not exact and target.shape.weights < recipe.minimum_weights:
@@ -201,7 +320,7 @@ def _fitted(target: Target, structure: Structure) -> Structure:
     for hook in (target.mask, target.penalty):
         if hook is not None and hook.structure.settles(structure):
             return hook.structure
-    return structure.fitted(target.spec.layout.to_kernel(target.weights()))
+    return structure.fitted(target.values())
 
 
 def _ends(model: keras.Layer, targets: list[Target], recipe: Recipe) -> dict[int, str]:
@@ -221,21 +340,34 @@ def _ends(model: keras.Layer, targets: list[Target], recipe: Recipe) -> dict[int
 
 
 def _check_rules(targets: list[Target], recipe: Recipe) -> None:
-    winners = {
-        rule.match
-        for target in targets
-        if (rule := recipe.rule_for(target.layer.name, target.path))
-    }
+    winners = [id(_rule_for(target, recipe)) for target in targets]
     for rule in recipe.rules:
-        if rule.match in winners:
+        if id(rule) in winners:
             continue
-        if any(rule.matches(target.layer.name, target.path) for target in targets):
+        if any(_applies(rule, target) for target in targets):
             raise ValueError(
-                f"Rule {rule.match!r} never applies: earlier rules match all of its "
+                f"Rule {rule} never applies: earlier rules match all of its "
                 "layers. Put the more specific rule first."
             )
-        names = ", ".join(dict.fromkeys(target.path for target in targets))
-        raise ValueError(
-            f"Rule {rule.match!r} matches no layer. Layers with weights: "
-            f"{names or 'none (is the model built?)'}."
+        raise ValueError(f"Rule {rule} matches {_nothing(targets, rule)}")
+
+
+def _nothing(targets: list[Target], rule: Rule) -> str:
+    """What a rule that matches nothing might have meant."""
+    named = [
+        target
+        for target in targets
+        if rule.replace(weights=None).matches(
+            target.layer.name, target.path, target.kinds
         )
+    ]
+    if named and not rule.skip and rule.structure.unit != "matrix":
+        return (
+            f"no layer with {rule.structure.unit}, which {rule.structure} removes: "
+            f"{', '.join(dict.fromkeys(target.path for target in named))}."
+        )
+    if named and rule.weights is not None:
+        labels = dict.fromkeys(t.spec.label for t in named if t.spec is not None)
+        return f"no weights of its layers. They have: {', '.join(labels) or 'none'}."
+    names = ", ".join(dict.fromkeys(target.path for target in targets))
+    return f"no layer. Layers with weights: {names or 'none (is the model built?)'}."

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pretrained MLPerf Tiny ResNet-8 on CIFAR-10, pruned without training.
+
+``Block(16, 1)``; the rate counts the convolutions but the first. Seeds are draws of
+the 256 unlabelled calibration images from the training part.
+
+- ``one-shot-Rx``: :func:`tfrewprune.prune_one_shot`;
+- ``magnitude-Rx``: the smallest groups by LAMP score are set to zero;
+- ``refitted-Rx``: the same groups, and what is left refitted (``hard_prune`` with
+  ``data``);
+- ``START-4x-Nepochs``: N epochs of masked retraining from one of the two starts, with
+  the same images (random crops and flips), optimizer and learning rates.
+
+Run ``python -m tfrewprune.experiments.one_shot``; ``--quick`` for a trial of a minute.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import numpy as np
+
+from tfrewprune.experiments import datasets, precision, training
+from tfrewprune.experiments.experiment import Experiment
+from tfrewprune.experiments.resnet8 import pretrained
+from tfrewprune.experiments.tables import Summary
+
+RATES = (1.33, 1.6, 2, 3)
+RETRAINED, EPOCHS = 4, (0, 5, 20, 60)
+#: Test accuracy to reach without training, by rate.
+GOALS = {1.33: 0.856, 1.6: 0.834, 2: 0.797}
+
+METHODS = (
+    "pretrained",
+    *(f"{how}-{rate}x" for rate in RATES for how in ("one-shot", "magnitude")),
+    "refitted-2x",
+    *(
+        f"{how}-{RETRAINED}x-{epochs}epochs"
+        for epochs in EPOCHS
+        for how in ("one-shot", "magnitude")
+    ),
+)
+_NAME = re.compile(r"(one-shot|magnitude|refitted)-([\d.]+)x(?:-(\d+)epochs)?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Hyper-parameters of an experiment, the same for every seed.
+
+    Attributes:
+        inputs: Calibration images.
+        learning_rate: Adam's rate at the start of a retraining, falling to 0 as a
+            cosine.
+        images: How many training images are used; None for all.
+        evaluation_images: How many validation and test images; None for all.
+        most_epochs: Longer retrainings are cut to this length; None for none.
+        seconds: Length of a timing.
+    """
+
+    inputs: int = 256
+    learning_rate: float = 2e-3
+    images: int | None = None
+    evaluation_images: int | None = None
+    most_epochs: int | None = None
+    seconds: float = 1.0
+
+
+QUICK = Plan(inputs=64, images=640, evaluation_images=500, most_epochs=1, seconds=0.1)
+
+
+def recipe(model, rate: float):
+    """Returns the recipe of all methods: every convolution but the first, by name."""
+    import tfrewprune
+
+    names = [layer.name for layer in model.layers if hasattr(layer, "kernel_size")]
+    rule = tfrewprune.Rule(names[1:], structure=tfrewprune.Block(16, 1))
+    return tfrewprune.Recipe(rule, rate=rate, method="magnitude")
+
+
+def calibration(data: datasets.ImageData, count: int, seed: int) -> np.ndarray:
+    """Returns ``count`` training images, drawn by ``seed``."""
+    order = np.random.default_rng(seed).permutation(len(data.x_train))
+    return data.x_train[order[:count]]
+
+
+class OneShot(Experiment):
+    """The experiment; see the module."""
+
+    name = "one_shot"
+    title = "MLPerf Tiny ResNet-8 on CIFAR-10, pruned without training"
+    methods = METHODS
+    full_plan = Plan()
+    quick_plan = QUICK
+
+    def load_data(self) -> datasets.ImageData:
+        return datasets.cifar10()
+
+    def train(
+        self, method: str, seed: int, data: datasets.ImageData
+    ) -> tuple[Any, dict]:
+        import keras
+
+        import tfrewprune
+
+        keras.utils.set_random_seed(seed)
+        model = pretrained()
+        if method == "pretrained":
+            return model, {}
+        start, rate, epochs = _NAME.fullmatch(method).groups()
+        chosen = recipe(model, float(rate))
+        inputs = calibration(data, self.plan.inputs, seed)
+        details: dict[str, Any] = {}
+        if start == "one-shot":
+            result = tfrewprune.prune_one_shot(model, inputs, recipe=chosen)
+            model = result.model
+            details = {
+                "losses": result.losses,
+                "output_error": result.output_error,
+                "pruning_seconds": result.seconds,
+            }
+        else:
+            refit = inputs if start == "refitted" else None
+            tfrewprune.hard_prune(model, chosen, data=refit)
+            model = tfrewprune.strip(model)
+        length = int(epochs or 0)
+        if self.plan.most_epochs is not None:
+            length = min(length, self.plan.most_epochs)
+        if length:
+            model = self._retrained(model, chosen, length, seed, data)
+        return model, details
+
+    def _retrained(self, model, chosen, epochs: int, seed: int, data):
+        import tfrewprune
+
+        model = precision.for_training(model)
+        tfrewprune.mask_zeros(model, chosen)
+        training.compile_for(
+            model, data, epochs, self.plan.learning_rate, from_logits=False
+        )
+        crops = training.crops_and_flips(data, seed)
+        validation = (data.x_validation, data.y_validation)
+        tfrewprune.masked_retrain(
+            model, chosen, crops, epochs=epochs, validation_data=validation, verbose=2
+        )
+        return precision.for_deployment(tfrewprune.strip(model))
+
+    def goals(self, summary: Summary) -> list[tuple[str, bool]]:
+        found = []
+        for rate, wanted in GOALS.items():
+            ours = summary.get(f"one-shot-{rate}x", {}).get("test_accuracy")
+            if ours is not None:
+                goal = f"{rate}x without training: test accuracy >= {wanted:.1%}"
+                found.append((f"{goal} ({ours:.2%})", ours >= wanted))
+        for epochs in EPOCHS:
+            pair = [
+                summary.get(f"{how}-{RETRAINED}x-{epochs}epochs", {}).get(
+                    "test_accuracy"
+                )
+                for how in ("one-shot", "magnitude")
+            ]
+            if None not in pair:
+                goal = (
+                    f"{RETRAINED}x, {epochs} epochs: one-shot start ({pair[0]:.2%}) "
+                    f"above magnitude start ({pair[1]:.2%})"
+                )
+                found.append((goal, pair[0] > pair[1]))
+        return found
+
+
+if __name__ == "__main__":
+    OneShot.main()

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of a table as data: structure, method and rate by the names it shows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+
+def structures() -> dict[str, Any]:
+    """Structures by the names of the tables."""
+    import tfrewprune as trp
+
+    return {
+        "single-weights": trp.Unstructured(),
+        "filters-and-columns": trp.RowColumn(),
+        "block-16x1": trp.Block(16, 1),
+        "block-rows-and-columns": trp.BlockRowColumn(16, 16),
+        "pattern-and-connectivity": trp.Pattern(4),
+    }
+
+
+def methods() -> dict[str, Any]:
+    """Methods by the names of the tables."""
+    from tfrewprune import methods
+
+    return {
+        "reweighted": methods.Reweighted(),
+        "group-lasso": methods.GroupLasso(),
+        "gradual": methods.GradualMagnitude(),
+        "gradual-fisher": methods.GradualMagnitude(score="fisher"),
+        "one-shot": methods.Magnitude(),
+        "admm": methods.ADMM(),
+        "primal-proximal": methods.PrimalProximal(),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of a table, for every seed.
+
+    Attributes:
+        structure: A key of :func:`structures`.
+        method: A key of :func:`methods`, or ``tfmot``.
+        rate: Dense / kept weights that the method is asked for.
+        length: Which of the plan's lengths of training.
+    """
+
+    structure: str
+    method: str
+    rate: float
+    length: str = "short"
+
+    @property
+    def name(self) -> str:
+        """What the row is called in records, files and on the command line."""
+        words = (self.method, self.structure, f"{self.rate:g}x")
+        longer = () if self.length == "short" else (self.length,)
+        return "_".join((*words, *longer))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        asked = dataclasses.asdict(self)
+        return {"row": asked}
+
+    def recipe(
+        self, layers: Sequence[str], already: float, training: int, retraining: int
+    ):
+        """The recipe of the row.
+
+        Args:
+            layers: Names of the layers that are pruned.
+            already: How many times fewer weights they have than those that the row's
+                rate counts.
+            training: Epochs under the method, if it trains.
+            retraining: Epochs under the mask; a method that does not train before gets
+                those of training too.
+        """
+        import tfrewprune
+
+        method = methods()[self.method]
+        rule = tfrewprune.Rule(list(layers), structure=structures()[self.structure])
+        often = method.projects or not method.controlled
+        return tfrewprune.Recipe(
+            rule,
+            method=method,
+            rate=self.rate / already,
+            reweighted_epochs=training,
+            retrain_epochs=retraining + (0 if method.trains else training),
+            refreshes=10 if often else 10 * training,
+        )

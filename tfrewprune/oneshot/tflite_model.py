@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A `.tflite` file and a recipe as layers to prune without training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfrewprune.calibration.inputs import InputSpec
+from tfrewprune.calibration.network import Site
+from tfrewprune.converter.conversion import read_content
+from tfrewprune.converter.densify import FLOAT_TYPES
+from tfrewprune.converter.detect import Layer
+from tfrewprune.converter.flatbuffer import (
+    Model,
+    index_list,
+    read_model,
+    tensor_shape,
+    tensor_signature,
+    text,
+)
+from tfrewprune.converter.plan import layer_shape
+from tfrewprune.oneshot.constraints import LayerCost
+from tfrewprune.oneshot.pruning import Job
+from tfrewprune.oneshot.source import Source
+from tfrewprune.oneshot.tflite_network import TFLiteNetwork
+from tfrewprune.payload.gain import predicted_gain
+from tfrewprune.recipe import TYPICAL_RATE, Recipe, Rule
+from tfrewprune.rows import LayerRow
+
+_TYPES = {
+    schema.TensorType.FLOAT32: "float32",
+    schema.TensorType.INT32: "int32",
+    schema.TensorType.INT64: "int64",
+    schema.TensorType.INT8: "int8",
+    schema.TensorType.UINT8: "uint8",
+    schema.TensorType.BOOL: "bool",
+}
+
+
+def read_source(model: Any) -> bytes:
+    """The bytes of a `.tflite` model, given as bytes or as a path.
+
+    Raises:
+        ConversionError: It is neither.
+        OSError: The file cannot be read.
+    """
+    return read_content(model, may_export=False)
+
+
+def specs_of(content: bytes) -> list[InputSpec]:
+    """What a `.tflite` model takes, in the order of its inputs.
+
+    Raises:
+        ConversionError: The file is damaged.
+        ValueError: An input of a type that cannot be fed.
+    """
+    graph = read_model(content).subgraphs[0]
+    specs = []
+    for index in index_list(graph.inputs):
+        tensor = graph.tensors[index]
+        name = text(tensor.name)
+        if tensor.type not in _TYPES:
+            raise ValueError(
+                f"Input {name!r} of the .tflite model is of tensor type {tensor.type}; "
+                f"expected one of {sorted(_TYPES.values())}."
+            )
+        shape = tensor_signature(tensor)
+        specs.append(InputSpec(name, shape, np.dtype(_TYPES[tensor.type])))
+    return specs
+
+
+class TFLiteSource(Source):
+    """The bytes of a `.tflite` model; the caller's are left as they are.
+
+    Args:
+        content: The file.
+        recipe: Which layers, structures and rates.
+        data: Checked calibration inputs.
+
+    Raises:
+        ValueError: A rule matches no layer, or nothing is left to prune.
+    """
+
+    def __init__(self, content: bytes, recipe: Recipe, data: list[np.ndarray]):
+        self.network = TFLiteNetwork(content, data)
+        model, layers = self.network.model, self.network.layers
+        self._constants = _constant_weights(model)
+        sites = {site.key: site for site in self.network.sites}
+        self._rules: dict[int, Rule] = {}
+        self._reasons: dict[int, str] = {}
+        ends = _ends(model, layers, recipe)
+        for number, layer in enumerate(layers):
+            rule, reason = _decide(model, layer, sites.get(number), recipe)
+            reason = self.network.reasons.get(number, reason)
+            name, path = _label(layer)
+            exact = rule is not None and rule.names(name, path)
+            if reason is None and not exact:
+                reason = ends.get(number)
+            if reason is not None:
+                self._reasons[number] = reason
+            else:
+                self._rules[number] = rule
+        _check_rules(layers, recipe)
+        if not self._rules:
+            reasons = "\n".join(
+                f"  {layers[number].name}: {reason}"
+                for number, reason in self._reasons.items()
+            )
+            raise ValueError(
+                "Nothing in the .tflite model can be pruned:\n"
+                + (reasons or "  it has no layer with weights")
+            )
+        self.jobs, self.idle = [], []
+        for number, site in sites.items():
+            structure = rate = None
+            if number in self._rules:
+                rule = self._rules[number]
+                kernel = self.network.kernel(site)
+                structure, rate = rule.structure.fitted(kernel), rule.rate
+            cost = self._cost(layers[number], site, structure)
+            skipping = recipe.rule_for(*_label(layers[number]))
+            if skipping is not None and skipping.skip:
+                self.idle.append(cost)
+                continue
+            self.jobs.append(Job(site, cost, structure, rate, recipe.minimum_groups))
+        known = sum(site.shape.weights for site in sites.values())
+        self.other_weights = self._constants - known
+        costs = [*self.idle, *(job.cost for job in self.jobs)]
+        self.other_bytes = len(content) - sum(c.weights * c.item for c in costs)
+
+    def result(self) -> bytes:
+        return self.network.content()
+
+    def rows(self) -> list[LayerRow]:
+        jobs = {job.site.key: job for job in self.jobs}
+        rows = []
+        for number, layer in enumerate(self.network.layers):
+            if number not in self._rules:
+                row = LayerRow(layer.name, layer.op, None, layer.weight_shape)
+                reason = self._reasons[number]
+                rows.append(dataclasses.replace(row, reason=reason))
+                continue
+            job = jobs[number]
+            kernel = self.network.kernel(job.site)
+            survivors = job.structure.surviving_groups(kernel)
+            rows.append(
+                LayerRow(
+                    layer=layer.name,
+                    kind=layer.op,
+                    structure=job.structure,
+                    shape=layer.weight_shape,
+                    weights=job.weights,
+                    kept=job.kept,
+                    groups=survivors.size,
+                    groups_kept=int(survivors.sum()),
+                    note="; ".join(job.notes) or None,
+                )
+            )
+        return rows
+
+    def rate(self, rows: list[LayerRow]) -> float:
+        removed = sum(row.weights - row.kept for row in rows if row.reason is None)
+        return self._constants / max(1, self._constants - removed)
+
+    def _cost(self, layer: Layer, site: Site, structure) -> LayerCost:
+        stored = self.network.model.subgraphs[0].tensors[layer.source.tensor]
+        alike = structure.rows_alike(site.shape) if structure is not None else 1
+        size = layer_shape(self.network.model, layer)
+        item = FLOAT_TYPES[stored.type].itemsize
+        return LayerCost(size, site.shape.weights, alike, item)
+
+
+def _label(layer: Layer) -> tuple[str, str]:
+    """Name and path of a layer, as rules match them."""
+    return layer.name.rsplit("/", 1)[-1], layer.name
+
+
+def _decide(
+    model: Model, layer: Layer, site: Site | None, recipe: Recipe
+) -> tuple[Rule | None, str | None]:
+    """The rule of a layer, and why it stays dense; as `wrappers.targets` does it."""
+    name, path = _label(layer)
+    rule = recipe.rule_for(name, path)
+    if rule is None:
+        return None, "no rule matches"
+    if rule.skip:
+        return rule, f"left dense by rule {rule.match!r}"
+    if site is None or rule.names(name, path):
+        return rule, None
+    if site.shape.weights < recipe.minimum_weights:
+        return rule, f"small: {site.shape.weights} weights < {recipe.minimum_weights}"
+    rate = rule.rate or recipe.rate or TYPICAL_RATE
+    alike = rule.structure.rows_alike(site.shape)
+    gain = predicted_gain(layer_shape(model, layer), rate, alike)
+    if gain <= 1:
+        return rule, f"dense is faster at {rate:g}x (predicted gain {gain:.2f}x)"
+    return rule, None
+
+
+def _ends(model: Model, layers: list[Layer], recipe: Recipe) -> dict[int, str]:
+    """Layers that patterns leave alone: first convolution, classifiers at the end."""
+    skipped = {}
+    if recipe.skip_first:
+        first = (n for n, layer in enumerate(layers) if layer.op == "CONV_2D")
+        for number in list(first)[:1]:
+            skipped[number] = "first convolution (skip_first=True)"
+    if recipe.skip_last:
+        graph = model.subgraphs[0]
+        writers = {
+            tensor: number
+            for number, operator in enumerate(graph.operators)
+            for tensor in index_list(operator.outputs)
+        }
+        operators = {
+            layer.operator: number
+            for number, layer in enumerate(layers)
+            if layer.subgraph == 0
+        }
+        for tensor in index_list(graph.outputs):
+            while (operator := writers.get(tensor)) is not None:
+                if operator in operators:
+                    number = operators[operator]
+                    if layers[number].op == "FULLY_CONNECTED":
+                        skipped[number] = "last classifier (skip_last=True)"
+                    break
+                inputs = index_list(graph.operators[operator].inputs)
+                flowing = [i for i in inputs if i in writers]
+                if len(flowing) != 1:
+                    break
+                tensor = flowing[0]
+    return skipped
+
+
+def _check_rules(layers: list[Layer], recipe: Recipe) -> None:
+    labels = [_label(layer) for layer in layers]
+    for rule in recipe.rules:
+        if not any(rule.matches(*label) for label in labels):
+            names = ", ".join(path for _, path in labels)
+            raise ValueError(
+                f"Rule {rule.match!r} matches no layer. Layers with weights: "
+                f"{names or 'none'}."
+            )
+
+
+def _constant_weights(model: Model) -> int:
+    """Float constants of the model, each buffer once."""
+    sizes: Counter[int] = Counter()
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            if tensor.type in FLOAT_TYPES and model.data(tensor) is not None:
+                count = int(np.prod(tensor_shape(tensor), dtype=np.int64))
+                sizes[tensor.buffer] = max(sizes[tensor.buffer], count)
+    return sum(sizes.values())

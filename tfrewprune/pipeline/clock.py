@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When callbacks look at a model in the course of a phase."""
+
+from __future__ import annotations
+
+import abc
+
+import keras
+
+#: Steps between two looks where the length of an epoch is unknown.
+STEPS = 43
+
+
+class PhaseClock(keras.callbacks.Callback, abc.ABC):
+    """Calls `tick(progress)` every few steps of a phase, 0 <= progress <= 1.
+
+    Args:
+        every: Epochs between two ticks; at least one step.
+    """
+
+    def __init__(self, every: float = 0.1):
+        super().__init__()
+        self.every = every
+        self._epoch = 0
+        self._due = 0.0
+
+    @abc.abstractmethod
+    def tick(self, progress: float) -> None:
+        """Looks at the model and acts; its weights are up to date."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+        if self._due < epoch:  # a run goes on that ticked before it was cut short
+            self._due = epoch + self.every - 1e-9
+
+    def on_train_batch_end(self, batch, logs=None):
+        steps = (self.params or {}).get("steps")
+        position = self._epoch + ((batch + 1) / steps if steps else 0)
+        due = position >= self._due if steps else (batch + 1) % STEPS == 0
+        if due:
+            self._due = position + self.every - 1e-9
+            self._tell(position)
+
+    def on_epoch_end(self, epoch, logs=None):
+        params = self.params or {}
+        last = epoch + 1 >= (params.get("epochs") or 1)
+        if last or not params.get("steps"):
+            self._tell(epoch + 1)
+
+    def _tell(self, position: float) -> None:
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()
+        epochs = (self.params or {}).get("epochs") or 1
+        self.tick(min(1.0, position / max(1, epochs)))

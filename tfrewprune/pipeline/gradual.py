@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks that tighten while the model trains."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+
+import keras
+import numpy as np
+
+from tfrewprune.pipeline.clock import PhaseClock
+from tfrewprune.recipe import Recipe
+from tfrewprune.wrappers.attachment import set_masks
+from tfrewprune.wrappers.budget import Budget
+from tfrewprune.wrappers.moments import inner_optimizer, second_moment
+from tfrewprune.wrappers.selection import Kernels, select_groups
+from tfrewprune.wrappers.shown import hide_masks, show_masks
+from tfrewprune.wrappers.targets import Target, resolve
+
+
+class GradualPrune(PhaseClock):
+    """Tightens the masks along a `GradualMagnitude` schedule while the model trains.
+
+    Args:
+        recipe: Method, rates and budget.
+
+    Raises:
+        ValueError: The recipe's method is not gradual.
+    """
+
+    def __init__(self, recipe: Recipe):
+        if not recipe.method.gradual:
+            raise ValueError(
+                "GradualPrune: expected a recipe with a gradual method, such as "
+                "Recipe(rate=8, method=GradualMagnitude()). Received: "
+                f"method={recipe.method!r}"
+            )
+        super().__init__(recipe.method.every)
+        self.recipe = recipe
+        self._start: dict[tuple, float] = {}
+        self._dense = self._shared_start = 1.0
+        self._step: int | None = None  # of the phase; None before its first epoch
+
+    def on_train_begin(self, logs=None):
+        self._due = self.every
+        self._step = None
+        show_masks(self.model)
+        targets = resolve(self.model, self.recipe)
+        chosen = [target for target in targets if target.reason is None]
+        alive = {target.path_key: _alive(target) for target in chosen}
+        self._start = {t.path_key: t.shape.weights / alive[t.path_key] for t in chosen}
+        budget = Budget.of(targets, self.recipe)
+        self._dense = self._shared_start = 1.0
+        if budget.targets:
+            self._dense = max(1.0, budget.dense_excess)
+            self._shared_start = self._dense / max(budget.excess(alive), 1e-6)
+
+    def on_train_end(self, logs=None):
+        hide_masks(self.model)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
+        if self._step is None:
+            self._step = epoch * ((self.params or {}).get("steps") or 0)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        steps = self.recipe.method.steps
+        if steps is not None and steps.due(self._step):
+            self._tell(self._epoch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._step += 1
+        if self.recipe.method.steps is None:
+            super().on_train_batch_end(batch, logs)
+
+    def tick(self, progress: float) -> None:
+        method, step = self.recipe.method, self._step
+
+        def ease(rate: float, start: float) -> float:
+            if method.steps is None:
+                return method.rate_at(progress, rate, start)
+            return 1 / (1 - method.steps.sparsity_at(step))
+
+        targets = []
+        for target in resolve(self.model, self.recipe):
+            if target.reason is None and target.rule.rate is not None:
+                rate = ease(target.rule.rate, self._start[target.path_key])
+                rule = dataclasses.replace(target.rule, rate=rate)
+                target = dataclasses.replace(target, rule=rule)
+            targets.append(target)
+        allowed = self._dense / ease(self._dense, self._shared_start)
+        chosen = [target for target in targets if target.reason is None]
+        scored = {target.path_key: target.kernel() for target in chosen}
+        comparable = method.score != "lamp"
+        if method.score == "fisher":
+            costs = removal_costs(self.model, chosen, scored)
+            scored, comparable = costs or scored, costs is not None
+        notes = defaultdict(list)
+        masks = select_groups(targets, scored, self.recipe, notes, comparable, allowed)
+        set_masks(self.model, chosen, masks)
+
+
+def _alive(target: Target) -> int:
+    """Weights of groups that are not zero, at least 1."""
+    survivors = target.structure.surviving_groups(target.kernel())
+    return max(1, target.kept(survivors))
+
+
+def removal_costs(
+    model: keras.Model, targets: list[Target], kernels: Kernels
+) -> Kernels | None:
+    """|w| sqrt(v) of kernels; None where the optimizer has no second moment v.
+
+    Their squares, w^2 v, estimate what removing a weight does to the loss, and so can
+    be compared across layers.
+    """
+    costs, optimizer = {}, inner_optimizer(model)
+    for target in targets:
+        if second_moment(optimizer, target.variable) is None:
+            return None
+        moment = target.gather(lambda variable: second_moment(optimizer, variable))
+        root = np.sqrt(np.maximum(moment, 1e-30)).astype(np.float32)
+        costs[target.path_key] = np.abs(kernels[target.path_key]) * root
+    return costs
