@@ -143,12 +143,8 @@ def custom_operator_code(model: Model, name: str) -> int:
     return len(codes) - 1
 
 
-def drop_unused(model: Model) -> None:
-    """Drops operator codes that nothing uses, and what buffers and tensors hold.
-
-    The indices of tensors never move: those that no operator and no signature names
-    stay, without a name and a shape.
-    """
+def drop_unused_codes(model: Model) -> None:
+    """Drops operator codes that nothing uses."""
     operators = [op for graph in model.subgraphs for op in graph.operators or ()]
     codes = model.tree.operatorCodes
     used = {operator.opcodeIndex for operator in operators}
@@ -157,6 +153,14 @@ def drop_unused(model: Model) -> None:
     for operator in operators:
         operator.opcodeIndex = renumbered[operator.opcodeIndex]
     model.tree.operatorCodes = [codes[index] for index in kept]
+
+
+def drop_unused(model: Model) -> None:
+    """Empties buffers and constants that nothing uses.
+
+    The indices of tensors never move: those that no operator and no signature names
+    stay, without a name and a shape.
+    """
     for subgraph in model.subgraphs:
         named = set(index_list(subgraph.inputs)) | set(index_list(subgraph.outputs))
         for operator in subgraph.operators or ():

@@ -25,6 +25,7 @@ from tfrewprune.converter.flatbuffer import (
     Model,
     count_readers,
     drop_unused,
+    drop_unused_codes,
     index_list,
     tensor_shape,
 )
@@ -235,6 +236,7 @@ def write_loops(model: Model) -> None:
             operators += write_loop(model, index, layer)
         subgraph.operators = operators
         _empty(model, subgraph, constants)
+    drop_unused_codes(model)
     drop_unused(model)
 
 

@@ -24,6 +24,8 @@ from tfrewprune.converter.recurrent.recurrence import Recurrence, Weights
 
 def fuse_loops(model: Model, loops: Sequence[Loop]) -> None:
     """Replaces loops, whose products are packed already, by packed operators."""
+    if not loops:
+        return
     for loop in loops:
         subgraph = model.subgraphs[loop.subgraph]
         operator = _operator(model, subgraph, loop)
