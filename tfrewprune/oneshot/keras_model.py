@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import os
 
 import keras
 import numpy as np
@@ -19,21 +18,6 @@ from tfrewprune.recipe import Recipe
 from tfrewprune.rows import LayerRow
 from tfrewprune.wrappers.kernels import macs_per_weight
 from tfrewprune.wrappers.targets import Target, resolve
-
-
-def load(path: str | os.PathLike[str]) -> keras.Model:
-    """Reads a Keras file.
-
-    Raises:
-        ValueError: Keras cannot load it.
-        FileNotFoundError: It is not there.
-    """
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"there is no model at {os.fspath(path)!r}")
-    try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises whatever the file provokes
-        raise ValueError(f"Keras cannot load {os.fspath(path)!r}: {error}") from error
 
 
 class KerasSource(Source):

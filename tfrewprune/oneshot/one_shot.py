@@ -143,11 +143,12 @@ def _source(
         arrays = calibration_inputs(data, specs_of(content))
         return TFLiteSource(content, recipe, arrays), arrays
     from tfrewprune.calibration.keras_network import input_specs
-    from tfrewprune.oneshot.keras_model import KerasSource, load
+    from tfrewprune.oneshot.keras_model import KerasSource
     from tfrewprune.wrappers.cloning import plain_copy
+    from tfrewprune.wrappers.loading import load_model
 
     if keras_file:
-        model = load(model)
+        model = load_model(model)
         in_place = True
     arrays = calibration_inputs(data, input_specs(model))
     if not in_place:
