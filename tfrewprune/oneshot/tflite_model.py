@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.calibration.inputs import InputSpec
 from tfrewprune.calibration.network import Site
+from tfrewprune.constraints import LayerCost
 from tfrewprune.converter.conversion import read_content
 from tfrewprune.converter.densify import FLOAT_TYPES
 from tfrewprune.converter.detect import Layer, find_layers
@@ -24,7 +25,6 @@ from tfrewprune.converter.flatbuffer import (
     text,
 )
 from tfrewprune.converter.plan import layer_shape
-from tfrewprune.oneshot.constraints import LayerCost
 from tfrewprune.oneshot.pruning import Job
 from tfrewprune.oneshot.source import Source
 from tfrewprune.oneshot.tflite_network import TFLiteNetwork
