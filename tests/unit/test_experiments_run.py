@@ -5,10 +5,11 @@ import keras
 import numpy as np
 import pytest
 
-from tfrewprune.experiments import datasets, precision, resnet8, training
+from tfrewprune.experiments import datasets, precision, resnet8, rows, training
 from tfrewprune.experiments.experiment import count_weights
-from tfrewprune.experiments.lenet5 import BLOCK_RATES, LeNet5, recipe
+from tfrewprune.experiments.lenet5 import ROWS, LeNet5, lenet5, narrowed, of_weights
 from tfrewprune.experiments.runs import RunLog
+from tfrewprune.experiments.shrinking import shrink, without_dead_paths
 
 
 def random_images(count, size=8):
@@ -21,7 +22,7 @@ def random_images(count, size=8):
 
 def test_crops_without_margin_are_the_images_or_their_mirror_images():
     data = random_images(training.BATCH_SIZE + 30)
-    batches = training.crops_and_flips(data, seed=1, margin=0)
+    batches = training.crops(data, seed=1, margin=0, flips=True)
     seen = []
     flipped = 0
     for index in range(len(batches)):
@@ -37,7 +38,7 @@ def test_crops_without_margin_are_the_images_or_their_mirror_images():
 
 def test_crops_move_the_image_by_at_most_the_margin():
     data = random_images(training.BATCH_SIZE)
-    crops, labels = training.crops_and_flips(data, seed=2, margin=2)[0]
+    crops, labels = training.crops(data, seed=2, margin=2, flips=True)[0]
     shifts = set()
     for crop, label in zip(crops, labels, strict=True):
         wide = np.pad(data.x_train[label], ((2, 2), (2, 2), (0, 0)), mode="reflect")
@@ -56,20 +57,77 @@ def test_crops_move_the_image_by_at_most_the_margin():
 def test_the_order_of_the_crops_follows_the_seed():
     data = random_images(40)
     first, again, other = (
-        training.crops_and_flips(data, seed)[0] for seed in (1, 1, 2)
+        training.crops(data, seed, margin=4)[0] for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first[0], again[0])
     assert first[1].tolist() != other[1].tolist()
 
 
-def test_unknown_methods_have_no_recipe():
-    with pytest.raises(ValueError, match="Expected one of .*got 'dense'"):
-        recipe("dense", LeNet5.full_plan)
-    with pytest.raises(ValueError, match="Expected one of .*got 'dense'"):
-        resnet8.recipe("dense", resnet8.QUICK, None)
+@pytest.mark.parametrize("experiment", [LeNet5, resnet8.ResNet8])
+def test_every_row_of_a_table_has_a_name_and_a_recipe_of_its_own(experiment):
+    table = ROWS if experiment is LeNet5 else resnet8.ROWS
+    assert len(set(experiment.methods)) == len(experiment.methods) > len(table)
+    for row in table:
+        if row.method == "tfmot":
+            continue
+        recipe = row.recipe(["a", "b"], row.rate, 3, 5)
+        assert recipe.rate == row.rate and recipe.strength is None
+        assert {rule.rate for rule in recipe.rules} == {None}  # none is inherited
+        spent = recipe.retrain_epochs
+        spent += recipe.reweighted_epochs if recipe.method.trains else 0
+        assert spent == 8  # equal budgets
 
 
-def test_resnet8_recipe_prunes_all_kernels_together_to_a_quarter():
+def sparse_lenet5():
+    """A LeNet-5 of few weights, with units of no input and units of no output."""
+    random = np.random.default_rng(0)
+    weights = lenet5().get_weights()
+    for layer, share in enumerate((0.1, 0.01, 0.0005, 0.05)):
+        kernel, bias = weights[2 * layer : 2 * layer + 2]
+        kernel *= random.random(kernel.shape) < share
+        bias += 0.1 * random.standard_normal(bias.shape)
+    return of_weights(weights)
+
+
+def test_a_network_without_its_dead_units_computes_the_same():
+    model = sparse_lenet5()
+    weights = model.get_weights()
+    x = np.random.default_rng(1).random((20, 28, 28, 1), np.float32)
+    expected = model.predict(x, verbose=0)
+    cleaned, small = without_dead_paths(weights), shrink(weights)
+    for left in (cleaned, small):
+        found = of_weights(left).predict(x, verbose=0)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    kept = [sum(map(np.count_nonzero, w[::2])) for w in (weights, cleaned, small)]
+    assert kept[0] > kept[1] == kept[2] > 0
+    assert small[4].shape[1] < 500 and small[0].shape[-1] <= 20
+    for bias, following in zip(small[1:6:2], small[2::2], strict=True):
+        # Each unit that is left is read by somebody.
+        read = following.reshape(-1, len(bias), following.shape[-1]).any(axis=(0, 2))
+        assert read.all()
+
+
+def test_a_network_without_any_path_keeps_its_constant_output():
+    weights = lenet5((2, 3, 4)).get_weights()
+    weights[4][:] = 0
+    weights[5][:], weights[7][:] = 1, 2
+    expected = 2 + weights[6].sum(axis=0)
+    x = np.ones((1, 28, 28, 1), np.float32)
+    found = of_weights(shrink(weights)).predict(x, verbose=0)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+
+
+def test_the_first_cut_leaves_the_filters_of_largest_norm():
+    model = lenet5()
+    weights = model.get_weights()
+    weights[0][..., :3] *= 10
+    left = narrowed(of_weights(weights)).get_weights()
+    assert [left[2 * layer].shape[-1] for layer in range(4)] == [12, 28, 128, 10]
+    np.testing.assert_array_equal(left[0][..., :3], weights[0][..., :3])
+
+
+@pytest.mark.parametrize("name", ["gradual-fisher", "reweighted"])
+def test_resnet8_recipe_prunes_all_kernels_together_to_the_rate_of_the_row(name):
     try:
         model = resnet8.pretrained()
     except FileNotFoundError as reason:
@@ -77,23 +135,14 @@ def test_resnet8_recipe_prunes_all_kernels_together_to_a_quarter():
     import tfrewprune
 
     before = count_weights(model)
-    tfrewprune.hard_prune(
-        model, resnet8.recipe("magnitude-block", resnet8.Plan(), model)
-    )
+    recipe = resnet8.recipe(rows.Row("block-16x1", name, 4.0), resnet8.Plan(), model)
+    tfrewprune.hard_prune(model, recipe)
     after = count_weights(model)
     assert before["weights"] == after["weights"] == 77_360
     assert before["rate"] == 1
     assert 4 <= after["rate"] < 4.1
     kept = after["kept_in_layer"]
     assert kept["conv2d"] == 432 and kept["dense"] == 640  # both left dense
-
-
-def test_training_longer_needs_the_model_it_goes_on_from(tmp_path):
-    experiment = resnet8.ResNet8(RunLog(tmp_path / "runs"), tmp_path, resnet8.QUICK)
-    with pytest.raises(
-        FileNotFoundError, match="run stage 'train' of reweighted-block"
-    ):
-        experiment.train(resnet8.LONGER, 0, random_images(4))
 
 
 @pytest.fixture
@@ -124,10 +173,11 @@ def test_a_quick_run_trains_prunes_converts_and_resumes(stripes, capsys):
     except (OSError, RuntimeError) as reason:
         pytest.skip(f"no delegate library: {reason}")
     work = stripes / "work"
+    name = "gradual-fisher_single-weights_330x"
     arguments = ["--quick", "--work", str(work), "--methods", "dense"]
     LeNet5.main([*arguments, "--stages", "train"])
     start = (work / "start-seed0.keras").read_bytes()
-    arguments.append("reweighted-block")
+    arguments.append(name)
     LeNet5.main(arguments)
     assert "LeNet-5 on MNIST" in capsys.readouterr().out
 
@@ -136,20 +186,19 @@ def test_a_quick_run_trains_prunes_converts_and_resumes(stripes, capsys):
     assert len(found) == len(log.records()) == 4
     assert (work / "start-seed0.keras").read_bytes() == start  # shared, not retrained
 
-    dense, trained = found["dense", "train"], found["reweighted-block", "train"]
+    dense, trained = found["dense", "train"], found[name, "train"]
     assert dense["weights"] == trained["weights"] == 430_500
     assert dense["rate"] == pytest.approx(1, abs=1e-3)
-    assert trained["recipe"]["method"]["method"] == "Reweighted"
-    assert trained["kept_in_layer"]["fc1"] <= 400_000 / BLOCK_RATES["fc1"]
-    assert trained["rate"] >= 30
+    assert trained["row"]["structure"] == "single-weights"
+    assert trained["recipe"]["method"]["score"] == "fisher"
+    assert trained["kept"] == pytest.approx(430_500 / trained["rate"])
+    assert trained["rate"] >= 330
 
-    measured = found["reweighted-block", "measure"]
+    measured = found[name, "measure"]
     assert measured["litert_accuracy"] == pytest.approx(
         measured["test_accuracy"], abs=0.004
     )
-    assert measured["packed_layers"] >= 2
-    assert measured["packed_bytes"] < measured["dense_bytes"] / 10
-    assert measured["latency"][0]["threads"] == 1
+    assert measured["dense_bytes"] < found["dense", "measure"]["dense_bytes"] / 5
     assert found["dense", "measure"]["test_accuracy"] > 0.5
 
     LeNet5.main(arguments)

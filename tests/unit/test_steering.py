@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfrewprune.methods import GradualMagnitude
+from tfrewprune.methods import GradualMagnitude, Magnitude
 from tfrewprune.pipeline import (
     GradualPrune,
     StrengthControl,
@@ -96,6 +96,14 @@ def test_a_budget_is_met_by_all_layers_together():
     assert len({t.penalty.strength for t in hooked_kernels(model)}) == 1
 
 
+def test_few_steps_do_not_drive_the_strength_beyond_what_weights_can_follow():
+    model = mlp()
+    recipe = Recipe("d*", rate=4, reweighted_epochs=6)
+    logs = reweighted_train(model, recipe, X, Y, batch_size=64, verbose=0).history
+    assert max(logs["strength"]) < 1e-3  # the bound
+    assert logs["accuracy"][-1] > 0.6
+
+
 def test_a_strength_that_is_given_stays():
     model = mlp()
     recipe = Recipe(Rule("d1", rate=4), strength=1e-4, reweighted_epochs=2)
@@ -146,6 +154,27 @@ def test_cuts_may_be_epochs_apart():
     recipe = Recipe({"d2": 16}, method=GradualMagnitude(every=2), reweighted_epochs=4)
     reweighted_train(mlp(), recipe, X, Y, callbacks=[Note()], verbose=0)
     assert cuts == [1, 1 / 4, 1 / 4, 1 / 16]
+
+
+@pytest.mark.parametrize("schedule", ["geometric", "cubic"])
+def test_gradual_pruning_goes_on_from_the_masks_in_place(schedule):
+    model, rates = mlp(), []
+    hard_prune(model, Recipe("d*", Magnitude(), rate=4))
+    zeros = {t.path: t.kernel() == 0 for t in hooked_kernels(model)}
+
+    class Note(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            kernels = [t.kernel() for t in hooked_kernels(self.model)]
+            total = sum(kernel.size for kernel in kernels)
+            rates.append(total / sum(map(np.count_nonzero, kernels)))
+
+    method = GradualMagnitude(schedule, "fisher")
+    recipe = Recipe("d*", method, rate=16, reweighted_epochs=2)
+    reweighted_train(model, recipe, X, Y, callbacks=[Note()], verbose=0)
+    assert rates[0] == pytest.approx(method.rate_at(0.5, 16, 4), rel=0.05)
+    assert 4 < rates[0] < rates[1] == pytest.approx(16, rel=0.05)
+    for target in hooked_kernels(model):
+        assert not target.kernel()[zeros[target.path]].any()
 
 
 class Shares(keras.callbacks.Callback):
@@ -239,6 +268,10 @@ def test_rates_on_the_way():
     for method in (geometric, cubic):
         assert method.rate_at(0, 16) == 1 and method.rate_at(1, 16) == pytest.approx(16)
     assert geometric.rate_at(0.25, 16) == 2
+    assert geometric.rate_at(0.5, 16, start=4) == 8
+    for method in (geometric, cubic):
+        assert method.rate_at(0, 16, 4) == 4 and method.rate_at(1, 16, 4) == 16
+        assert method.rate_at(0.7, 2, start=4) == 2
     assert 1 / cubic.rate_at(0.5, 10) == pytest.approx(1 - 0.9 * 7 / 8)
 
 

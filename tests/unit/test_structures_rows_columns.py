@@ -108,6 +108,15 @@ def test_cuts_that_see_what_is_left_keep_more():
         assert in_cuts > 1.05 * kept
 
 
+def test_a_row_is_ranked_by_what_its_columns_have_left():
+    matrix = np.zeros((3, 8), np.float32)
+    matrix[:2, :2] = [[3, 3], [1, 1]]  # 6 columns and a row are gone
+    shape = KernelShape(1, 8, 3)
+    rows, columns = np.split(RowColumn().scores(kernel_from_matrix(matrix), shape), [3])
+    np.testing.assert_allclose(rows, [3, 1, -1])
+    np.testing.assert_allclose(columns, [5**0.5, 5**0.5, *6 * [-1]])
+
+
 def test_projection_is_near_the_nearest():
     """On 4 x 6 matrices, against every choice of rows and columns."""
     shares = []

@@ -8,11 +8,13 @@ to two pixels, the same number of epochs, Adam, and a learning rate that is cons
 while weights go and falls to 0 along a cosine afterwards. Each method chooses the rates
 of the layers by itself; none inherits another's.
 
-What a run does: dead weight first (whole filters and neurons by magnitude, down to
-:data:`UNITS`, physically, which makes all that follows several times cheaper), training
-under the method, the last cut, removal of the paths that are dead, training of the rest
-under its mask. The rate is that of LeNet-5 to what is left then; a row's own rate is
-what the method was asked for.
+What a run does: a first cut by magnitude, training under the method, the last cut,
+removal of the paths that are dead, training of the rest under its mask. Short rows are
+there to compare methods; they begin with the filters and neurons of largest norm alone,
+:data:`UNITS`, physically, which makes all that follows several times cheaper. Long rows
+are there to see how far one gets: they begin with the whole network, cut to
+``first_cut``. The rate is that of LeNet-5 to what is left at the end; a row's own rate
+is what the method was asked for.
 
 Choices were made on the last 5,000 training images. The test set is read only by the
 stage ``measure``. Run ``python -m tfrewprune.experiments.lenet5``; ``--quick`` for a
@@ -22,8 +24,14 @@ trial of a minute.
 from __future__ import annotations
 
 import dataclasses
-import math
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tfrewprune.experiments import datasets, precision, training
 from tfrewprune.experiments.experiment import Experiment, count_weights
@@ -35,16 +43,18 @@ LAYERS = ("conv1", "conv2", "fc1", "fc2")
 WEIGHTS = 430_500
 
 UNITS = {"conv1": 12, "conv2": 28, "fc1": 128}
-"""What the first cut leaves of 20, 50 and 500; 64,796 weights, 6.6x."""
+"""What the first cut of a short row leaves of 20, 50 and 500: 6.6x fewer weights."""
 
 ROWS = (
-    Row("single-weights", "gradual-fisher", 330, "long"),
+    Row("single-weights", "gradual-fisher", 345, "long"),
+    Row("single-weights", "reweighted-proximal", 345, "long"),
     Row("filters-and-columns", "gradual-fisher", 190, "long"),
     Row("block-16x1", "gradual-fisher", 58, "long"),
     *(
         Row("single-weights", method, 330)
         for method in (
             "reweighted",
+            "reweighted-proximal",
             "gradual-fisher",
             "gradual",
             "admm",
@@ -74,6 +84,7 @@ class Plan:
     Attributes:
         dense_epochs: Training of the shared dense model from scratch.
         epochs: (under the method, under the mask) of the rows of each length.
+        first_cut: Rate of the first cut of long rows, by structure.
         learning_rate: Adam's rate.
         images: How many training images are used; None for all.
         evaluation_images: How many validation and test images; None for all.
@@ -83,6 +94,13 @@ class Plan:
     dense_epochs: int = 10
     epochs: dict[str, tuple[int, int]] = dataclasses.field(
         default_factory=lambda: {"short": (8, 16), "long": (20, 40)}
+    )
+    first_cut: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {
+            "single-weights": 10,
+            "filters-and-columns": 4,
+            "block-16x1": 8,
+        }
     )
     learning_rate: float = 1e-3
     images: int | None = None
@@ -130,11 +148,6 @@ def of_weights(weights):
     return model
 
 
-def model_weights(model) -> int:
-    """Returns the number of weights without biases."""
-    return sum(math.prod(model.get_layer(name).kernel.shape) for name in LAYERS)
-
-
 def narrowed(model):
     """Returns a model with the :data:`UNITS` filters and neurons of largest norm."""
     import tfrewprune
@@ -170,50 +183,42 @@ class LeNet5(Experiment):
         if method == "dense":
             return model, {"epochs": [self.plan.dense_epochs]}
         (row,) = (row for row in ROWS if row.name == method)
-        epochs = self.plan.epochs[row.length]
+        epochs, start_rate = self.plan.epochs[row.length], 1.0
+        if row.length == "short":
+            model = narrowed(model)
+        else:
+            start_rate = self.plan.first_cut[row.structure]
+        rate = row.rate * count_weights(model)["weights"] / WEIGHTS
+        details = {**row.to_dict(), "epochs": epochs, "weights": WEIGHTS}
         if row.method == "tfmot":
-            model = self._tfmot(row, seed, model)
-            return model, {**row.to_dict(), "epochs": epochs}
+            model = self._tfmot(row, seed, model, rate, sum(epochs))
+        else:
+            chosen = row.recipe(LAYERS, rate, *epochs).replace(start_rate=start_rate)
+            details["recipe"] = chosen.get_config()
+            model = self._prune(row, chosen, seed, model, data, details)
+        return model, {**details, "rate": WEIGHTS / count_weights(model)["kept"]}
+
+    def _prune(self, row: Row, chosen, seed: int, model, data, details: dict):
+        """Trains, cuts, removes dead paths, trains what is left."""
         import tfrewprune
 
-        model = precision.for_training(narrowed(model))
-        chosen = row.recipe(LAYERS, WEIGHTS / model_weights(model), *epochs)
-        fit = self._fit(seed, data)
-        if chosen.method.trains:
-            rate = self.plan.learning_rate
-            training.compile_for(model, data, epochs[0], rate, constant=True)
-            tfrewprune.reweighted_train(model, chosen, **fit)
-        tfrewprune.hard_prune(model, chosen)
+        learn = (data, self.plan.learning_rate, self._fit(seed, data))
+        model = precision.for_training(model)
+        training.train_and_cut(model, chosen, *learn)
         model = precision.for_deployment(tfrewprune.strip(model))
-        cut = training.accuracy(model, data.x_validation, data.y_validation)
-        model = self._retrain(row, model, chosen.retrain_epochs, data, fit)
-        return model, {
-            **row.to_dict(),
-            "epochs": epochs,
-            "recipe": chosen.get_config(),
-            "validation_accuracy_after_cut": cut,
-            "weights": WEIGHTS,
-            "rate": WEIGHTS / count_weights(model)["kept"],
-        }
-
-    def _retrain(self, row: Row, model, epochs: int, data: datasets.ImageData, fit):
-        """Trains what is left of a pruned model; its zeros stay zero."""
-        import tfrewprune
-
+        scores = training.accuracy(model, data.x_validation, data.y_validation)
+        details["validation_accuracy_after_cut"] = scores
         # Bands of 16 filters would no longer be bands with filters gone between them.
-        banded = row.structure == "block-16x1"
-        remove = without_dead_paths if banded else shrink
+        remove = without_dead_paths if "block" in row.structure else shrink
         model = precision.for_training(of_weights(remove(model.get_weights())))
         zeros_stay = tfrewprune.Recipe(
             tfrewprune.Rule(LAYERS, structure=tfrewprune.Unstructured()),
             method="Magnitude",
             threshold=1e-9,
-            retrain_epochs=epochs,
+            retrain_epochs=chosen.retrain_epochs,
         )
         tfrewprune.hard_prune(model, zeros_stay)
-        training.compile_for(model, data, epochs, self.plan.learning_rate)
-        tfrewprune.masked_retrain(model, zeros_stay, **fit)
-        return precision.for_deployment(tfrewprune.strip(model))
+        return precision.for_deployment(training.retrain(model, zeros_stay, *learn))
 
     def _fit(self, seed: int, data: datasets.ImageData) -> dict[str, Any]:
         return {
@@ -239,6 +244,43 @@ class LeNet5(Experiment):
         model = precision.for_deployment(model)
         model.save(path)
         return model
+
+    def _tfmot(self, row: Row, seed: int, model, rate: float, epochs: int):
+        """Runs tfmot in a process of its own, from the same start.
+
+        It knows no budget: it gets the rates that a ranking of all weights by LAMP
+        gives the dense model.
+        """
+        import tfrewprune
+
+        names = [f"{name}/{part}" for name in LAYERS for part in ("kernel", "bias")]
+        weights = dict(zip(names, model.get_weights(), strict=True))
+        source, output = self.path("start", seed, ".npz"), self.path(row.name, seed, "")
+        np.savez(source, **weights)
+        magnitude = dataclasses.replace(row, method="one-shot")
+        tfrewprune.hard_prune(model, magnitude.recipe(LAYERS, rate, 0, 0))
+        counts = count_weights(tfrewprune.strip(model))["kept_in_layer"]
+        rates = {name: weights[f"{name}/kernel"].size / counts[name] for name in LAYERS}
+        command = [
+            *(sys.executable, "-m", "tfrewprune.experiments.tfmot_baseline"),
+            *(os.fspath(source), os.fspath(output)),
+            *("--rates", json.dumps(rates)),
+            *("--epochs", str(epochs)),
+            *("--learning-rate", str(self.plan.learning_rate)),
+            *("--seed", str(1000 + seed)),
+            *("--threads", str(self.threads)),
+        ]
+        if self.plan.images:
+            command += ["--train-images", str(self.plan.images)]
+        environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
+        subprocess.run(command, check=True, env=environment)
+        with np.load(self.path(row.name, seed, ".npz")) as arrays:
+            return of_weights(without_dead_paths([arrays[name] for name in names]))
+
+    def export(self, method: str, seed: int, model) -> Path:
+        if method.startswith("tfmot"):  # The very file that a user of tfmot has.
+            return self.path(method, seed, ".tflite")
+        return super().export(method, seed, model)
 
     def goals(self, summary: Summary) -> list[tuple[str, bool]]:
         wanted = (

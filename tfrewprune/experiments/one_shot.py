@@ -139,7 +139,7 @@ class OneShot(Experiment):
         training.compile_for(
             model, data, epochs, self.plan.learning_rate, from_logits=False
         )
-        crops = training.crops_and_flips(data, seed)
+        crops = training.crops(data, seed, margin=4, flips=True)
         validation = (data.x_validation, data.y_validation)
         tfrewprune.masked_retrain(
             model, chosen, crops, epochs=epochs, validation_data=validation, verbose=2

@@ -27,6 +27,7 @@ def methods() -> dict[str, Any]:
 
     return {
         "reweighted": methods.Reweighted(),
+        "reweighted-proximal": methods.ReweightedProximal(),
         "group-lasso": methods.GroupLasso(),
         "gradual": methods.GradualMagnitude(),
         "gradual-fisher": methods.GradualMagnitude(score="fisher"),
@@ -43,7 +44,7 @@ class Row:
     Attributes:
         structure: A key of :func:`structures`.
         method: A key of :func:`methods`, or ``tfmot``.
-        rate: Dense / kept weights that the method is asked for.
+        rate: Dense / kept weights of the model that the method is asked for.
         length: Which of the plan's lengths of training.
     """
 
@@ -65,14 +66,13 @@ class Row:
         return {"row": asked}
 
     def recipe(
-        self, layers: Sequence[str], already: float, training: int, retraining: int
+        self, layers: Sequence[str], rate: float, training: int, retraining: int
     ):
-        """The recipe of the row.
+        """The :class:`tfrewprune.Recipe` of the row.
 
         Args:
             layers: Names of the layers that are pruned.
-            already: How many times fewer weights they have than those that the row's
-                rate counts.
+            rate: Dense / kept weights of these layers together.
             training: Epochs under the method, if it trains.
             retraining: Epochs under the mask; a method that does not train before gets
                 those of training too.
@@ -81,12 +81,13 @@ class Row:
 
         method = methods()[self.method]
         rule = tfrewprune.Rule(list(layers), structure=structures()[self.structure])
-        often = method.projects or not method.controlled
+        # Penalty weights that follow the weights; the few steps of the papers else.
+        refreshes = 10 * training if method.controlled else 10
         return tfrewprune.Recipe(
             rule,
             method=method,
-            rate=self.rate / already,
+            rate=rate,
             reweighted_epochs=training,
             retrain_epochs=retraining + (0 if method.trains else training),
-            refreshes=10 if often else 10 * training,
+            refreshes=refreshes,
         )

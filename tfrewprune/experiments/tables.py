@@ -106,7 +106,7 @@ def show(
 
     The same figures are written to a ``.json`` beside the log.
     """
-    console = console or Console(width=132)
+    console = console or Console(width=170)
     summary = summarize(log)
     if not summary:
         console.print(f"{title}: no finished run in {log.path}")

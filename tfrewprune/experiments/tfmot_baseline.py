@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from tfrewprune.experiments import datasets
-from tfrewprune.experiments.training import limit_threads
+from tfrewprune.experiments.training import BATCH_SIZE, crops, limit_threads
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -29,7 +29,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("output", type=Path, help="output prefix: .npz and .tflite")
     parser.add_argument("--rates", type=json.loads, required=True)
     parser.add_argument("--epochs", type=int, required=True)
-    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1)
@@ -46,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     data = datasets.mnist().head(options.train_images, None, 0)
     tf_keras.utils.set_random_seed(options.seed)
     model = _lenet5(tf_keras, np.load(options.weights))
-    steps = options.epochs * -(-len(data.x_train) // options.batch_size)
+    steps = options.epochs * -(-len(data.x_train) // BATCH_SIZE)
     ramp = max(1, steps // 2)
     frequency = max(1, min(100, ramp // 10))
 
@@ -74,9 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
         metrics=["accuracy"],
     )
     pruned.fit(
-        data.x_train,
-        data.y_train,
-        batch_size=options.batch_size,
+        _sequence(tf_keras, crops(data, options.seed, margin=2)),
         epochs=options.epochs,
         verbose=2,
         validation_data=(data.x_validation, data.y_validation),
@@ -93,17 +90,34 @@ def main(arguments: list[str] | None = None) -> None:
     np.savez(f"{options.output}.npz", **tensors)
 
 
+def _sequence(tf_keras, batches):
+    """The same batches as legacy Keras takes them."""
+
+    class Sequence(tf_keras.utils.Sequence):
+        def __len__(self):
+            return len(batches)
+
+        def __getitem__(self, index):
+            return batches[index]
+
+        def on_epoch_end(self):
+            batches.on_epoch_end()
+
+    return Sequence()
+
+
 def _lenet5(tf_keras, weights):
     layers = tf_keras.layers
+    units = {name: len(weights[f"{name}/bias"]) for name in ("conv1", "conv2", "fc1")}
     model = tf_keras.Sequential(
         [
             layers.Input((28, 28, 1)),
-            layers.Conv2D(20, 5, activation="relu", name="conv1"),
+            layers.Conv2D(units["conv1"], 5, activation="relu", name="conv1"),
             layers.MaxPooling2D(),
-            layers.Conv2D(50, 5, activation="relu", name="conv2"),
+            layers.Conv2D(units["conv2"], 5, activation="relu", name="conv2"),
             layers.MaxPooling2D(),
             layers.Flatten(),
-            layers.Dense(500, activation="relu", name="fc1"),
+            layers.Dense(units["fc1"], activation="relu", name="fc1"),
             layers.Dense(10, name="fc2"),
         ]
     )

@@ -64,6 +64,54 @@ def compile_for(
     )
 
 
+def train_and_cut(
+    model: keras.Model,
+    recipe,
+    data: ImageData,
+    learning_rate: float,
+    fit: dict[str, Any],
+    from_logits: bool = True,
+) -> None:
+    """Trains under the recipe's method, if it trains, at a constant rate; then cuts.
+
+    Args:
+        model: Built classifier, changed in place.
+        recipe: A :class:`tfrewprune.Recipe`.
+        data: As in :func:`compile_for`.
+        learning_rate: Adam's.
+        fit: Arguments of ``fit``.
+        from_logits: As in :func:`compile_for`.
+    """
+    import tfrewprune
+
+    if recipe.method.trains:
+        epochs = recipe.reweighted_epochs
+        compile_for(model, data, epochs, learning_rate, from_logits, constant=True)
+        tfrewprune.reweighted_train(model, recipe, **fit)
+    tfrewprune.hard_prune(model, recipe)
+
+
+def retrain(
+    model: keras.Model,
+    recipe,
+    data: ImageData,
+    learning_rate: float,
+    fit: dict[str, Any],
+    from_logits: bool = True,
+) -> keras.Model:
+    """Trains what :func:`train_and_cut` left, the rate falling to 0; returns it plain.
+
+    Args:
+        model: A classifier under masks.
+        recipe: As in :func:`train_and_cut`, like the other arguments.
+    """
+    import tfrewprune
+
+    compile_for(model, data, recipe.retrain_epochs, learning_rate, from_logits)
+    tfrewprune.masked_retrain(model, recipe, **fit)
+    return tfrewprune.strip(model)
+
+
 def fit_arguments(data: ImageData) -> dict[str, Any]:
     """Keyword arguments of ``fit`` that all phases of all methods share."""
     return {

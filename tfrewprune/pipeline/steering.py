@@ -16,6 +16,14 @@ from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.moments import inner_optimizer, reach
 from tfrewprune.wrappers.targets import resolve
 
+#: Steps in which a model shows what a stronger penalty does to it. Where looks come
+#: faster the strength grows as much less: with 22 steps an epoch and a look every other
+#: step it would be at its bound, and all groups empty, before the first group is.
+RESPONSE = 16
+
+#: Strengths below hardly move anything: they may grow at full pace.
+GENTLE = 1e-5
+
 #: Bounds of a controlled penalty's largest pull on a weight. The upper one is a hundred
 #: times the gradient of a usual task; more would only blow up what is left.
 WEAKEST, STRONGEST = 1e-9, 1.0
@@ -50,6 +58,8 @@ class StrengthControl(PhaseClock):
     geometrically from what it is at the start to 1 / rate of all weights at the end:
     where more are left the strength grows, where fewer are left it shrinks, by a factor
     of at most 2 a look, and by 15 % more where nothing has moved since the last look.
+    Where looks are less than 16 steps apart it grows as much less, since weights take
+    time to follow.
     Where it starts does not matter, and `hard_prune` then removes what is nearly empty
     already.
 
@@ -78,9 +88,10 @@ class StrengthControl(PhaseClock):
         super().__init__(every)
         self.recipe = recipe
         self._goals: list[_Goal] = []
+        self._steps = 0  # since the last look
 
     def on_train_begin(self, logs=None):
-        self._due = 0.0
+        self._due, self._steps = 0.0, 0
         targets = resolve(self.model, self.recipe)
         led = []
         for target in targets:
@@ -106,14 +117,19 @@ class StrengthControl(PhaseClock):
             for goal in self._goals:
                 goal.before = goal.excess(inner_optimizer(self.model))
 
+    def on_train_batch_end(self, batch, logs=None):
+        self._steps += 1
+        super().on_train_batch_end(batch, logs)
+
     def tick(self, progress: float) -> None:
+        haste, self._steps = min(1.0, self._steps / RESPONSE), 0
         optimizer = inner_optimizer(self.model)
         for goal in self._goals:
             excess = goal.excess(optimizer)
             wanted = goal.at_start / max(1.0, goal.at_start) ** progress
-            factor = math.exp(np.clip(math.log(excess / wanted), -0.7, 0.7))
+            change = np.clip(math.log(excess / wanted), -0.7, 0.7)
             if excess > wanted and excess >= 0.97 * goal.before:
-                factor *= 1.15
+                change += 0.14
             goal.before = excess
             targets = goal.budget.targets
             for target in targets:
@@ -121,7 +137,9 @@ class StrengthControl(PhaseClock):
                     share = wanted / max(goal.budget.dense_excess, 1.0)
                     target.penalty.keep = share * target.shape.weights
                 unit = target.penalty.method.largest_pull
-                pull = target.penalty.strength * factor * unit
+                strength = target.penalty.strength
+                pace = 1.0 if change < 0 or strength < GENTLE else haste
+                pull = strength * math.exp(change * pace) * unit
                 target.penalty.strength = min(max(pull, WEAKEST), STRONGEST) / unit
 
     def on_epoch_end(self, epoch, logs=None):
