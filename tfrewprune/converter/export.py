@@ -42,6 +42,7 @@ def to_tflite(model: Any, batch_size: int | None = None) -> bytes:
     Raises:
         ConversionError: If the model cannot be exported; TensorFlow's or Keras' own
             reason is in the message.
+        OSError: If its file cannot be read.
 
     Warns:
         UserWarning: If weights that a mask removed are not zero.
@@ -68,16 +69,12 @@ def _from_directory(path: Path, batch_size: int | None) -> bytes:
 
 
 def _load(path: Path) -> Any:
-    import keras
-
-    import tfrewprune.wrappers  # noqa: F401 (registers the layers the file may name)
+    from tfrewprune.wrappers.loading import load_model
 
     try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises whatever the file provokes
-        raise ConversionError(
-            f"Keras cannot load {str(path)!r}: {shorten(error)}"
-        ) from error
+        return load_model(path)
+    except ValueError as error:
+        raise ConversionError(shorten(error)) from error
 
 
 def _from_keras(model: Any, batch_size: int | None) -> bytes:
