@@ -270,7 +270,11 @@ Status RecurrentNode::Invoke(Context* context) {
                     floats[kHidden], floats[kCell],
                     states == 1 ? output[0] : nullptr, output[states],
                     lstm() ? output[states + 1] : nullptr});
-  delegate_->EndRun(node_index_, begin);
+  // Named after the product that every step does.
+  const PackedOperator& step = *operator_.matrix(1);
+  const bool ran = batch_ > 0 && steps_ > 0;
+  delegate_->EndRun(node_index_, begin, ran ? step.threads() : 1,
+                    ran ? step.driver()->name : "none");
   return tflite::kOk;
 }
 
