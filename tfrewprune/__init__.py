@@ -99,7 +99,7 @@ _HOMES = {
     "inspection": ("inspect_model",),
     "planning": ("PlanRow", "plan"),
     "mapping": ("map_by_loss", "map_by_rule"),
-    "runtime": ("CompiledModel", "Interpreter", "delegate_path"),
+    "runtime": ("CompiledModel", "Interpreter", "Streamer", "delegate_path"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -15,6 +15,7 @@ from tfrewprune.payload.gain import predicted_gain
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import Block, Structure
 from tfrewprune.wrappers.kernels import kernel_specs, macs_per_weight
+from tfrewprune.wrappers.loading import load_model
 from tfrewprune.wrappers.targets import Target, all_kernels, resolve
 
 RATES = (2, 4, 8)
@@ -92,7 +93,7 @@ def plan(
     structure = structure or Block(16, 1)
     costs = cost_model(target)
     if not isinstance(model, keras.Model):
-        model = _load(model)
+        model = load_model(model)
     targets = all_kernels(model)
     if not targets:
         raise ValueError(
@@ -131,19 +132,6 @@ def total_gain(rows: Sequence[PlanRow], rate: int) -> float | None:
         for row in known
     )
     return sum(row.dense_us for row in known) / after
-
-
-def _load(path: str | os.PathLike[str]) -> keras.Model:
-    with open(path, "rb") as file:  # Keras calls a missing file a bad format
-        if file.read(8)[4:] == b"TFL3":
-            raise ValueError(
-                "plan: expected a Keras file (.keras, .h5), received the .tflite file "
-                f"{os.fspath(path)!r}; `tfrewprune inspect` shows what is in it"
-            )
-    try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises whatever the file provokes
-        raise ValueError(f"Keras cannot load {os.fspath(path)!r}: {error}") from error
 
 
 def _default_reasons(

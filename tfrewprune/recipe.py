@@ -13,12 +13,12 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from tfrewprune.constraints import checked_constraints
 from tfrewprune.methods import Method, Reweighted
 from tfrewprune.structures import Block, Structure
 
 VERSION = 1
 BUDGETS = ("weights", "macs")
-CONSTRAINTS = ("weights", "macs", "bytes", "latency_ms")
 
 #: Rate at which a layer's gain is judged where something else decides its rate.
 TYPICAL_RATE = 8
@@ -137,12 +137,6 @@ class Rule:
             )
         )
 
-    @property
-    def steps(self) -> tuple[Recipe, ...]:
-        """This recipe and those that follow, one by one."""
-        rest = () if self.then is None else self.then.steps
-        return (self.replace(then=None), *rest)
-
     def replace(self, **changes: Any) -> Rule:
         """A copy with some arguments changed."""
         return dataclasses.replace(self, **changes)
@@ -198,7 +192,7 @@ class Recipe:
             of `"weights"`, `"macs"` (of layers with a weight matrix), `"bytes"` (of
             weights in a `.tflite`) and `"latency_ms"` (on one thread, of layers that
             the cost model knows). A number, or a share of the dense model: `"40%"`, or
-            a number below 1 where that is no time.
+            a number of at most 1 where that is no time.
         layer_ms: Measured milliseconds by layer path and rate (1 is dense), such as
             `{"conv": {1: 2.0, 4: 0.7, 16: 0.3}}`, in place of the cost model's.
         start_rate: Dense / kept weights that the model is cut to, by magnitude, before
@@ -283,7 +277,8 @@ class Recipe:
                 + ", ".join(f"{name}={value}" for name, value in given.items())
             )
         if self.constraints is not None:
-            object.__setattr__(self, "constraints", _as_constraints(self.constraints))
+            constraints = checked_constraints(self.constraints)
+            object.__setattr__(self, "constraints", constraints)
         if self.layer_ms is not None:
             object.__setattr__(self, "layer_ms", _as_times(self.layer_ms))
         for name, least in (
@@ -497,33 +492,6 @@ def _check_rate(name: str, rate) -> None:
             f"Argument `{name}` is dense weights / kept weights, a finite number of at "
             f"least 1 (8 keeps 1/8). Received: {name}={rate!r}"
         )
-
-
-def _as_constraints(constraints) -> dict[str, float | str]:
-    """Checked; in the order given."""
-    if not _is_dict(constraints) or not constraints:
-        raise ValueError(
-            f"Argument `constraints` must be a dict of some of {CONSTRAINTS} and their "
-            f"limits. Received: constraints={constraints!r}"
-        )
-    for name, limit in constraints.items():
-        if name not in CONSTRAINTS:
-            raise ValueError(
-                f"Unknown constraint {name!r}. Expected some of {CONSTRAINTS}."
-            )
-        number, most = limit, float("inf")
-        if isinstance(limit, str) and limit.endswith("%"):
-            try:
-                number, most = float(limit[:-1]), 100
-            except ValueError:
-                number = None
-        valid = isinstance(number, int | float) and not isinstance(number, bool)
-        if not valid or not 0 < number <= most or number == float("inf"):
-            raise ValueError(
-                f"The constraint {name!r} must be a positive number, or a share such "
-                f"as '40%'. Received: {limit!r}"
-            )
-    return dict(constraints)
 
 
 def _as_times(times) -> dict[str, dict[float, float]]:

@@ -102,12 +102,12 @@ def test_recurrent_layers_with_a_batch_of_one(name, tmp_path):
 
 
 def test_batch_size_fixes_an_open_batch():
-    x = keras.Input((6, 4))
-    model = keras.Model(x, layers.LSTM(5)(x))
+    x = keras.Input((4, 6, 6, 2))
+    model = keras.Model(x, layers.ConvLSTM2D(3, 3)(x))
     with pytest.raises(trp.ConversionError, match=r"fix the batch \(batch_size=1"):
         trp.convert(model)
     content = to_tflite(model, batch_size=1)
-    same(model, content, floats(1, 6, 4))
+    same(model, content, floats(1, 4, 6, 6, 2))
     for wrong in (0, -1, 1.5, "1"):
         with pytest.raises(trp.ConversionError, match="batch_size must be an integer"):
             trp.convert(model, batch_size=wrong)
@@ -323,9 +323,9 @@ def test_what_tensorflow_cannot_convert_is_one_sentence(capfd):
 def test_the_command_takes_a_batch_size_and_fails_in_one_line(tmp_path, capfd):
     from tfrewprune.cli import main
 
-    x = keras.Input((6, 4))
+    x = keras.Input((4, 6, 6, 2))
     source, target = tmp_path / "model.keras", tmp_path / "model.tflite"
-    keras.Model(x, layers.LSTM(5)(x)).save(source)
+    keras.Model(x, layers.ConvLSTM2D(3, 3)(x)).save(source)
     assert main(["convert", str(source), str(target)]) == 1
     error = capfd.readouterr().err.strip()
     assert error.startswith("tfrewprune convert: error: TensorFlow cannot convert")
@@ -367,7 +367,8 @@ def test_other_backends_export_the_same_way(backend, tmp_path):
         "index = interpreter.get_output_details()[0]['index']\n"
         "received = interpreter.get_tensor(index)\n"
         "np.testing.assert_allclose(received, expected, atol=3e-2)\n"
-        "open_batch = keras.Model(z := keras.Input((5, 3)), layers.LSTM(4)(z))\n"
+        "z = keras.Input((5, 4, 4, 3))\n"
+        "open_batch = keras.Model(z, layers.ConvLSTM2D(4, 3)(z))\n"
         "trp.convert(open_batch, batch_size=1)\n"
         "try:\n"
         "    trp.convert(open_batch)\n"

@@ -9,6 +9,7 @@ import pytest
 
 import tfrewprune as trp
 from tfrewprune.runtime import litert_library
+from tfrewprune.runtime.library import driver_names
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,31 @@ def test_threads_and_instruction_set_change_nothing_but_time(packed, images):
     with trp.CompiledModel(packed, num_threads=2, isa="portable") as compiled:
         (output,) = compiled.run([images]).values()
     np.testing.assert_allclose(output, expected(packed, images), rtol=1e-5, atol=1e-5)
+
+
+def test_every_driver_can_be_asked_for(packed, images, capfd):
+    for name in driver_names():
+        with trp.CompiledModel(packed, driver=name) as compiled:
+            (output,) = compiled.run(images).values()
+        np.testing.assert_allclose(output, expected(packed, images), 1e-5, 1e-5)
+    # The option arrived: the library says where it had to take another one.
+    assert "driver dots cannot do this layer" in capfd.readouterr().err
+
+
+def test_what_was_measured_is_kept_for_the_interpreter(
+    packed, images, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    tuning = {"tune": "once", "cache_path": "tuned.txt"}
+    with trp.CompiledModel(packed, **tuning, tune_ms=5) as compiled:
+        monkeypatch.chdir("/")  # a path is that of the folder it was given in
+        (output,) = compiled.run(images).values()
+    np.testing.assert_allclose(output, expected(packed, images), 1e-5, 1e-5)
+    tuning["cache_path"] = tmp_path / "tuned.txt"
+    capfd.readouterr()
+    trp.Interpreter(packed, log_level="debug", **tuning).allocate_tensors()
+    log = capfd.readouterr().err
+    assert " is remembered, " in log and " is measured, " not in log
 
 
 def test_another_batch_resizes_the_model(packed, images):
@@ -105,6 +131,9 @@ def test_an_impossible_shape_is_refused_and_the_model_lives_on(packed, images):
     ("arguments", "error", "message"),
     [
         ({"isa": "mmx"}, ValueError, "isa must be auto.*'mmx'"),
+        ({"driver": "fastest"}, ValueError, "auto, direct.* Received: 'fastest'"),
+        ({"tune": "always"}, ValueError, "off or once. Received: 'always'"),
+        ({"tune_ms": 5}, ValueError, 'need tune="once". Received: tune=None'),
         ({"num_threads": 0}, ValueError, "from 1 to 64.*Received: 0"),
         ({"log_level": "loud"}, ValueError, "`log_level`.*'loud'"),
         ({"model": "no/such/file"}, ValueError, "there is no such file"),

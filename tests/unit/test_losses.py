@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrewprune.oneshot.constraints import LayerCost, parse
 from tfrewprune.oneshot.losses import Infeasible, LossTable, allocate
-from tfrewprune.payload.cost import LayerShape
 
 
 @st.composite
@@ -63,38 +61,3 @@ def test_the_cheaper_loss_goes_first():
     assert allocate([bad, good], {"weights": 15}) == [0, 1]
     with pytest.raises(Infeasible, match=r"weights <= 9 .* still need 10, .* needs 3"):
         allocate([bad, good], {"weights": 9}, {"weights": 3})
-
-
-@pytest.mark.parametrize(
-    ("constraints", "message"),
-    [
-        ({}, "must be a dict of limits"),
-        ({"memory": 3}, "Unknown constraint 'memory'"),
-        ({"macs": "much"}, "limit of macs must be a positive number"),
-        ({"macs": 0}, "Received: 0"),
-        ({"bytes": True}, "Received: True"),
-    ],
-)
-def test_constraints_that_are_none(constraints, message):
-    with pytest.raises(ValueError, match=message):
-        parse(constraints)
-
-
-def test_shares_and_amounts():
-    found = parse({"weights": 0.5, "macs": "40%", "bytes": 5e5, "latency_ms": 0.7})
-    assert found == {
-        "weights": (0.5, True),
-        "macs": (0.4, True),
-        "bytes": (5e5, False),
-        "latency_ms": (0.7, False),
-    }
-
-
-def test_costs_fall_with_what_is_kept_and_are_at_most_dense():
-    cost = LayerCost(LayerShape(64, 576, 196, 9), 64 * 576)
-    for unit in ("weights", "macs", "bytes", "latency_ms"):
-        dense, half, eighth = (cost.of(unit, 64 * 576 // n) for n in (1, 2, 8))
-        assert dense >= half > eighth > 0, unit
-    assert cost.of("macs", 10) == 1960
-    with pytest.raises(ValueError, match="fixed input size"):
-        LayerCost(None, 10).of("macs", 5)

@@ -7,9 +7,11 @@ import pytest
 
 from tfrewprune.calibration.keras_network import KerasNetwork
 from tfrewprune.oneshot import Infeasible, prune_one_shot
+from tfrewprune.oneshot.keras_model import KerasSource
 from tfrewprune.pipeline import hard_prune, mask_zeros, masked_retrain, strip
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import Filter, KernelShape, Pattern, RowColumn
+from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.kernels import walk_layers
 from tfrewprune.wrappers.targets import resolve
 
@@ -106,6 +108,23 @@ def test_constraints_are_met_together():
     assert table.loss[0] < table.loss[-1]
     with pytest.raises(Infeasible, match="macs <= .* cannot be met"):
         prune_one_shot(model, X, constraints={"macs": 0.001}, recipe=EACH)
+    with pytest.raises(Infeasible, match="macs <= .* cannot be met"):
+        recipe = EACH.replace(rate=None, constraints={"macs": 0.001})
+        prune_one_shot(model, X, recipe=recipe)
+
+
+def test_limits_and_what_is_fixed_in_them_are_those_of_training():
+    model = model_of()
+    model.get_layer("stem").trainable = False  # takes its time all the same
+    rules = [Rule("wide", rate=4), Rule(["deep", "hidden"])]
+    shares = {"weights": "50%", "macs": 0.5, "bytes": "60%", "latency_ms": "70%"}
+    recipe = Recipe(rules, constraints=shares)
+    limits, fixed = KerasSource(model, recipe, [X]).limits(shares, "weights")
+    budget = Budget.of(resolve(model, recipe), recipe)
+    for limit in budget.limits:
+        assert limits[limit.name] == pytest.approx(limit.limit), limit.name
+        empty = sum(curve.empty for curve in limit.curves.values())
+        assert fixed[limit.name] + empty == pytest.approx(limit.fixed, rel=1e-3)
 
 
 def test_what_cannot_be_asked():

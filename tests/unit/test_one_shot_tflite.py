@@ -113,12 +113,9 @@ def test_a_model_of_fixed_batch_is_run_input_by_input():
 def test_rules_patterns_and_ends():
     rows = rows_of(prune_one_shot(model_bytes(), X, rate=2))
     assert rows["a"].reason == "first convolution (skip_first=True)"
-    assert rows["d"].reason in (
-        "last classifier (skip_last=True)",
-        "small: 128 weights < 256",
-    )
+    assert rows["d"].reason == "last classifier (skip_last=True)"
     assert rows["c"].reason is None
-    recipe = Recipe([Rule("c", skip=True), Rule("*", rate=2)])
+    recipe = Recipe([Rule("c", skip=True), Rule("b", rate=2), Rule("*", rate=2)])
     result = prune_one_shot(model_bytes(), X, recipe=recipe)
     assert "left dense by rule 'c'" in rows_of(result)["c"].reason
     assert "c" not in result.losses
@@ -184,7 +181,7 @@ def test_the_command(tmp_path, capsys):
     assert document["pruned_rate"] == pytest.approx(2, rel=0.05)
     assert "1 of" in captured.err  # progress
     assert dense_models.run((tmp_path / "p.tflite").read_bytes(), X)[0].shape == (96, 4)
-    assert main([*words, "--max-macs", "80%", "--skip", "c"]) == 0
+    assert main([*words, "--max-weights", "80%", "--skip", "b"]) == 0
     assert "outputs differ by" in capsys.readouterr().out
     assert main(words) == 1
     assert "expected a rate" in capsys.readouterr().err

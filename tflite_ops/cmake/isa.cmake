@@ -7,6 +7,8 @@ set(TFREWPRUNE_KERNEL_SOURCES
     kernels/convolution.cc
     kernels/irregular_reference.cc
     kernels/irregular_select.cc
+    kernels/recurrent_reference.cc
+    kernels/recurrent_select.cc
     kernels/reference.cc
     kernels/select.cc)
 
@@ -53,13 +55,16 @@ int main() { return vgetq_lane_f32(vfmaq_f32(vdupq_n_f32(0), vdupq_n_f32(0), vdu
 unset(CMAKE_REQUIRED_FLAGS)
 
 tfrewprune_kernel("" kernels/direct_portable.cc kernels/irregular_portable.cc
+                  kernels/recurrent_portable.cc
                   operators/dots.cc)  # its loops are the kernel
 if(TFREWPRUNE_X86_64)
-  tfrewprune_kernel("-mavx2;-mfma;-mf16c" kernels/direct_avx2.cc kernels/irregular_avx2.cc)
+  tfrewprune_kernel("-mavx2;-mfma;-mf16c" kernels/direct_avx2.cc kernels/irregular_avx2.cc
+                    kernels/recurrent_avx2.cc)
   tfrewprune_kernel("-mavx512f;-mavx512vl;-mavx512dq;-mavx512bw;-mfma;-mf16c;-mprefer-vector-width=512"
                     kernels/direct_avx512.cc kernels/flat_avx512.cc
                     kernels/planes_avx512.cc
-                    kernels/irregular_avx512.cc)
+                    kernels/irregular_avx512.cc
+                    kernels/recurrent_avx512.cc)
 elseif(TFREWPRUNE_AARCH64 OR TFREWPRUNE_ARMV7)
   set(flags "")
   if(TFREWPRUNE_ARMV7)
@@ -73,6 +78,7 @@ elseif(TFREWPRUNE_AARCH64 OR TFREWPRUNE_ARMV7)
     # kernels and 159 in those of the irregular ones, 37 and 8 without it.
     list(APPEND flags -fno-schedule-insns)
   endif()
-  tfrewprune_kernel("${flags}" kernels/direct_neon.cc kernels/irregular_neon.cc)
+  tfrewprune_kernel("${flags}" kernels/direct_neon.cc kernels/irregular_neon.cc
+                  kernels/recurrent_neon.cc)
   set(TFREWPRUNE_NEON ON)
 endif()

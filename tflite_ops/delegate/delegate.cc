@@ -24,8 +24,16 @@ bool IsOurs(const tflite::Registration& registration) {
 }
 
 bool IsKnown(const tflite::Registration& registration) {
-  return strcmp(registration.custom_name, kConv2DName) == 0 ||
-         strcmp(registration.custom_name, kFullyConnectedName) == 0;
+  OpKind kind;
+  return FindOpKind(registration.custom_name, &kind);
+}
+
+// How a node that is known runs.
+tflite::Registration RegistrationFor(const tflite::Registration& known) {
+  OpKind kind;
+  return FindOpKind(known.custom_name, &kind) && IsRecurrent(kind)
+             ? RecurrentNodeRegistration()
+             : PackedNodeRegistration();
 }
 
 // A node that a delegate of this library has claimed.
@@ -223,8 +231,13 @@ tflite::Status PackedDelegate::ClaimNodes(tflite::Context* context) {
   for (int i = 0; i < count && status == tflite::kOk; ++i) {
     OneNode node;
     node.data[0] = ours[i];
+    tflite::Node* known;
+    tflite::Registration* registration;
+    status = context->GetNodeAndRegistration(context, ours[i], &known,
+                                             &registration);
+    if (status != tflite::kOk) break;
     status = context->ReplaceNodeSubsetsWithDelegateKernels(
-        context, PackedNodeRegistration(),
+        context, RegistrationFor(*registration),
         reinterpret_cast<const tflite::IntArray*>(&node), base());
     // TFLite does not ask Init whether it went well.
     if (__atomic_load_n(&refused_, __ATOMIC_RELAXED) != refused) {

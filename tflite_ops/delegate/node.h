@@ -16,6 +16,9 @@ inline constexpr char kClaimedName[] = "TfrewpruneDelegate";
 // shapes (again after every resize), Invoke computes and allocates nothing.
 tflite::Registration PackedNodeRegistration();
 
+// The same for one TfrewpruneGRU, TfrewpruneLSTM or TfrewpruneRNN node.
+tflite::Registration RecurrentNodeRegistration();
+
 }  // namespace tfrewprune
 
 #endif  // TFREWPRUNE_DELEGATE_NODE_H_

@@ -17,7 +17,7 @@ namespace tfrewprune {
 namespace tflite {
 
 enum Status : int { kOk = 0, kError = 1, kDelegateError = 2 };
-enum Type : int { kFloat32 = 1, kUInt8 = 3 };
+enum Type : int { kFloat32 = 1, kUInt8 = 3, kBool = 6 };
 enum AllocationType : int { kMmapRo = 1 };
 enum DelegateFlags : int64_t { kAllowDynamicTensors = 1 };
 inline constexpr int kOptionalTensor = -1;

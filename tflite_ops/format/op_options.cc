@@ -19,7 +19,7 @@ struct Field {
 
 constexpr Field kCommon[4] = {{"magic", kMagic, kMagic},
                               {"version", 1, 1},
-                              {"operator kind", 0, 1},
+                              {"operator kind", 0, 4},
                               {"fused activation", 0, 5}};
 
 constexpr Field kConv[kFields - 4] = {{"kernel height", 1, kLargest},
@@ -49,6 +49,39 @@ constexpr Field kFullyConnected[kFields - 4] = {
     {"field 14", 0, 0},
     {"field 15", 0, 0}};
 
+struct RecurrentFields {
+  Field field[kFields - 4];
+};
+
+constexpr RecurrentFields MakeRecurrent(int32_t gate, int32_t reset) {
+  return {{{"activation", 0, 3},
+           {"recurrent activation", 0, gate},
+           {"reset_after", 0, reset},
+           {"go_backwards", 0, 1},
+           {"output", 0, 2},
+           {"zero_output", 0, 1},
+           {"field 10", 0, 0},
+           {"field 11", 0, 0},
+           {"field 12", 0, 0},
+           {"field 13", 0, 0},
+           {"field 14", 0, 0},
+           {"field 15", 0, 0}}};
+}
+constexpr RecurrentFields kGru = MakeRecurrent(3, 1);
+constexpr RecurrentFields kLstm = MakeRecurrent(3, 0);
+constexpr RecurrentFields kRnn = MakeRecurrent(0, 0);
+
+// By kind.
+struct Kind {
+  const char* name;
+  const Field* fields;
+};
+constexpr Kind kKinds[] = {{kConv2DName, kConv},
+                           {kFullyConnectedName, kFullyConnected},
+                           {kGruName, kGru.field},
+                           {kLstmName, kLstm.field},
+                           {kRnnName, kRnn.field}};
+
 bool InRange(const Field& field, int32_t value, OptionError* error) {
   if (value >= field.lowest && value <= field.highest) return true;
   *error = {field.name, field.lowest, field.highest, value};
@@ -56,6 +89,15 @@ bool InRange(const Field& field, int32_t value, OptionError* error) {
 }
 
 }  // namespace
+
+bool FindOpKind(const char* custom_name, OpKind* kind) {
+  for (int i = 0; i < static_cast<int>(sizeof(kKinds) / sizeof(Kind)); ++i) {
+    if (strcmp(custom_name, kKinds[i].name) != 0) continue;
+    *kind = static_cast<OpKind>(i);
+    return true;
+  }
+  return false;
+}
 
 bool ParseOpOptions(const void* data, size_t bytes, OpKind kind,
                     OpOptions* options, OptionError* error) {
@@ -74,7 +116,11 @@ bool ParseOpOptions(const void* data, size_t bytes, OpKind kind,
                error)) {
     return false;
   }
-  const Field* fields = kind == OpKind::kConv2D ? kConv : kFullyConnected;
+  if (IsRecurrent(kind) &&
+      !InRange({"fused activation", 0, 0}, value[3], error)) {
+    return false;
+  }
+  const Field* fields = kKinds[expected_kind].fields;
   for (int i = 4; i < kFields; ++i) {
     if (!InRange(fields[i - 4], value[i], error)) return false;
   }
@@ -90,6 +136,13 @@ bool ParseOpOptions(const void* data, size_t bytes, OpKind kind,
     options->dilation_h = value[9];
     options->dilation_w = value[10];
     options->same_padding = value[11] == 0;
+  } else if (IsRecurrent(kind)) {
+    options->cell_activation = value[4];
+    options->gate_activation = value[5];
+    options->reset_after = value[6] == 1;
+    options->go_backwards = value[7] == 1;
+    options->output = static_cast<SequenceOutput>(value[8]);
+    options->zero_output = value[9] == 1;
   } else {
     options->keep_num_dims = value[11] == 1;
   }

@@ -15,9 +15,25 @@ namespace tfrewprune {
 inline constexpr char kConv2DName[] = "TfrewpruneConv2D" TFREWPRUNE_RUN_IT;
 inline constexpr char kFullyConnectedName[] =
     "TfrewpruneFullyConnected" TFREWPRUNE_RUN_IT;
+inline constexpr char kGruName[] = "TfrewpruneGRU" TFREWPRUNE_RUN_IT;
+inline constexpr char kLstmName[] = "TfrewpruneLSTM" TFREWPRUNE_RUN_IT;
+inline constexpr char kRnnName[] = "TfrewpruneRNN" TFREWPRUNE_RUN_IT;
 #undef TFREWPRUNE_RUN_IT
 
-enum class OpKind : int32_t { kConv2D = 0, kFullyConnected = 1 };
+enum class OpKind : int32_t {
+  kConv2D = 0,
+  kFullyConnected = 1,
+  kGru = 2,
+  kLstm = 3,
+  kRnn = 4,
+};
+
+// The kind of an operator of that name; false where it is none of ours.
+bool FindOpKind(const char* custom_name, OpKind* kind);
+inline bool IsRecurrent(OpKind kind) { return kind >= OpKind::kGru; }
+
+// What a recurrent operator gives out before its states.
+enum class SequenceOutput : int32_t { kNone = 0, kAll = 1, kLast = 2 };
 
 struct OpOptions {
   OpKind kind;
@@ -30,6 +46,10 @@ struct OpOptions {
   bool same_padding;
   // FullyConnected only.
   bool keep_num_dims;
+  // GRU, LSTM and RNN only.
+  int32_t cell_activation, gate_activation;  // CellActivation
+  bool reset_after, go_backwards, zero_output;
+  SequenceOutput output;
 };
 
 // A field of the block that holds what it must not.

@@ -90,7 +90,7 @@ BandValues BandedDriver::FloatValues(int64_t band, int64_t band_end,
 
 void BandedDriver::BeginInvoke(const Tensors& tensors, bool pack_bias) {
   tensors_ = tensors;
-  if (pack_bias) tables_.PackBias(tensors.bias);
+  if (pack_bias && !tensors.again) tables_.PackBias(tensors.bias);
 }
 
 void BandedDriver::BeginImage(int n) {

@@ -24,6 +24,9 @@ struct Tensors {
   const float* bias;
   const float* residual;
   float* output;
+  // Bias and output are those of the Invoke before: what depends on the bias
+  // alone is ready, and stands in the output.
+  bool again = false;
 };
 
 struct Driver {

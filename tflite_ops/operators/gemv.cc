@@ -76,7 +76,7 @@ void Gemv::RunTask(int task) {
 
 void Gemv::Invoke(const Tensors& tensors) {
   BeginInvoke(tensors, false);
-  layer_.bias = tables_.PackedBias(tensors.bias);
+  if (!tensors.again) layer_.bias = tables_.PackedBias(tensors.bias);
   BeginImage(0);
   for (int n = 0; n < geometry_.out_w; ++n) {
     Run(
@@ -85,7 +85,7 @@ void Gemv::Invoke(const Tensors& tensors) {
           static_cast<Gemv*>(self)->RunTask(task);
         },
         this);
-    tables_.FillMissingRows(output_, 1, 0);
+    if (!tensors.again) tables_.FillMissingRows(output_, 1, 0);
     input_ += weights_.columns;
     output_ += weights_.rows;
   }

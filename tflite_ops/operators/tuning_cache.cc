@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "operators/tuning_cache.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -202,14 +201,13 @@ const char* TuningCache::Write(const char* path) {
            static_cast<long>(getpid()),
            reinterpret_cast<size_t>(this) & 0xffffff);
   FILE* file = fopen(temporary.get(), "wbxe");
-  if (file == nullptr) return strerror(errno);
+  if (file == nullptr) return "no file can be made in its folder";
   // Not forced to the disk: what a crash leaves of it is known by its hash.
   bool written = fwrite(text.get(), 1, bytes, file) == bytes;
   written = fclose(file) == 0 && written;
   if (written && rename(temporary.get(), path) == 0) return nullptr;
-  const char* error = strerror(errno);
   remove(temporary.get());
-  return error;
+  return written ? "it cannot be replaced" : "the disk takes no more";
 }
 
 }  // namespace tfrewprune

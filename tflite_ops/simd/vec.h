@@ -13,6 +13,7 @@
 //   V::Fma(a, b, c)             a * b + c, rounded once where the ISA can
 //   V::Clamp(lo, hi, v)         min(hi, max(lo, v)); NaN stays NaN
 //   V::Add(a, b)                a + b
+//   V::Mul(a, b), V::Div(a, b)  a * b, a / b; the widest one alone has them
 //
 // simd/vec_<isa>.h may only be included by files compiled for that ISA.
 #ifndef TFREWPRUNE_SIMD_VEC_H_

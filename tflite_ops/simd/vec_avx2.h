@@ -30,6 +30,8 @@ struct F32x8Avx2 {
     return _mm256_fmadd_ps(a, b, c);
   }
   TFREWPRUNE_VEC Reg Add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
+  TFREWPRUNE_VEC Reg Mul(Reg a, Reg b) { return _mm256_mul_ps(a, b); }
+  TFREWPRUNE_VEC Reg Div(Reg a, Reg b) { return _mm256_div_ps(a, b); }
   // The second operand of max and min is the result when one is NaN.
   TFREWPRUNE_VEC Reg Clamp(Reg lo, Reg hi, Reg v) {
     return _mm256_min_ps(hi, _mm256_max_ps(lo, v));

@@ -34,6 +34,8 @@ struct F32x16Avx512 {
     return _mm512_fmadd_ps(a, b, c);
   }
   TFREWPRUNE_VEC Reg Add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
+  TFREWPRUNE_VEC Reg Mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
+  TFREWPRUNE_VEC Reg Div(Reg a, Reg b) { return _mm512_div_ps(a, b); }
   // The second operand of max and min is the result when one is NaN. The full
   // mask only avoids GCC 12's false warning about the plain intrinsics.
   TFREWPRUNE_VEC Reg Clamp(Reg lo, Reg hi, Reg v) {

@@ -37,6 +37,18 @@ struct F32x4Neon {
   TFREWPRUNE_VEC void Store(float* p, Reg v) { vst1q_f32(p, v); }
   TFREWPRUNE_VEC Reg Fma(Reg a, Reg b, Reg c) { return vfmaq_f32(c, a, b); }
   TFREWPRUNE_VEC Reg Add(Reg a, Reg b) { return vaddq_f32(a, b); }
+  TFREWPRUNE_VEC Reg Mul(Reg a, Reg b) { return vmulq_f32(a, b); }
+  TFREWPRUNE_VEC Reg Div(Reg a, Reg b) {
+#if defined(__aarch64__)
+    return vdivq_f32(a, b);
+#else
+    // 32-bit ARM divides scalars only: an estimate of 8 bits, doubled twice.
+    Reg reciprocal = vrecpeq_f32(b);
+    reciprocal = vmulq_f32(reciprocal, vrecpsq_f32(b, reciprocal));
+    reciprocal = vmulq_f32(reciprocal, vrecpsq_f32(b, reciprocal));
+    return vmulq_f32(a, reciprocal);
+#endif
+  }
   // Arm's min and max return NaN when either operand is one.
   TFREWPRUNE_VEC Reg Clamp(Reg lo, Reg hi, Reg v) {
     return vminq_f32(hi, vmaxq_f32(lo, v));

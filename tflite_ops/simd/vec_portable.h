@@ -49,6 +49,8 @@ struct F32x4Portable {
   TFREWPRUNE_VEC void Store(float* p, Reg v) { std::memcpy(p, &v, sizeof(v)); }
   TFREWPRUNE_VEC Reg Fma(Reg a, Reg b, Reg c) { return a * b + c; }
   TFREWPRUNE_VEC Reg Add(Reg a, Reg b) { return a + b; }
+  TFREWPRUNE_VEC Reg Mul(Reg a, Reg b) { return a * b; }
+  TFREWPRUNE_VEC Reg Div(Reg a, Reg b) { return a / b; }
   TFREWPRUNE_VEC Reg Clamp(Reg lo, Reg hi, Reg v) {
     v = v < lo ? lo : v;
     return v > hi ? hi : v;

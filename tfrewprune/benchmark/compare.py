@@ -45,6 +45,7 @@ class Comparison:
         packed_bytes: File size.
         dense_cost: Load time and memory, or None if not asked for.
         packed_cost: Load time and memory, or None if not asked for.
+        frames: Steps of the first input, if that is ``[batch, time, ...]``.
     """
 
     threads: int
@@ -59,6 +60,7 @@ class Comparison:
     packed_bytes: int
     dense_cost: Cost | None = None
     packed_cost: Cost | None = None
+    frames: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -76,6 +78,7 @@ def compare_models(
     inputs: Sequence[np.ndarray] | None = None,
     seed: int = 0,
     with_cost: bool = True,
+    frames: int = 1,
 ) -> Comparison:
     """Checks that two models agree and times them in turn.
 
@@ -90,6 +93,7 @@ def compare_models(
         inputs: Arrays in the order of the models' inputs; None draws random ones.
         seed: Seed of the random inputs.
         with_cost: Whether to measure load time and memory in fresh processes too.
+        frames: Steps of random inputs whose time is open.
 
     Returns:
         The comparison.
@@ -113,7 +117,7 @@ def compare_models(
         tune=tune,
     )
     if inputs is None:
-        inputs = random_inputs(baseline, seed)
+        inputs = random_inputs(baseline, seed, frames)
     contents = Path(dense).read_bytes(), Path(packed).read_bytes()
     checked = check_in_float(*contents, inputs, isa=isa, tolerance=tolerance)
     measurement, error = time_pair(
@@ -139,6 +143,7 @@ def compare_models(
         packed_bytes=os.path.getsize(packed),
         dense_cost=load_cost(dense, threads) if with_cost else None,
         packed_cost=load_cost(packed, threads, packed=True) if with_cost else None,
+        frames=inputs[0].shape[1] if inputs and inputs[0].ndim > 2 else None,
     )
 
 
@@ -217,14 +222,16 @@ def time_pair(
     return measurement, error
 
 
-def random_inputs(interpreter: LiteRtInterpreter, seed: int = 0) -> list[np.ndarray]:
+def random_inputs(
+    interpreter: LiteRtInterpreter, seed: int = 0, frames: int = 1
+) -> list[np.ndarray]:
     """Draws inputs for a model: normal floats, small integers.
-
-    Unknown dimensions become 1.
 
     Args:
         interpreter: The model's interpreter.
         seed: Seed of the generator.
+        frames: What the second dimension of an input becomes if it is unknown; all
+            others become 1.
 
     Raises:
         ValueError: If an input is neither a number nor a truth value.
@@ -232,7 +239,10 @@ def random_inputs(interpreter: LiteRtInterpreter, seed: int = 0) -> list[np.ndar
     generator = np.random.default_rng(seed)
     arrays = []
     for detail in interpreter.get_input_details():
-        shape, dtype = tuple(detail["shape"]), np.dtype(detail["dtype"])
+        shape, dtype = list(detail["shape"]), np.dtype(detail["dtype"])
+        signature = detail["shape_signature"]
+        if len(signature) > 2 and signature[1] == -1:
+            shape[1] = frames
         if dtype.kind == "f":
             arrays.append(generator.standard_normal(shape).astype(dtype))
         elif dtype.kind in "iu":

@@ -123,7 +123,12 @@ def time_layers(
 
 
 def _packable(model: Model) -> list[Layer]:
-    return [layer for layer in find_layers(model) if layer.reason is None]
+    # A matrix of a recurrent layer is no operator of its own.
+    return [
+        layer
+        for layer in find_layers(model)
+        if layer.reason is None and not layer.recurrent
+    ]
 
 
 def _with_decoders(

@@ -9,6 +9,7 @@ from typing import IO
 from tfrewprune.cli.arguments import (
     add_json_argument,
     add_runtime_arguments,
+    positive_integer,
     positive_number,
 )
 
@@ -44,6 +45,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1e-3,
         help="largest difference of outputs over the largest output (default: 0.001)",
     )
+    parser.add_argument(
+        "--frames",
+        type=positive_integer,
+        default=1,
+        metavar="N",
+        help="steps of a sequence whose length is open (default: 1)",
+    )
+    parser.add_argument(
+        "--frame-ms",
+        type=positive_number,
+        metavar="MS",
+        help="how long a step of the sequence takes in real time: prints how "
+        "many times faster than that the models are",
+    )
     add_json_argument(parser)
 
 
@@ -61,7 +76,13 @@ def run(arguments: argparse.Namespace) -> None:
             tune="once" if arguments.tune else None,
             tolerance=arguments.tolerance,
             min_seconds=arguments.seconds,
+            frames=arguments.frames,
         )
+        if arguments.frame_ms is not None and result.frames is None:
+            raise ValueError(
+                "--frame-ms needs a model whose first input is [batch, time, ...]; "
+                "this one has no time"
+            )
         gains = []
         if arguments.tune:
             from tfrewprune.benchmark.tuning import tuning_gains
@@ -77,11 +98,21 @@ def run(arguments: argparse.Namespace) -> None:
             }
             if arguments.tune:
                 document["tuning"] = [gain.to_dict() for gain in gains]
+            if arguments.frame_ms is not None:
+                document["real_time_factor"] = {
+                    "dense": _real_time(result, arguments.frame_ms, result.dense),
+                    "packed": _real_time(result, arguments.frame_ms, result.packed),
+                }
             print_json(document, out)
         else:
             _print_table(arguments, result, out)
             if arguments.tune:
                 _print_gains(gains, out)
+
+
+def _real_time(result, frame_ms: float, timing) -> float:
+    """How many times faster than its frames come a model goes through them."""
+    return result.frames * frame_ms / 1e3 / timing.median
 
 
 def _unpacked(model: str, folder: str) -> str:
@@ -145,6 +176,15 @@ def _print_table(arguments: argparse.Namespace, result, out: IO[str]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if arguments.frame_ms is not None:
+        dense = _real_time(result, arguments.frame_ms, result.dense)
+        packed = _real_time(result, arguments.frame_ms, result.packed)
+        console.print(
+            f"{packed:,.0f}x faster than real time ({dense:,.0f}x dense): "
+            f"{result.frames} frames of {arguments.frame_ms:g} ms.",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(
         "ms: processor time on one thread, wall time on more. load ms and memory: a "
         "fresh process, from opening the file to the end of its first inference.",

@@ -89,13 +89,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _prune(arguments: argparse.Namespace) -> "OneShotResult":
+    from tfrewprune.constraints import CONSTRAINTS
     from tfrewprune.oneshot import prune_one_shot
     from tfrewprune.recipe import Recipe, Rule
 
-    limits = {
-        unit: getattr(arguments, f"max_{unit}")
-        for unit in ("weights", "macs", "bytes", "latency_ms")
-    }
+    limits = {unit: getattr(arguments, f"max_{unit}") for unit in CONSTRAINTS}
     limits = {unit: limit for unit, limit in limits.items() if limit is not None}
     rules = [Rule(name, skip=True) for name in arguments.skip]
     rules.append(Rule("*", structure=arguments.structure))

@@ -15,6 +15,11 @@ from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.converter.measuring import decide_by_measuring, pack_worth_measuring
 from tfrewprune.converter.perform import perform
 from tfrewprune.converter.plan import Decision, Settings, make_plan
+from tfrewprune.converter.recurrent.streaming import (
+    drop_dead_operators,
+    expose_states,
+    state_names,
+)
 from tfrewprune.converter.report import (
     Converted,
     describe_nothing_packed,
@@ -40,11 +45,13 @@ def convert(
     measure: bool = False,
     verify: bool = True,
     require_packed: int = 0,
+    streaming: bool = False,
 ) -> Converted:
     """Converts a model so that its pruned layers run packed.
 
     CONV_2D and FULLY_CONNECTED layers with enough zeros become custom operators that
-    hold the surviving weights only; everything else stays as it is. The result runs
+    hold the surviving weights only; a GRU, LSTM or SimpleRNN of Keras becomes one
+    operator with or without zeros; everything else stays as it is. The result runs
     in `tfrewprune.Interpreter` and `tfrewprune.CompiledModel`, or in the interpreter of
     any LiteRT with the delegate of `tfrewprune.delegate_path`.
 
@@ -85,6 +92,8 @@ def convert(
             hold exactly the weights is checked in any case.
         require_packed: Fails, and writes nothing, when fewer layers are packed in the
             result: a guard for scripts.
+        streaming: Whether the states of recurrent layers become inputs and outputs, so
+            that a sequence can be fed in pieces; see `Streamer`.
 
     Returns:
         The bytes of the converted `.tflite` model; their attribute `report` is a
@@ -133,6 +142,8 @@ def convert(
             perform(tree, decisions)
             packed = write_model(tree)
         difference = check(packed, decisions)
+    if streaming:
+        packed = add_states(packed)
     report = make_report(decisions, content, packed, difference)
     if len(report.packed) < require_packed:
         raise ConversionError(
@@ -145,6 +156,20 @@ def convert(
     if not report.packed:
         warn_caller(describe_nothing_packed(report))
     return Converted(packed, report)
+
+
+def add_states(packed: bytes) -> bytes:
+    """Returns a packed model with its recurrent states as inputs and outputs.
+
+    Raises:
+        ConversionError: If it is damaged, or its layers cannot be streamed.
+    """
+    model = read_model(packed)
+    if state_names(model):
+        return packed
+    expose_states(model)
+    drop_dead_operators(model)
+    return write_model(model)
 
 
 def unpack(

@@ -10,12 +10,13 @@ that decode a constant at start-up.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter import densify, options
+from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import (
     Model,
     index_list,
@@ -24,6 +25,8 @@ from tfrewprune.converter.flatbuffer import (
     text,
 )
 from tfrewprune.converter.reasons import SkipReason
+from tfrewprune.converter.recurrent.loops import WEIGHTS
+from tfrewprune.converter.recurrent.recognise import Loop, find_loops
 
 _OPERATOR_NAMES = {
     code: name
@@ -107,6 +110,7 @@ class Layer:
         reason: The same as a sentence that tells what was found.
         residual: Tensor that a packed convolution adds to its output; None mostly.
         more_sources: Where more weights are, of an operator with several matrices.
+        loop: The recurrent layer that a dense layer is a product of.
     """
 
     subgraph: int
@@ -116,15 +120,21 @@ class Layer:
     weight: int
     weight_shape: tuple[int, ...]
     source: WeightSource | None
-    options: options.ConvOptions | options.FullyConnectedOptions | None
+    options: options.Options | None
     skip: SkipReason | None
     reason: str | None
     residual: int | None = None
     more_sources: tuple[WeightSource, ...] = ()
+    loop: Loop | None = None
 
     @property
     def packed(self) -> bool:
         return self.op in options.OPERATORS
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether it is one matrix of a recurrent layer."""
+        return self.loop is not None or self.op in options.RECURRENT
 
 
 def operator_name(model: Model, operator: schema.OperatorT) -> str:
@@ -155,15 +165,35 @@ def find_layers(model: Model) -> list[Layer]:
         Layers of all subgraphs; those that cannot be packed carry the reason.
     """
     layers = []
+    loops = {} if model_numbers_operators(model) else _products(model)
     for index, subgraph in enumerate(model.subgraphs):
         finder = _Finder(model, index, subgraph)
         for number, operator in enumerate(subgraph.operators or ()):
             op = operator_name(model, operator)
-            if op in _DESCRIBE:
-                layers.append(finder.describe(number, operator, op))
+            if op in options.RECURRENT:
+                layers += finder.describe_recurrent(number, operator, op)
+            elif op in _DESCRIBE:
+                layer = finder.describe(number, operator, op)
+                layers.append(replace(layer, loop=loops.get(id(operator))))
             elif model.builtin_code(operator) not in DECODERS:
                 layers += finder.describe_other(number, operator, op)
     return layers
+
+
+def _products(model: Model) -> dict[int, Loop]:
+    """The products of recurrent layers that can be packed, by their operators."""
+    found = {}
+    for loop in find_loops(model):
+        for index, operator in loop.products:
+            finder = _Finder(model, index, model.subgraphs[index])
+            layer = finder.describe(0, operator, "FULLY_CONNECTED")
+            if layer.reason is not None or layer.source.decoders:
+                break
+            if finder.tensors[layer.source.tensor].type != _FLOAT32:
+                break
+        else:
+            found |= {id(operator): loop for _, operator in loop.products}
+    return found
 
 
 class _Skip(Exception):
@@ -225,6 +255,38 @@ class _Finder:
             reason,
             residual,
         )
+
+    def describe_recurrent(
+        self, number: int, operator: schema.OperatorT, op: str
+    ) -> list[Layer]:
+        """Describes a packed recurrent operator: a layer for each of its matrices."""
+        inputs, outputs = index_list(operator.inputs), index_list(operator.outputs)
+        skip = reason = found = None
+        weights = [tensor for tensor in inputs[1:4] if tensor >= 0]
+        try:
+            found = self.packed(operator, inputs, outputs)
+            wanted = (found.outputs > 0) + 1 + found.lstm
+            matrices = 2 + (found.kind == found.GRU and not found.reset_after)
+            if (len(inputs), len(outputs), len(weights)) != (9, wanted, matrices):
+                raise _Skip(
+                    f"expected 9 inputs, {matrices} of them payloads, and {wanted} "
+                    f"outputs, received {len(inputs)}, {len(weights)} and "
+                    f"{len(outputs)}"
+                )
+        except _Skip as error:
+            skip, reason = error.skip, str(error)
+        except ConversionError as error:
+            skip, reason = SkipReason.DAMAGED, str(error)
+        return [
+            Layer(
+                *(self.index, number),
+                self.name([tensor], op, number).removesuffix(WEIGHTS),
+                *(op, tensor, ()),
+                WeightSource(tensor),
+                *(found, skip, reason),
+            )
+            for tensor in weights or [-1]
+        ]
 
     def describe_other(
         self, number: int, operator: schema.OperatorT, op: str
@@ -461,7 +523,7 @@ class _Finder:
 
     def packed(
         self, operator: schema.OperatorT, inputs: list[int], outputs: list[int]
-    ) -> options.ConvOptions | options.FullyConnectedOptions:
+    ) -> options.Options:
         data = operator.customOptions
         name = self.model.custom_code(operator)
         return options.decode(name, b"" if data is None else bytes(bytearray(data)))

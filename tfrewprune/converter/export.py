@@ -22,6 +22,7 @@ import numpy as np
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import read_model, text, write_model
 from tfrewprune.converter.mlir import native_output_hidden, shorten
+from tfrewprune.converter.recurrent import composites
 
 _INSTEAD = "convert it to TFLite yourself and give the .tflite file"
 
@@ -41,6 +42,7 @@ def to_tflite(model: Any, batch_size: int | None = None) -> bytes:
     Raises:
         ConversionError: If the model cannot be exported; TensorFlow's or Keras' own
             reason is in the message.
+        OSError: If its file cannot be read.
 
     Warns:
         UserWarning: If weights that a mask removed are not zero.
@@ -67,16 +69,12 @@ def _from_directory(path: Path, batch_size: int | None) -> bytes:
 
 
 def _load(path: Path) -> Any:
-    import keras
-
-    import tfrewprune.wrappers  # noqa: F401 (registers the layers the file may name)
+    from tfrewprune.wrappers.loading import load_model
 
     try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises whatever the file provokes
-        raise ConversionError(
-            f"Keras cannot load {str(path)!r}: {shorten(error)}"
-        ) from error
+        return load_model(path)
+    except ValueError as error:
+        raise ConversionError(shorten(error)) from error
 
 
 def _from_keras(model: Any, batch_size: int | None) -> bytes:
@@ -170,12 +168,33 @@ def _from_saved_model(folder: Path, batch: int | None = 1) -> bytes:
 
     try:
         with native_output_hidden():
-            return tf.lite.TFLiteConverter.from_saved_model(str(folder)).convert()
+            converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
+            converter.allow_custom_ops = True
+            content = converter.convert()
     except Exception as error:  # the converter raises many unrelated types
         raise ConversionError(
             f"TensorFlow cannot convert the model: {shorten(error)}"
             + _advice(error, batch)
         ) from error
+    return _without_composites(content, batch)
+
+
+def _without_composites(content: bytes, batch: int | None) -> bytes:
+    """The file with loops for composites; other custom operators are refused."""
+    model = read_model(content)
+    codes = [text(code.customCode) for code in model.tree.operatorCodes]
+    missing = sorted(set(filter(None, codes)) - {composites.NAME})
+    if missing:
+        # What the converter says by itself where custom operators are not allowed.
+        error = f"TFLite has no operator for {', '.join(missing)}"
+        raise ConversionError(
+            f"TensorFlow cannot convert the model: {error}"
+            + _advice(ConversionError(" ".join(missing)), batch)
+        )
+    if composites.NAME not in codes:
+        return content
+    composites.write_loops(model)
+    return write_model(model)
 
 
 def _advice(error: Exception, batch: int | None) -> str:

@@ -105,6 +105,81 @@ def count_readers(subgraph: schema.SubGraphT) -> Counter[int]:
     return readers
 
 
+def operator_code(model: Model, builtin: int, version: int) -> int:
+    """Returns the code of a built-in operator, if possible one the model had."""
+    codes = model.tree.operatorCodes
+    versions = {
+        code.version: index
+        for index, code in enumerate(codes)
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin
+    }
+    fitting = [known for known in versions if known >= version]
+    if versions:
+        return versions[min(fitting, default=max(versions))]
+    codes.append(
+        schema.OperatorCodeT(
+            deprecatedBuiltinCode=min(builtin, 127),
+            builtinCode=builtin,
+            version=version,
+        )
+    )
+    return len(codes) - 1
+
+
+def custom_operator_code(model: Model, name: str) -> int:
+    """Returns the code of a custom operator, which is added if it is not there."""
+    codes = model.tree.operatorCodes
+    for index, code in enumerate(codes):
+        if code.customCode in (name, name.encode()):
+            return index
+    codes.append(
+        schema.OperatorCodeT(
+            deprecatedBuiltinCode=schema.BuiltinOperator.CUSTOM,
+            builtinCode=schema.BuiltinOperator.CUSTOM,
+            customCode=name,
+            version=1,
+        )
+    )
+    return len(codes) - 1
+
+
+def drop_unused_codes(model: Model) -> None:
+    """Drops operator codes that nothing uses."""
+    operators = [op for graph in model.subgraphs for op in graph.operators or ()]
+    codes = model.tree.operatorCodes
+    used = {operator.opcodeIndex for operator in operators}
+    kept = [index for index in range(len(codes)) if index in used]
+    renumbered = {old: new for new, old in enumerate(kept)}
+    for operator in operators:
+        operator.opcodeIndex = renumbered[operator.opcodeIndex]
+    model.tree.operatorCodes = [codes[index] for index in kept]
+
+
+def drop_unused(model: Model) -> None:
+    """Empties buffers and constants that nothing uses.
+
+    The indices of tensors never move: those that no operator and no signature names
+    stay, without a name and a shape.
+    """
+    for subgraph in model.subgraphs:
+        named = set(index_list(subgraph.inputs)) | set(index_list(subgraph.outputs))
+        for operator in subgraph.operators or ():
+            for indices in (operator.inputs, operator.outputs, operator.intermediates):
+                named |= set(index_list(indices))
+        tensors = subgraph.tensors
+        for index in range(len(tensors)):
+            if index not in named and tensors[index].buffer:
+                tensors[index] = schema.TensorT(shape=np.zeros(1, np.int32))
+    needed = {t.buffer for graph in model.subgraphs for t in graph.tensors}
+    needed |= {entry.buffer for entry in model.tree.metadata or ()}
+    buffers = model.tree.buffers
+    for index in set(range(len(buffers))) - needed:
+        buffers[index] = schema.BufferT()
+        model.alignment.pop(index, None)
+    while len(buffers) - 1 > max(needed):
+        buffers.pop()
+
+
 def index_list(indices: np.ndarray | list | None) -> list[int]:
     """Returns the indices in a flatbuffer vector; an absent one has none."""
     return [] if indices is None else [int(i) for i in indices]

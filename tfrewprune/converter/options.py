@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from typing import ClassVar, TypeAlias
 
 from tfrewprune.converter.errors import ConversionError
 
@@ -12,8 +14,18 @@ from tfrewprune.converter.errors import ConversionError
 # a model: it says where to go.
 CONV_2D = "TfrewpruneConv2D (run it in tfrewprune.Interpreter)"
 FULLY_CONNECTED = "TfrewpruneFullyConnected (run it in tfrewprune.Interpreter)"
-OPERATORS = (CONV_2D, FULLY_CONNECTED)
-BUILTIN_NAMES = {CONV_2D: "CONV_2D", FULLY_CONNECTED: "FULLY_CONNECTED"}
+GRU = "TfrewpruneGRU (run it in tfrewprune.Interpreter)"
+LSTM = "TfrewpruneLSTM (run it in tfrewprune.Interpreter)"
+RNN = "TfrewpruneRNN (run it in tfrewprune.Interpreter)"
+OPERATORS = (CONV_2D, FULLY_CONNECTED, GRU, LSTM, RNN)
+RECURRENT = (GRU, LSTM, RNN)
+BUILTIN_NAMES = {
+    CONV_2D: "CONV_2D",
+    FULLY_CONNECTED: "FULLY_CONNECTED",
+    GRU: "GRU",
+    LSTM: "LSTM",
+    RNN: "RNN",
+}
 """The operators that packed ones were."""
 
 _MAGIC = 0x4F504654
@@ -63,7 +75,74 @@ class FullyConnectedOptions:
         return _BLOCK.pack(*head, *(0,) * 7, *tail)
 
 
-def decode(custom_code: str, data: bytes) -> ConvOptions | FullyConnectedOptions:
+@dataclass(frozen=True)
+class RecurrentOptions:
+    """What a packed recurrent layer must know besides its weights.
+
+    Attributes:
+        kind: `GRU`, `LSTM` or `RNN`.
+        activation: 0 linear, 1 relu, 2 sigmoid, 3 tanh.
+        recurrent_activation: Likewise, of the gates.
+        reset_after: Whether a GRU applies its reset gate after the product.
+        go_backwards: Whether it begins at the last step.
+        outputs: `STATES`: the last states alone; `SEQUENCE`: what every step gives out,
+            before them; `LAST`: what the last step gives out, which differs from the
+            state where steps are masked.
+        zero_output: Whether masked steps give out zeros, not what came before.
+    """
+
+    kind: int
+    activation: int
+    recurrent_activation: int
+    reset_after: int
+    go_backwards: int
+    outputs: int
+    zero_output: int
+
+    GRU: ClassVar[int] = 2
+    LSTM: ClassVar[int] = 3
+    RNN: ClassVar[int] = 4
+    STATES: ClassVar[int] = 0
+    SEQUENCE: ClassVar[int] = 1
+    LAST: ClassVar[int] = 2
+
+    @property
+    def lstm(self) -> bool:
+        return self.kind == self.LSTM
+
+    @property
+    def gates(self) -> int:
+        """How many times the units the rows of the kernel are."""
+        return {self.GRU: 3, self.LSTM: 4, self.RNN: 1}[self.kind]
+
+    @property
+    def operator(self) -> str:
+        """The name of the packed operator."""
+        return OPERATORS[self.kind]
+
+    def words(self) -> tuple[int, ...]:
+        return astuple(self)
+
+    @classmethod
+    def parse(cls, words: Sequence[int]) -> RecurrentOptions | None:
+        """The options of their own words; None if they are none."""
+        highest = (4, 3, 3, 1, 1, 2, 1)
+        if len(words) != len(highest) or words[0] < cls.GRU:
+            return None
+        if not all(0 <= n <= most for n, most in zip(words, highest, strict=True)):
+            return None
+        if words[3] and words[0] != cls.GRU or words[2] and words[0] == cls.RNN:
+            return None
+        return cls(*words)
+
+    def encode(self) -> bytes:
+        return _BLOCK.pack(_MAGIC, 1, self.kind, 0, *self.words()[1:], *(0,) * 6)
+
+
+Options: TypeAlias = ConvOptions | FullyConnectedOptions | RecurrentOptions
+
+
+def decode(custom_code: str, data: bytes) -> Options:
     """Reads the custom options of a packed operator.
 
     Raises:
@@ -86,6 +165,11 @@ def decode(custom_code: str, data: bytes) -> ConvOptions | FullyConnectedOptions
         refuse("an activation from 0 to 5", values[3])
     if any(values[13:]):
         refuse("zeros in words 13 to 15", values[13:])
+    if custom_code in RECURRENT:
+        made = RecurrentOptions.parse((values[2], *values[4:10]))
+        if made is None or any((values[3], *values[10:13])):
+            refuse("the options of a recurrent layer", values[3:])
+        return made
     if values[11] not in (0, 1):
         refuse("0 or 1 in word 11", values[11])
     if custom_code == FULLY_CONNECTED:

@@ -12,8 +12,13 @@ from ai_edge_litert import schema_py_generated as schema
 from tfrewprune.converter import options
 from tfrewprune.converter.densify import SparseForm
 from tfrewprune.converter.errors import ConversionError
-from tfrewprune.converter.flatbuffer import Model, count_readers
+from tfrewprune.converter.flatbuffer import (
+    Model,
+    count_readers,
+    custom_operator_code,
+)
 from tfrewprune.converter.plan import Decision
+from tfrewprune.converter.recurrent.fuse import fuse_loops
 from tfrewprune.converter.sources import Decoder, Source, remember
 from tfrewprune.converter.sums import Sum
 from tfrewprune.payload.container import VALUE_ALIGNMENT
@@ -28,8 +33,9 @@ def perform(model: Model, decisions: list[Decision]) -> None:
 
     The weight tensor of a packed layer becomes its payload where it stands; only when
     something else still reads the dense weights, or their scales have to stay, does the
-    payload get a tensor of its own, behind all others. Buffers that nothing reads any
-    more are emptied. How the weights were stored is remembered for `unpack_model`.
+    payload get a tensor of its own, behind all others. Loops whose products are packed
+    become one operator each. Buffers that nothing reads any more are emptied. How the
+    weights were stored is remembered for `unpack_model`.
     """
     chosen = [decision for decision in decisions if decision.packs]
     # Layers that share a packing share its bytes.
@@ -44,7 +50,7 @@ def perform(model: Model, decisions: list[Decision]) -> None:
             if isinstance(packed, options.ConvOptions)
             else options.FULLY_CONNECTED
         )
-        operator.opcodeIndex = _operator_code(model, custom)
+        operator.opcodeIndex = custom_operator_code(model, custom)
         operator.builtinOptionsType = schema.BuiltinOptions.NONE
         operator.builtinOptions = None
         operator.customOptionsFormat = 0
@@ -118,6 +124,8 @@ def perform(model: Model, decisions: list[Decision]) -> None:
         ]
     _settle_buffers(model, dense_of, old_count)
     remember(model, sources)
+    loops = {id(d.layer.loop): d.layer.loop for d in chosen if d.layer.loop}
+    fuse_loops(model, list(loops.values()))
 
 
 def _decoder(model: Model, subgraph: schema.SubGraphT, number: int) -> Decoder:
@@ -139,22 +147,6 @@ def _take_over(operator: schema.OperatorT, total: Sum) -> None:
     bias = inputs[2:] or [-1]
     operator.inputs = np.array([*inputs[:2], *bias, total.residual], np.int32)
     operator.outputs = np.array([total.output], np.int32)
-
-
-def _operator_code(model: Model, custom: str) -> int:
-    codes = model.tree.operatorCodes
-    for index, code in enumerate(codes):
-        if code.customCode in (custom, custom.encode()):
-            return index
-    codes.append(
-        schema.OperatorCodeT(
-            deprecatedBuiltinCode=schema.BuiltinOperator.CUSTOM,
-            builtinCode=schema.BuiltinOperator.CUSTOM,
-            customCode=custom,
-            version=1,
-        )
-    )
-    return len(codes) - 1
 
 
 def _payload_buffer(model: Model, decision: Decision, places: dict[int, int]) -> int:

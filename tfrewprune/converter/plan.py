@@ -12,7 +12,7 @@ from tfrewprune.converter.densify import read_weights, stored_bytes, value_form
 from tfrewprune.converter.detect import Layer, find_layers
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model, tensor_shape
-from tfrewprune.converter.options import ConvOptions
+from tfrewprune.converter.options import ConvOptions, RecurrentOptions
 from tfrewprune.converter.reasons import SkipReason
 from tfrewprune.converter.sums import Sum, find_sums
 from tfrewprune.payload.cost import LayerShape, cost_model
@@ -136,6 +136,8 @@ def layer_shape(
     output = int(subgraph.operators[layer.operator].outputs[0])
     elements = int(np.prod(tensor_shape(subgraph.tensors[output]), dtype=np.int64))
     rows, columns = weight_shape[0], int(np.prod(weight_shape[1:], dtype=np.int64))
+    if isinstance(layer.options, RecurrentOptions):
+        return LayerShape(rows, columns, _products_at_once(model, layer))
     taps, gap = 1, 0.0
     options = layer.options
     if isinstance(options, ConvOptions):
@@ -150,6 +152,14 @@ def layer_shape(
     moved = min(given * taps // columns, pixels * taps)
     moved = moved if moved > pixels else 0
     return LayerShape(rows, columns, pixels, taps, moved, gap)
+
+
+def _products_at_once(model: Model, layer: Layer) -> int:
+    """Vectors that a matrix of a packed recurrent layer is multiplied with at once."""
+    subgraph = model.subgraphs[layer.subgraph]
+    inputs = subgraph.operators[layer.operator].inputs
+    batch, steps, _ = tensor_shape(subgraph.tensors[int(inputs[0])])
+    return max(1, batch * steps if layer.weight == int(inputs[1]) else batch)
 
 
 def _decide(
@@ -183,7 +193,9 @@ def _decide(
     packed_us = packing.predict(shape, costs)
     stored = stored_bytes(model, tensor)
     skip = reason = None
-    if settings.minimum_gain <= 0:
+    # A recurrent layer is one operator with or without zeros: 20 operators a step cost
+    # more than the products.
+    if settings.minimum_gain <= 0 or layer.loop is not None:
         pass
     elif kept == shape.rows * shape.columns:
         skip, reason = SkipReason.NO_ZEROS, "no weight is 0"

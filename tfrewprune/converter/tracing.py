@@ -15,17 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from tfrewprune.converter.errors import ConversionError
+from tfrewprune.converter.recurrent.composites import kept_whole
 
 _OTHER_FLOATS = ("float16", "bfloat16", "float64")
 
 
-def save_for_inference(model: Any, folder: Path, batch: int | None) -> list[str]:
+def save_for_inference(
+    model: Any, folder: Path, batch: int | None, whole: bool = True
+) -> list[str]:
     """Writes a SavedModel of ``model(inputs, training=False)`` in float32.
 
     Args:
         model: A built model on Keras' TensorFlow backend. It is not changed.
         folder: Where to write.
         batch: Length of the first dimension of every input; None leaves it open.
+        whole: Whether recurrent layers stay in one piece, see `kept_whole`.
 
     Returns:
         Names of the signature's inputs, in the model's own order.
@@ -52,7 +56,8 @@ def save_for_inference(model: Any, folder: Path, batch: int | None) -> list[str]
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    with computing_in_float32(model):
+    keep = kept_whole(model) if whole else contextlib.nullcontext()
+    with computing_in_float32(model), keep:
         archive.add_endpoint("serve", serve, specs)
         archive.write_out(str(folder), verbose=False)
     return names

@@ -23,7 +23,13 @@ from tfrewprune.converter.densify import (
 )
 from tfrewprune.converter.detect import Layer, find_layers
 from tfrewprune.converter.errors import ConversionError
-from tfrewprune.converter.flatbuffer import Model, tensor_shape, text
+from tfrewprune.converter.flatbuffer import (
+    Model,
+    operator_code,
+    tensor_shape,
+    text,
+)
+from tfrewprune.converter.recurrent.fuse import split_operator
 from tfrewprune.converter.sources import Source, forget, recall
 from tfrewprune.payload.reading import unpack_matrix
 from tfrewprune.payload.values import PayloadError
@@ -55,6 +61,8 @@ def unpack_model(model: Model) -> bool:
             raise ConversionError(f"layer {layer.name!r}: {layer.reason}")
     if not layers:
         return False
+    _split_recurrent(model, [layer for layer in layers if layer.recurrent])
+    layers = [layer for layer in find_layers(model) if layer.packed]
     sources = recall(model)
     dense: dict[int, np.ndarray] = {}
     by_tensor: dict[tuple[int, int], list[Layer]] = defaultdict(list)
@@ -102,6 +110,28 @@ def unpack_model(model: Model) -> bool:
     return True
 
 
+def _split_recurrent(model: Model, layers: list[Layer]) -> None:
+    """Writes the loops of packed recurrent layers."""
+    dense: dict[int, int] = {}  # payload buffers -> buffers of dense weights
+    for index, subgraph in enumerate(list(model.subgraphs)):
+        here: dict[int, list[Layer]] = defaultdict(list)
+        for layer in layers:
+            if layer.subgraph == index:
+                here[layer.operator].append(layer)
+        operators = []
+        for number, operator in enumerate(subgraph.operators):
+            if number not in here:
+                operators.append(operator)
+                continue
+            matrices = {user.weight: read_payload(model, user) for user in here[number]}
+            packed = here[number][0].options
+            operators += split_operator(model, index, operator, packed, matrices, dense)
+        subgraph.operators = operators
+    for buffer in dense:
+        model.tree.buffers[buffer] = schema.BufferT()
+        model.alignment.pop(buffer, None)
+
+
 def _store(
     model: Model,
     tensor: schema.TensorT,
@@ -145,7 +175,7 @@ def _restore_decoders(model: Model, source: Source) -> list[schema.OperatorT]:
     outputs = [decoder.input for decoder in source.decoders[1:]] + [source.tensor]
     return [
         schema.OperatorT(
-            opcodeIndex=_operator_code(model, decoder.code, _VERSIONS[decoder.code]),
+            opcodeIndex=operator_code(model, decoder.code, _VERSIONS[decoder.code]),
             inputs=np.array([decoder.input], np.int32),
             outputs=np.array([output], np.int32),
             builtinOptionsType=_OPTIONS[decoder.code][0],
@@ -168,7 +198,7 @@ def _restore_dynamic_range(model: Model, source: Source, users: list[Layer]) -> 
         else:
             code = _BUILTIN.FULLY_CONNECTED
             version = 12 if scales > 1 else 9 if user.options.asymmetric_inputs else 3
-        operator.opcodeIndex = _operator_code(model, code, version)
+        operator.opcodeIndex = operator_code(model, code, version)
 
 
 def _drop_payload_tensors(model: Model, sources: Iterable[Source]) -> None:
@@ -201,7 +231,7 @@ def dense_shape(layer: Layer, weights: np.ndarray) -> tuple[int, ...]:
         ConversionError: If payload and options disagree.
     """
     rows, columns = weights.shape
-    if isinstance(layer.options, options.FullyConnectedOptions):
+    if not isinstance(layer.options, options.ConvOptions):
         return rows, columns
     conv = layer.options
     taps = (conv.kernel_height, conv.kernel_width, conv.input_channels)
@@ -257,7 +287,7 @@ def _restore(
             no_bias = len(operator.inputs) < 3 or operator.inputs[2] < 0
             code = _BUILTIN.FULLY_CONNECTED
             version = 6 if no_bias else 5 if packed.keep_num_dims else 1
-        operator.opcodeIndex = _operator_code(model, code, version)
+        operator.opcodeIndex = operator_code(model, code, version)
     return matrix.reshape(shape)
 
 
@@ -265,7 +295,7 @@ def _restore_sum(model: Model, layer: Layer) -> schema.OperatorT:
     """Gives a convolution its own output again; returns the ADD it took over."""
     conv = model.subgraphs[layer.subgraph].operators[layer.operator]
     add = schema.OperatorT(
-        opcodeIndex=_operator_code(model, _BUILTIN.ADD, 1),
+        opcodeIndex=operator_code(model, _BUILTIN.ADD, 1),
         inputs=np.array([layer.options.own_output, layer.residual], np.int32),
         outputs=conv.outputs,
         builtinOptionsType=schema.BuiltinOptions.AddOptions,
@@ -277,25 +307,6 @@ def _restore_sum(model: Model, layer: Layer) -> schema.OperatorT:
     conv.inputs = np.array([i for i in conv.inputs[:3] if i >= 0], np.int32)
     conv.outputs = np.array([layer.options.own_output], np.int32)
     return add
-
-
-def _operator_code(model: Model, builtin: int, version: int) -> int:
-    """Returns the code of a built-in operator, if possible one the model had."""
-    codes = model.tree.operatorCodes
-    versions = {
-        code.version: index
-        for index, code in enumerate(codes)
-        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin
-    }
-    fitting = [known for known in versions if known >= version]
-    if versions:
-        return versions[min(fitting, default=max(versions))]
-    codes.append(
-        schema.OperatorCodeT(
-            deprecatedBuiltinCode=builtin, builtinCode=builtin, version=version
-        )
-    )
-    return len(codes) - 1
 
 
 def _drop_operator_codes(model: Model) -> None:

@@ -99,6 +99,9 @@ def _locate(
     watched = []
     for decision in decisions:
         layer = decision.layer
+        if layer.loop is not None:
+            watched.append((layer.loop.subgraph, layer.loop.layer.outputs[0]))
+            continue
         operator = original.subgraphs[layer.subgraph].operators[layer.operator]
         total = decision.sum
         output = int(operator.outputs[0]) if total is None else total.output

@@ -3,37 +3,17 @@
 
 from __future__ import annotations
 
-import math
-import os
-
 import keras
 import numpy as np
 
 from tfrewprune.calibration.keras_network import KerasNetwork
-from tfrewprune.oneshot.constraints import LayerCost
 from tfrewprune.oneshot.pruning import Job
 from tfrewprune.oneshot.source import Source
-from tfrewprune.payload.cost import LayerShape
 from tfrewprune.pipeline.summary import layer_row, model_rate
 from tfrewprune.recipe import Recipe
 from tfrewprune.rows import LayerRow
-from tfrewprune.wrappers.kernels import macs_per_weight
+from tfrewprune.wrappers.resources import layer_cost, other_weights
 from tfrewprune.wrappers.targets import Target, resolve
-
-
-def load(path: str | os.PathLike[str]) -> keras.Model:
-    """Reads a Keras file.
-
-    Raises:
-        ValueError: Keras cannot load it.
-        FileNotFoundError: It is not there.
-    """
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"there is no model at {os.fspath(path)!r}")
-    try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises whatever the file provokes
-        raise ValueError(f"Keras cannot load {os.fspath(path)!r}: {error}") from error
 
 
 class KerasSource(Source):
@@ -53,27 +33,26 @@ class KerasSource(Source):
         targets = {t.path_key: t for t in self._targets if t.spec is not None}
         sites = {site.key: site for site in self.network.sites}
         self.jobs = []
-        self.idle = [
-            _cost(target) for key, target in targets.items() if key not in sites
-        ]
+        idle = [t for t in self._targets if t.spec is None or t.path_key not in sites]
+        costs = [layer_cost(target) for target in idle]
+        self.idle = [cost for cost in costs if cost is not None]
         for key, site in sites.items():
             target = targets[key]
             pruned = target.reason is None
+            cost = layer_cost(target)
             if target.rule is not None and target.rule.skip:
-                self.idle.append(_cost(target))
+                self.idle.append(cost)
                 continue
             self.jobs.append(
                 Job(
                     site,
-                    _cost(target),
+                    cost,
                     target.structure if pruned else None,
                     target.rule.rate if pruned else None,
                     recipe.minimum_groups,
                 )
             )
-        kernels = sum(math.prod(t.variable.shape) for t in targets.values())
-        total = sum(math.prod(variable.shape) for variable in model.weights)
-        self.other_weights = total - kernels
+        self.other_weights = other_weights(self._targets)
         self.other_bytes = 4 * self.other_weights
 
     def adapt_normalizations(self, data: list[np.ndarray]) -> int:
@@ -97,16 +76,3 @@ class KerasSource(Source):
 
     def rate(self, rows: list[LayerRow]) -> float:
         return model_rate(self.model, rows)
-
-
-def _cost(target: Target) -> LayerCost:
-    shape = target.shape
-    structure = target.structure
-    size = None
-    try:
-        pixels = macs_per_weight(target.layer, target.spec)
-        size = LayerShape(shape.outputs, shape.columns, pixels, shape.positions)
-    except ValueError:  # its input has no fixed size
-        pass
-    alike = structure.rows_alike(shape) if structure is not None else 1
-    return LayerCost(size, shape.weights, alike)

@@ -46,12 +46,10 @@ def prune_one_shot(
             array, a list or dict of arrays, a `.npy` or `.npz` file, or a data set of
             which the first 1,000 are taken.
         rate: Dense / kept weights over all pruned layers.
-        recipe: In place of a rate, or with it: structures, rates and layers. Its method
-            and epochs do not count here.
-        constraints: Limits of the whole model, several at once: `"weights"`, `"macs"`
-            and `"bytes"` (at most 1 or a text such as `"40%"`: a share of the dense
-            model) and `"latency_ms"` (the cost model's, one thread). Multiplications
-            and latency are those of the layers with a weight matrix.
+        recipe: In place of a rate, or with it: structures, rates, constraints and
+            layers. Its method, epochs and `layer_ms` do not count here.
+        constraints: Limits of the whole model, several at once, in place of the
+            recipe's and with a rate or without: as `Recipe.constraints`.
         batch_norm: Have batch normalizations follow their pruned inputs in the end.
             The refit leaves little for them to do; see `hard_prune` for a cut without.
         in_place: Change a Keras model itself; it may then be subclassed with inputs
@@ -79,6 +77,8 @@ def prune_one_shot(
     tell = verbose if callable(verbose) else (print if verbose else None)
     dense = source.network.outputs(arrays)
     check_outputs(dense)
+    if constraints is None:
+        constraints = recipe.constraints
     limits, fixed = source.limits(constraints, recipe.budget)
     tables = prune_network(
         source.network,
@@ -123,7 +123,8 @@ def _recipe(
     if rate is not None:
         recipe = recipe.replace(rate=rate)
     pruning = [rule for rule in recipe.rules if not rule.skip]
-    if constraints is None and any(recipe.rate_of(rule) is None for rule in pruning):
+    limited = constraints is not None or recipe.constraints is not None
+    if not limited and any(recipe.rate_of(rule) is None for rule in pruning):
         raise ValueError(
             "prune_one_shot: expected a rate, a recipe with one, or constraints, such "
             "as prune_one_shot(model, data, rate=2). Received: none"
@@ -143,11 +144,12 @@ def _source(
         arrays = calibration_inputs(data, specs_of(content))
         return TFLiteSource(content, recipe, arrays), arrays
     from tfrewprune.calibration.keras_network import input_specs
-    from tfrewprune.oneshot.keras_model import KerasSource, load
+    from tfrewprune.oneshot.keras_model import KerasSource
     from tfrewprune.wrappers.cloning import plain_copy
+    from tfrewprune.wrappers.loading import load_model
 
     if keras_file:
-        model = load(model)
+        model = load_model(model)
         in_place = True
     arrays = calibration_inputs(data, input_specs(model))
     if not in_place:

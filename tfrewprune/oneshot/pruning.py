@@ -11,7 +11,7 @@ import numpy as np
 
 from tfrewprune.calibration.network import Network, Site, Walk
 from tfrewprune.calibration.selection import Level, prune
-from tfrewprune.oneshot.constraints import LayerCost
+from tfrewprune.constraints import LayerCost
 from tfrewprune.oneshot.losses import LossTable, allocate
 from tfrewprune.structures import Structure
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfrewprune.calibration.network import Network
-from tfrewprune.oneshot.constraints import LayerCost, parse
+from tfrewprune.constraints import LayerCost, checked_constraints, limit_of
 from tfrewprune.oneshot.losses import Infeasible
 from tfrewprune.oneshot.pruning import Job
 from tfrewprune.rows import LayerRow
@@ -57,7 +57,7 @@ class Source(abc.ABC):
             ValueError: A constraint that is none, or cannot be counted.
             Infeasible: What stays as it is exceeds one already.
         """
-        wanted = {} if constraints is None else parse(constraints)
+        wanted = {} if constraints is None else checked_constraints(constraints)
         limits, fixed = {}, {}
         for unit in dict.fromkeys([*wanted, budget]):
             total = other = 0.0
@@ -65,25 +65,20 @@ class Source(abc.ABC):
                 total = other = float(self.other_weights)
             if unit == "bytes":
                 total = other = float(self.other_bytes)
-            try:
-                for cost in self.idle:
-                    dense = cost.of(unit, cost.weights)
-                    total, other = total + dense, other + dense
-                for job in self.jobs:
-                    dense = job.cost.of(unit, job.weights)
-                    total += dense
-                    if job.structure is None:
-                        other += dense
-                    elif job.rate is not None:
-                        other += job.cost.of(unit, round(job.weights / job.rate))
-            except ValueError:
-                if unit in wanted or unit != "weights":
-                    raise
+            for cost in self.idle:
+                dense = cost.of(unit, cost.weights)
+                total, other = total + dense, other + dense
+            for job in self.jobs:
+                dense = job.cost.of(unit, job.weights)
+                total += dense
+                if job.structure is None:
+                    other += dense
+                elif job.rate is not None:
+                    other += job.cost.of(unit, round(job.weights / job.rate))
             fixed[unit] = other
             if unit not in wanted:
                 continue
-            number, share = wanted[unit]
-            limits[unit] = number * total if share else number
+            limits[unit] = limit_of(unit, wanted[unit], total)
             if limits[unit] < other:
                 raise Infeasible(
                     f"The constraint {unit} <= {limits[unit]:,.6g} cannot be met: what "

@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.calibration.inputs import InputSpec
 from tfrewprune.calibration.network import Site
+from tfrewprune.constraints import LayerCost
 from tfrewprune.converter.conversion import read_content
 from tfrewprune.converter.densify import FLOAT_TYPES
 from tfrewprune.converter.detect import Layer, find_layers
@@ -24,7 +25,6 @@ from tfrewprune.converter.flatbuffer import (
     text,
 )
 from tfrewprune.converter.plan import layer_shape
-from tfrewprune.oneshot.constraints import LayerCost
 from tfrewprune.oneshot.pruning import Job
 from tfrewprune.oneshot.source import Source
 from tfrewprune.oneshot.tflite_network import TFLiteNetwork
@@ -110,12 +110,10 @@ class TFLiteSource(Source):
         self._reasons: dict[int, str] = {}
         ends = _ends(model, layers, recipe)
         for number, layer in enumerate(layers):
-            rule, reason = _decide(model, layer, sites.get(number), recipe)
+            rule, reason = _decide(
+                model, layer, sites.get(number), recipe, ends.get(number)
+            )
             reason = self.network.reasons.get(number, reason)
-            name, path = _label(layer)
-            exact = rule is not None and rule.names(name, path)
-            if reason is None and not exact:
-                reason = ends.get(number)
             if reason is not None:
                 self._reasons[number] = reason
             else:
@@ -189,7 +187,7 @@ def _label(layer: Layer) -> tuple[str, str]:
 
 
 def _decide(
-    model: Model, layer: Layer, site: Site | None, recipe: Recipe
+    model: Model, layer: Layer, site: Site | None, recipe: Recipe, end: str | None
 ) -> tuple[Rule | None, str | None]:
     """The rule of a layer, and why it stays dense; as `wrappers.targets` does it."""
     name, path = _label(layer)
@@ -200,6 +198,8 @@ def _decide(
         return rule, f"left dense by rule {rule.match!r}"
     if site is None or rule.names(name, path):
         return rule, None
+    if end is not None:
+        return rule, end
     if site.shape.weights < recipe.minimum_weights:
         return rule, f"small: {site.shape.weights} weights < {recipe.minimum_weights}"
     rate = rule.rate or recipe.rate or TYPICAL_RATE

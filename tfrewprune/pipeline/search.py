@@ -13,9 +13,10 @@ from typing import Any
 
 import keras
 
+from tfrewprune.constraints import CONSTRAINTS
 from tfrewprune.pipeline.compression import compress, evaluate
 from tfrewprune.pipeline.train import check_compiled
-from tfrewprune.recipe import CONSTRAINTS, Infeasible, Recipe
+from tfrewprune.recipe import Infeasible, Recipe
 from tfrewprune.wrappers.compilation import compile_arguments, compile_with
 
 #: Metrics of which less is better, by a part of their name.

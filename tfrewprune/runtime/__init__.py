@@ -5,7 +5,13 @@ from typing import Any
 
 from tfrewprune.runtime.library import LibraryNotFoundError, delegate_path
 
-__all__ = ["CompiledModel", "Interpreter", "LibraryNotFoundError", "delegate_path"]
+__all__ = [
+    "CompiledModel",
+    "Interpreter",
+    "LibraryNotFoundError",
+    "Streamer",
+    "delegate_path",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from tfrewprune.runtime.compiled_model import CompiledModel
 
         return CompiledModel
+    if name == "Streamer":
+        from tfrewprune.runtime.streamer import Streamer
+
+        return Streamer
     raise AttributeError(f"module 'tfrewprune.runtime' has no attribute {name!r}")

@@ -24,6 +24,7 @@ from tfrewprune.runtime.litert_library import (
     TensorType,
     litert,
 )
+from tfrewprune.runtime.options import delegate_options
 
 _SEVERITIES = {"debug": -1, "verbose": 0, "info": 1, "warning": 2, "error": 3}
 _FIND = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_char_p)
@@ -71,6 +72,10 @@ class CompiledModel:
         model: Path of a `.tflite` file, or its bytes.
         num_threads: Threads for LiteRT and for packed layers; None means 1.
         isa: Kernels for packed layers, as in `tfrewprune.Interpreter`.
+        driver: Likewise.
+        tune: Likewise; "once" measures during the first `run`.
+        tune_ms: Likewise.
+        cache_path: Likewise.
         log_level: What LiteRT prints: "debug", "verbose", "info", "warning", "error".
 
     Raises:
@@ -91,6 +96,10 @@ class CompiledModel:
         *,
         num_threads: int | None = None,
         isa: str | None = None,
+        driver: str | None = None,
+        tune: str | None = None,
+        tune_ms: int | None = None,
+        cache_path: str | os.PathLike[str] | None = None,
         log_level: str = "error",
     ) -> None:
         self._handles: list[tuple[str, int]] = []
@@ -105,10 +114,13 @@ class CompiledModel:
                 "Argument `num_threads` must be a number from 1 to 64, or None. "
                 f"Received: {num_threads!r}"
             )
+        settings = delegate_options(
+            isa=isa, driver=driver, tune=tune, tune_ms=tune_ms, cache_path=cache_path
+        )
         self._litert = litert()
         try:
             self._environment = self._create_environment(log_level)
-            self._register({"threads": str(threads), **({"isa": isa} if isa else {})})
+            self._register({"threads": str(threads), **settings})
             self._model = self._load(model)
             self._compiled = self._compile(threads)
         except BaseException:
@@ -238,7 +250,7 @@ class CompiledModel:
             self._environment,
             _FIND(find),
             texts(*(key.encode() for key in options)),
-            texts(*(str(value).encode() for value in options.values())),
+            texts(*(value.encode() for value in options.values())),
             len(options),
             _REPORT(lambda text: messages.append(text.decode())),
         )

@@ -16,6 +16,7 @@ from ai_edge_litert.interpreter import Interpreter as _LiteRtInterpreter
 from ai_edge_litert.interpreter import load_delegate
 
 from tfrewprune.runtime.library import delegate_path
+from tfrewprune.runtime.options import delegate_options
 
 CUSTOM_OP_PREFIX = "Tfrewprune"
 
@@ -118,11 +119,12 @@ class Interpreter(_LiteRtInterpreter):
         log_level: str | None = None,
         **options: Any,
     ) -> None:
-        if tune != "once" and (cache_path is not None or tune_ms is not None):
-            raise ValueError(
-                'Arguments `cache_path` and `tune_ms` need tune="once". '
-                f"Received: tune={tune!r}"
-            )
+        # Threads are not among them: the delegate obeys the interpreter's number.
+        settings = delegate_options(
+            isa=isa, driver=driver, tune=tune, tune_ms=tune_ms, cache_path=cache_path
+        )
+        if log_level is not None:
+            settings["log_level"] = log_level
         if isinstance(model_path, bytes | bytearray | memoryview):
             if model_content is not None:
                 raise ValueError(
@@ -137,16 +139,6 @@ class Interpreter(_LiteRtInterpreter):
                 "Argument `model_path` must name a .tflite file. "
                 f"Received: {os.fspath(model_path)!r}, and there is no such file."
             )
-        # Threads are not among them: the delegate obeys the interpreter's number.
-        settings = {
-            "isa": isa,
-            "driver": driver,
-            "tune": tune,
-            "tune_ms": tune_ms,
-            "cache_path": cache_path and os.path.abspath(os.fspath(cache_path)),
-            "log_level": log_level,
-        }
-        settings = {key: value for key, value in settings.items() if value is not None}
         self._packing_delegate = load_delegate(delegate_path(), settings)
         super().__init__(
             model_path=None if model_path is None else os.fspath(model_path),

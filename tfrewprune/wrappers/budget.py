@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from tfrewprune.constraints import limit_of
 from tfrewprune.recipe import Infeasible, Recipe
 from tfrewprune.wrappers.resources import (
     CostCurve,
@@ -97,7 +98,7 @@ class Budget:
                 own = curve.empty if rate is None else curve(curve.kept[-1] / rate)
                 fixed += own
             shares = {t.path_key: curves[t.path_key] for t in shared}
-            limits.append(Limit(name, _absolute(name, asked, dense), fixed, shares))
+            limits.append(Limit(name, limit_of(name, asked, dense), fixed, shares))
         return cls(shared, limits)
 
     @classmethod
@@ -180,10 +181,3 @@ class Budget:
                 "The constraints cannot be met, even with the fewest groups "
                 "(minimum_groups) in every pruned layer. " + "; ".join(broken) + "."
             )
-
-
-def _absolute(name: str, asked: float | str, dense: float) -> float:
-    """A limit in units of the resource."""
-    if isinstance(asked, str):
-        return float(asked.rstrip("%")) / 100 * dense
-    return asked * dense if asked < 1 and name != "latency_ms" else float(asked)

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recurrent Keras layers, packed, unpacked and streamed, compute what Keras does."""
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter as LiteRt
+
+import tfrewprune as trp
+from tfrewprune.converter.export import to_tflite
+from tfrewprune.converter.flatbuffer import read_model, write_model
+from tfrewprune.converter.options import RECURRENT
+
+pytest.importorskip("tensorflow")
+keras = pytest.importorskip("keras")
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("needs Keras' TensorFlow backend", allow_module_level=True)
+layers = keras.layers
+
+
+def run(interpreter, *feed):
+    """All outputs: those of the model in its order, then states."""
+    details = interpreter.get_input_details()
+    for detail, array in zip(details, feed, strict=True):
+        interpreter.resize_tensor_input(detail["index"], array.shape)
+    interpreter.allocate_tensors()
+    for detail, array in zip(details, feed, strict=True):
+        interpreter.set_tensor(detail["index"], array)
+    interpreter.invoke()
+    (signature,) = interpreter._get_full_signature_list().values()
+    own = {n: t for n, t in signature["outputs"].items() if n.startswith("output_")}
+    places = [own[name] for name in sorted(own, key=lambda n: int(n[7:]))]
+    places += [t for n, t in signature["outputs"].items() if n not in own]
+    return [interpreter.get_tensor(place) for place in places]
+
+
+def prune(model, block=16, rate=4, seed=0):
+    """Zeroes blocks of neighbouring outputs in all matrices."""
+    generator = np.random.default_rng(seed)
+    for weight in model.weights:
+        if weight.path.endswith("bias"):
+            weight.assign(generator.uniform(-0.5, 0.5, weight.shape))
+        elif len(weight.shape) == 2:
+            rows, columns = weight.shape
+            kept = generator.random((rows, -(-columns // block))) < 1 / rate
+            kept[0] = True
+            weight.assign(weight.numpy() * np.repeat(kept, block, 1)[:, :columns])
+
+
+def every_layer(sequences):
+    """Layers beside each other, so that one export serves them all."""
+    x = keras.Input((None, 5))
+    y = layers.Masking()(x) if not sequences else x
+    back = {"go_backwards": True, "return_sequences": sequences}
+    cells = [layers.GRUCell(9), layers.LSTMCell(16), layers.SimpleRNNCell(7)]
+    made = [
+        layers.GRU(16, return_sequences=sequences),
+        layers.GRU(17, reset_after=False, return_sequences=sequences),
+        layers.GRU(16, use_bias=False, dropout=0.2, recurrent_dropout=0.1),
+        layers.LSTM(20, return_sequences=sequences),
+        layers.LSTM(
+            16, use_bias=False, activation="relu", recurrent_activation="linear"
+        ),
+        layers.SimpleRNN(16, activation="sigmoid", return_sequences=sequences),
+        layers.GRU(16, **back),
+        layers.LSTM(16, **back),
+        layers.Bidirectional(layers.GRU(16, return_sequences=sequences)),
+        layers.Bidirectional(layers.LSTM(8), merge_mode="sum"),
+        layers.RNN(cells, return_sequences=sequences),
+        layers.RNN([layers.LSTMCell(6), layers.GRUCell(5, reset_after=False)], **back),
+    ]
+    model = keras.Model(x, [layer(y) for layer in made])
+    prune(model)
+    return model
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["sequences", "masked"])
+def everything(request):
+    keras.utils.set_random_seed(1)
+    model = every_layer(request.param)
+    return model, trp.convert(model, verify=False)
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(1, 200), (3, 7), (4, 1)])
+def test_packed_and_dense_files_compute_what_keras_does(everything, batch, steps):
+    model, packed = everything
+    x = np.random.default_rng(2).standard_normal((batch, steps, 5)).astype("f4")
+    if steps > 5:
+        x[:, 3:5] = 0  # steps that Masking takes out
+        x[0, :1] = x[-1, -2:] = 0
+    expected = [np.asarray(y) for y in model(x, training=False)]
+    interpreter = trp.Interpreter(bytes(packed))
+    for content in (interpreter, LiteRt(model_content=trp.unpack(packed))):
+        received = run(content, x)
+        assert len(received) == len(expected)
+        for layer, a, b in zip(model.layers[-12:], expected, received, strict=True):
+            np.testing.assert_allclose(b, a, atol=1e-5, err_msg=layer.name)
+
+
+def test_every_recurrent_layer_is_one_operator(everything):
+    model, packed = everything
+    graph = read_model(packed)
+    assert len(graph.subgraphs) == 1
+    found = [graph.custom_code(op) for op in graph.subgraphs[0].operators]
+    names = [name.split()[0] for name in found if name]
+    # The layers above, two of them twice as large, and cells on top of each other.
+    assert names.count("TfrewpruneGRU") == 4 + 2 + 1 + 1
+    assert names.count("TfrewpruneLSTM") == 3 + 2 + 1 + 1
+    assert names.count("TfrewpruneRNN") == 1 + 1
+    assert {r.op for r in trp.inspect_model(bytes(packed))} == {"GRU", "LSTM", "RNN"}
+    assert all(r.packed for r in trp.inspect_model(bytes(packed)))
+
+
+def test_unpacked_files_are_packed_again(everything):
+    _, packed = everything
+    again = trp.convert(trp.unpack(packed), verify=False)
+    assert len(again.report.packed) == len(packed.report.packed)
+    x = np.random.default_rng(3).standard_normal((2, 6, 5)).astype("f4")
+    first = run(trp.Interpreter(bytes(packed)), x)
+    for a, b in zip(first, run(trp.Interpreter(bytes(again)), x), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def small(**options):
+    x = keras.Input((None, 5))
+    y = layers.GRU(16, return_sequences=True, name="first")(x)
+    y = layers.LSTM(16, return_sequences=True, name="second", **options)(y)
+    model = keras.Model(x, layers.Dense(3)(y))
+    prune(model)
+    return model
+
+
+def test_convert_verifies_and_packs_dense_weights_too():
+    dense = keras.Sequential([keras.Input((9, 5)), layers.GRU(24), layers.Dense(4)])
+    packed = trp.convert(dense, require_packed=2)
+    assert packed.report.difference < 1e-5
+    half = trp.convert(dense, weights="float16", tolerance=1e-2)
+    assert len(half) < len(packed)
+
+
+def test_files_hold_surviving_weights():
+    model = keras.Sequential([keras.Input((None, 64)), layers.GRU(512)])
+    prune(model, rate=4)
+    kept = sum(np.count_nonzero(w) for w in model.get_weights())
+    packed = trp.convert(model, verify=False)
+    assert len(packed) <= 1.05 * 4 * kept
+
+
+def test_states_as_inputs_and_outputs_of_the_model():
+    x, h = keras.Input((None, 5), batch_size=1), keras.Input((16,), batch_size=1)
+    y, state = layers.GRU(16, return_sequences=True, return_state=True)(
+        x, initial_state=h
+    )
+    model = keras.Model([x, h], [y, state])
+    frames = np.random.default_rng(1).standard_normal((1, 6, 5)).astype("f4")
+    begin = np.full((1, 16), 0.5, np.float32)
+    expected, end = (np.asarray(v) for v in model([frames, begin]))
+    interpreter = trp.Interpreter(bytes(trp.convert(model)))
+    received, after = run(interpreter, frames, begin)
+    np.testing.assert_allclose(received, expected, atol=1e-5)
+    np.testing.assert_allclose(after, end, atol=1e-5)
+    for t in range(6):  # the same frame by frame
+        received, begin = run(interpreter, frames[:, t : t + 1], begin)
+        np.testing.assert_allclose(received[:, 0], expected[:, t], atol=1e-5)
+
+
+def test_layers_that_share_weights_share_bytes():
+    shared = layers.GRU(64)
+    x = keras.Input((4, 32))
+    model = keras.Model(x, shared(x) - shared(x * 2))
+    packed = trp.convert(model)
+    assert len(packed) < 1.3 * 4 * model.count_params()
+    assert len(trp.unpack(packed)) < 1.3 * 4 * model.count_params()
+
+
+def test_other_cells_and_activations_are_left_to_keras():
+    model = keras.Sequential(
+        [keras.Input((3, 4), batch_size=1), layers.GRU(8, activation="elu")]
+    )
+    x = np.random.default_rng(1).standard_normal((1, 3, 4)).astype("f4")
+    content = to_tflite(model)
+    received = run(LiteRt(model_content=content), x)[0]
+    np.testing.assert_allclose(received, np.asarray(model(x)), atol=1e-5)
+
+
+def fused(content):
+    graph = read_model(content)
+    names = [graph.custom_code(op) for op in graph.subgraphs[0].operators]
+    return sum(name in RECURRENT for name in names)
+
+
+def test_a_loop_that_only_claims_to_be_one_stays():
+    content = to_tflite(small())
+    dense = read_model(content)
+    body = next(g for g in dense.subgraphs if b"body" in (g.name or b""))
+    swapped = next(
+        op for op in body.operators if type(op.builtinOptions).__name__ == "SubOptionsT"
+    )
+    swapped.inputs = swapped.inputs[::-1]
+    changed = write_model(dense)
+    packed = trp.convert(changed, minimum_gain=0)  # verified: the body's own products
+    assert fused(packed) == 1
+    assert fused(trp.convert(content, verify=False)) == 2
+    x = np.random.default_rng(1).standard_normal((1, 4, 5)).astype("f4")
+    received = run(trp.Interpreter(bytes(packed)), x)[0]
+    expected = run(LiteRt(model_content=changed), x)[0]
+    np.testing.assert_allclose(received, expected, atol=1e-5)
+
+
+def test_streams_in_pieces_of_any_length():
+    model = small()
+    streamer = trp.Streamer(model)
+    assert streamer.frame_shape == (5,)
+    generator = np.random.default_rng(1)
+    frames = generator.standard_normal((50, 5)).astype("f4")
+    expected = np.asarray(model(frames[None]))[0]
+    pieces = [streamer.push(frames[0])]
+    place = 1
+    for length in (1, 0, 2, 16, 17, 13):
+        pieces.append(streamer.push(frames[place : place + length]))
+        assert pieces[-1].shape == (length, 3)
+        place += length
+    np.testing.assert_allclose(np.concatenate(pieces), expected, atol=1e-5)
+    streamer.reset()
+    np.testing.assert_allclose(streamer.push(frames), expected, atol=1e-5)
+
+
+def test_streams_do_not_see_each_other():
+    streamer = trp.Streamer(small())
+    frames = np.random.default_rng(1).standard_normal((6, 5)).astype("f4")
+    alone = streamer.push(frames)
+    a, b = streamer.stream(), streamer.stream()
+    poison = np.full(5, np.nan, np.float32)
+    received = []
+    for frame in frames:
+        received.append(a.push(frame))
+        assert np.isnan(b.push(poison)).all()
+    np.testing.assert_allclose(np.concatenate(received), alone, atol=1e-6)
+    b.reset()
+    np.testing.assert_allclose(b.push(frames), alone, atol=1e-6)
+
+
+def test_streams_in_threads():
+    from concurrent.futures import ThreadPoolExecutor
+
+    streamer = trp.Streamer(small(), workers=2)
+    frames = np.random.default_rng(1).standard_normal((4, 30, 5)).astype("f4")
+    expected = [streamer.stream().push(one) for one in frames]
+
+    def follow(one):
+        stream = streamer.stream()
+        return np.concatenate([stream.push(frame) for frame in one])
+
+    with ThreadPoolExecutor(4) as pool:
+        for a, b in zip(expected, pool.map(follow, frames), strict=True):
+            np.testing.assert_allclose(b, a, atol=1e-5)
+
+
+def test_a_streaming_file_streams_and_unpacks(tmp_path):
+    model = small()
+    packed = trp.convert(model, tmp_path / "stream.tflite", streaming=True)
+    names = {d["name"] for d in trp.Interpreter(packed).get_input_details()}
+    assert {"first/state", "second/state", "second/cell_state"} <= names
+    frames = np.random.default_rng(1).standard_normal((5, 5)).astype("f4")
+    expected = np.asarray(model(frames[None]))[0]
+    for source in (tmp_path / "stream.tflite", packed, trp.convert(model)):
+        received = trp.Streamer(source).push(frames)
+        np.testing.assert_allclose(received, expected, atol=1e-5)
+    dense = LiteRt(model_content=trp.unpack(packed))
+    states = [np.zeros((1, 16), np.float32)] * 3
+    received = run(dense, frames[None], *states)[0]
+    np.testing.assert_allclose(received[0], expected, atol=1e-5)
+
+
+def test_what_cannot_be_streamed_says_so():
+    x = keras.Input((None, 5))
+    backwards = keras.Model(x, layers.LSTM(8, go_backwards=True, name="reverse")(x))
+    with pytest.raises(
+        trp.ConversionError, match="'reverse' goes through .* backwards"
+    ):
+        trp.Streamer(backwards)
+    y = layers.Conv1D(8, 3, padding="causal")(layers.GRU(8, return_sequences=True)(x))
+    with pytest.raises(trp.ConversionError, match="looks at more than one frame"):
+        trp.Streamer(keras.Model(x, y))
+    plain = keras.Sequential([keras.Input((8,)), layers.Dense(4)])
+    with pytest.raises(trp.ConversionError, match="needs a packed GRU, LSTM or RNN"):
+        trp.convert(plain, streaming=True, verify=False)
+    fixed = keras.Sequential([keras.Input((7, 5)), layers.GRU(8)])
+    with pytest.raises(trp.ConversionError, match="time .* must be open"):
+        trp.Streamer(fixed)
+    streamer = trp.Streamer(small())
+    with pytest.raises(ValueError, match=r"shape \[5\] or \[n, 5\], received \[3\]"):
+        streamer.push(np.zeros(3))
+    with pytest.raises(ValueError, match="workers must be at least 1"):
+        trp.Streamer(small(), workers=0)

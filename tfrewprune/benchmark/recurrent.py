@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recurrent networks: the fused operator beside LiteRT's dense loops.
+
+    python -m tfrewprune.benchmark.recurrent gru:1024:39:30:2 --rates 1 10 30 100
+
+A network is CELL:UNITS:FEATURES:STEPS:LAYERS with random weights, pruned at random in
+blocks of 16 outputs. All that is timed runs in turn in one process, after the outputs
+have been compared: the packed file; the same unpacked, whose loop has one product of
+all steps before it; and what TensorFlow makes of the Keras model by itself.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter as LiteRtInterpreter
+from rich.console import Console
+from rich.table import Table
+
+from tfrewprune.benchmark.compare import random_inputs, run_once
+from tfrewprune.benchmark.measure import check_results, clock_for, interleave
+from tfrewprune.benchmark.table import print_table
+from tfrewprune.converter import convert
+from tfrewprune.converter.conversion import read_content
+from tfrewprune.converter.tracing import save_for_inference
+from tfrewprune.runtime import Interpreter
+
+_BLOCK = 16
+
+
+@dataclass(frozen=True)
+class RecurrentRow:
+    """One network at one rate.
+
+    Attributes:
+        network: CELL:UNITS:FEATURES:STEPS:LAYERS.
+        rate: Weights over surviving weights.
+        weights: Type of the packed weights.
+        threads: Threads of all.
+        packed_ms: Time of a whole sequence, packed.
+        loop_ratio: How many times as long our dense loop takes in LiteRT.
+        tensorflow_ratio: The same for TensorFlow's own loop.
+        error: Largest difference of outputs over the largest output.
+        bytes_ratio: Bytes of the file over those of surviving weights and biases.
+    """
+
+    network: str
+    rate: float
+    weights: str
+    threads: int
+    packed_ms: float
+    loop_ratio: float
+    tensorflow_ratio: float
+    error: float
+    bytes_ratio: float
+
+
+def measure_network(
+    network: str,
+    rate: float,
+    *,
+    weights: str = "keep",
+    threads: int = 1,
+    min_seconds: float = 3.0,
+) -> RecurrentRow:
+    """Builds, converts, checks and times one network.
+
+    Args:
+        network: CELL:UNITS:FEATURES:STEPS:LAYERS, CELL one of gru, lstm, rnn.
+        rate: Weights over surviving weights, at least 1.
+        weights: See `convert`.
+        threads: Threads of all.
+        min_seconds: How long to measure.
+
+    Raises:
+        WrongResultError: If outputs differ.
+        ValueError: If the network is not of that form.
+    """
+    model = _network(network, rate)
+    dense = read_content(model)
+    packed = convert(dense, weights=weights, verify=False)
+    with tempfile.TemporaryDirectory() as folder:
+        save_for_inference(model, Path(folder), 1, whole=False)
+        tensorflow = read_content(folder)
+    interpreters = {
+        "packed": Interpreter(packed, num_threads=threads),
+        "loop": LiteRtInterpreter(model_content=dense, num_threads=threads),
+        "tensorflow": LiteRtInterpreter(model_content=tensorflow, num_threads=threads),
+    }
+    inputs = random_inputs(interpreters["loop"])
+    outputs = {name: run_once(one, inputs) for name, one in interpreters.items()}
+    tolerance = 1e-4 if weights == "keep" else 1e-2
+    error = check_results(outputs["loop"], outputs["packed"], tolerance=tolerance)
+    check_results(outputs["loop"], outputs["tensorflow"], tolerance=1e-4)
+    measurement = interleave(
+        {name: one.invoke for name, one in interpreters.items()},
+        min_seconds=min_seconds,
+        clock=clock_for(threads),
+    )
+    kept = sum(int(np.count_nonzero(w)) for w in model.get_weights())
+    return RecurrentRow(
+        *(network, rate, weights, threads),
+        measurement.timing("packed").median * 1e3,
+        measurement.ratio("loop", "packed").median,
+        measurement.ratio("tensorflow", "packed").median,
+        error,
+        len(packed) / (kept * (4 if weights == "keep" else 2)),
+    )
+
+
+def _network(network: str, rate: float) -> Any:
+    import keras
+
+    layers = keras.layers
+    cells = {"gru": layers.GRU, "lstm": layers.LSTM, "rnn": layers.SimpleRNN}
+    name, *numbers = network.split(":")
+    if name not in cells or len(numbers) != 4 or not all(map(str.isdigit, numbers)):
+        raise ValueError(
+            f"a network must be CELL:UNITS:FEATURES:STEPS:LAYERS, received {network!r}"
+        )
+    units, features, steps, depth = map(int, numbers)
+    keras.utils.set_random_seed(0)
+    stack = [cells[name](units, return_sequences=True) for _ in range(depth)]
+    model = keras.Sequential([keras.Input((steps, features), batch_size=1), *stack])
+    generator = np.random.default_rng(0)
+    for weight in model.weights:
+        if weight.path.endswith("bias"):
+            weight.assign(0.1 * generator.standard_normal(weight.shape))
+        elif rate > 1:
+            rows, columns = weight.shape
+            blocks = -(-columns // _BLOCK)
+            kept = np.zeros(rows * blocks, bool)
+            chosen = generator.permutation(rows * blocks)
+            kept[chosen[: max(1, round(rows * blocks / rate))]] = True
+            mask = np.repeat(kept.reshape(rows, blocks), _BLOCK, 1)[:, :columns]
+            weight.assign(weight.numpy() * mask)
+    return model
+
+
+def _table(rows: list[RecurrentRow]) -> Table:
+    table = Table(title="Recurrent networks, whole sequences")
+    for head in (
+        *("network", "rate", "weights", "threads", "packed ms"),
+        *("to our dense loop", "to TensorFlow's", "bytes / surviving"),
+    ):
+        table.add_column(head, justify="left" if head == "network" else "right")
+    for row in rows:
+        table.add_row(
+            *(row.network, f"{row.rate:g}x", row.weights, str(row.threads)),
+            f"{row.packed_ms:.3f}",
+            f"{row.loop_ratio:.2f}x",
+            f"{row.tensorflow_ratio:.2f}x",
+            f"{row.bytes_ratio:.3f}",
+        )
+    return table
+
+
+def main(words: list[str] | None = None) -> int:
+    """Measures the networks of the command line; JSON lines and a table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tfrewprune.benchmark.recurrent",
+        description="The fused recurrent operator beside LiteRT's dense loops.",
+    )
+    parser.add_argument("networks", nargs="+", help="CELL:UNITS:FEATURES:STEPS:LAYERS")
+    parser.add_argument("--rates", nargs="+", type=float, default=[1.0])
+    parser.add_argument("--weights", choices=("keep", "float16"), default="keep")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--output", help="file that JSON lines are added to")
+    given = parser.parse_args(words)
+    rows = []
+    for network in given.networks:
+        for rate in given.rates:
+            rows.append(
+                measure_network(
+                    *(network, rate),
+                    weights=given.weights,
+                    threads=given.threads,
+                    min_seconds=given.seconds,
+                )
+            )
+            if given.output:
+                with open(given.output, "a") as file:
+                    file.write(json.dumps(asdict(rows[-1])) + "\n")
+    print_table(Console(), _table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
