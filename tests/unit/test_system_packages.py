@@ -16,6 +16,7 @@ TOOLS = (
     "qemu-arm",
     "clang-16",
     "ld.lld-16",
+    "javac",
 )
 NEEDED = ("bash", "sh", "env", "make", "find", "touch", "cp")
 LOCKED = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 1 (apt)"

@@ -136,12 +136,15 @@ def measure_peers(
 
 
 def peer_table(records: Iterable[dict[str, Any]]) -> Table:
-    """Makes the table of engines."""
+    """Makes the table of the engines that ran."""
+    records = list(records)
+    ran = {name for record in records for name in record["seconds"]}
+    engines = [name for name in ("ours", _AVX2, "litert", *ENGINES) if name in ran]
     table = Table(title="Engines on the same layers, milliseconds")
     for head in ("layer", "structure"):
         table.add_column(head)
-    heads = ("rate", "ours", _AVX2, "LiteRT dense", *ENGINES, "ours vs best other")
-    for head in heads:
+    for head in ("rate", *engines, "ours vs best other"):
+        head = "LiteRT dense" if head == "litert" else head
         table.add_column(head, justify="right")
     for record in records:
         seconds = record["seconds"]
@@ -152,7 +155,7 @@ def peer_table(records: Iterable[dict[str, Any]]) -> Table:
             f"{record['rate']:g}x",
             *(
                 f"{seconds[name] * 1e3:.4f}" if name in seconds else "-"
-                for name in ("ours", _AVX2, "litert", *ENGINES)
+                for name in engines
             ),
             f"{min(others) / seconds['ours']:.2f}x",
         )
