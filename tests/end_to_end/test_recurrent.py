@@ -292,3 +292,19 @@ def test_what_cannot_be_streamed_says_so():
         streamer.push(np.zeros(3))
     with pytest.raises(ValueError, match="workers must be at least 1"):
         trp.Streamer(small(), workers=0)
+
+
+def test_measuring_leaves_recurrent_layers_fused():
+    model = keras.Sequential(
+        [
+            keras.Input((4, 8), batch_size=1),
+            keras.layers.GRU(16, return_sequences=True),
+            keras.layers.Dense(64),
+        ]
+    )
+    kernel, bias = model.layers[-1].get_weights()
+    kernel[::2] = 0
+    model.layers[-1].set_weights([kernel, bias])
+    packed = trp.convert(model, measure=True)
+    codes = [code.customCode for code in read_model(bytes(packed)).tree.operatorCodes]
+    assert sum(b"GRU" in (code or b"") for code in codes) == 1

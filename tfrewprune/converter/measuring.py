@@ -73,7 +73,8 @@ def decide_by_measuring(
                 next(times)
             measured.append(decision)
             continue
-        if not decision.packs:
+        if not decision.packs or decision.layer.loop is not None:
+            # A recurrent layer is one operator whatever its products take.
             measured.append(decision)
             continue
         time = next(times)

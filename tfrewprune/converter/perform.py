@@ -19,6 +19,7 @@ from tfrewprune.converter.flatbuffer import (
 )
 from tfrewprune.converter.plan import Decision
 from tfrewprune.converter.recurrent.fuse import fuse_loops
+from tfrewprune.converter.recurrent.recognise import Loop, find_loops
 from tfrewprune.converter.sources import Decoder, Source, remember
 from tfrewprune.converter.sums import Sum
 from tfrewprune.payload.container import VALUE_ALIGNMENT
@@ -38,6 +39,7 @@ def perform(model: Model, decisions: list[Decision]) -> None:
     weights were stored is remembered for `unpack_model`.
     """
     chosen = [decision for decision in decisions if decision.packs]
+    loops = _chosen_loops(model, chosen)
     # Layers that share a packing share its bytes.
     places: dict[int, int] = {}
     for decision in chosen:
@@ -124,8 +126,27 @@ def perform(model: Model, decisions: list[Decision]) -> None:
         ]
     _settle_buffers(model, dense_of, old_count)
     remember(model, sources)
-    loops = {id(d.layer.loop): d.layer.loop for d in chosen if d.layer.loop}
-    fuse_loops(model, list(loops.values()))
+    fuse_loops(model, loops)
+
+
+def _chosen_loops(model: Model, chosen: list[Decision]) -> list[Loop]:
+    """The loops of packed products, as they are in this very model.
+
+    Decisions may stem from another reading of the same file, and a loop knows its
+    operators by identity.
+    """
+    products = {
+        id(model.subgraphs[d.layer.subgraph].operators[d.layer.operator])
+        for d in chosen
+        if d.layer.loop is not None
+    }
+    if not products:
+        return []
+    return [
+        loop
+        for loop in find_loops(model)
+        if any(id(product) in products for _, product in loop.products)
+    ]
 
 
 def _decoder(model: Model, subgraph: schema.SubGraphT, number: int) -> Decoder:
