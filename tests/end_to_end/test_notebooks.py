@@ -26,6 +26,11 @@ PROMISES = {
         assert [row.rate for row in result.layers if row.reason is None] == [4, 4, 8]
         assert sum(layer.packed for layer in trp.inspect_model("lines.tflite")) >= 2
     """,
+    "one_shot": """
+        assert found["pruned.tflite"][0] > found["model.tflite"][0] - 0.05
+        assert found["pruned.tflite"][1] < found["model.tflite"][1]
+        assert found["pruned.tflite"][2] < found["model.tflite"][2] / 2
+    """,
 }
 
 
