@@ -243,7 +243,9 @@ TEST(ThreadPool, HandOffCost) {
   const double median = microseconds[microseconds.size() / 2];
   printf("hand-off to 2 threads and back: median %.2f us, 90 %% %.2f us\n",
          median, microseconds[microseconds.size() * 9 / 10]);
+#if !defined(TFREWPRUNE_EMULATED)  // there times say nothing
   EXPECT_LT(median, 1000.0);
+#endif
 }
 
 }  // namespace

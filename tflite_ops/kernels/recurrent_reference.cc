@@ -15,7 +15,7 @@ double Apply(CellActivation activation, double v) {
     case CellActivation::kRelu:
       return v < 0 ? 0 : v;
     case CellActivation::kSigmoid:
-      return 1 / (1 + exp(-v));
+      return 0.5 + 0.5 * tanh(0.5 * v);  // exp is younger than glibc 2.17
     case CellActivation::kTanh:
       return tanh(v);
   }
