@@ -15,7 +15,8 @@ int64_t MostPixels(const Problem& problem) {
 }  // namespace
 
 double PlanarConv::Cycles(const Problem& problem) {
-  // Narrow bands would leave lanes empty: the flat kernels fill them with pixels.
+  // Narrow bands would leave lanes empty: the flat kernels fill them with
+  // pixels.
   if (!Supports(problem) ||
       static_cast<int>(problem.bands->band_rows) < problem.kernels->lanes) {
     return kUnsupported;

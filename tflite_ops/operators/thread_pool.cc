@@ -36,9 +36,9 @@
 #include <sys/syscall.h>
 #endif
 
-// Built against glibc 2.34 or newer, the library runs on older ones all the same:
-// these two moved there from libpthread under a new version, and nothing else
-// that it needs is younger than glibc 2.17.
+// Built against glibc 2.34 or newer, the library runs on older ones all the
+// same: these two moved there from libpthread under a new version, and nothing
+// else that it needs is younger than glibc 2.17.
 #if defined(TFREWPRUNE_OLD_GLIBC) && defined(__x86_64__)
 __asm__(".symver pthread_create, pthread_create@GLIBC_2.2.5");
 __asm__(".symver pthread_join, pthread_join@GLIBC_2.2.5");
