@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import keras
 
 from tfrewprune.mapping import finest
-from tfrewprune.payload.cost import AnyCost, LayerShape, cost_model
+from tfrewprune.payload.cost import AnyCost, cost_model
 from tfrewprune.payload.gain import predicted_gain
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import Block, Structure
-from tfrewprune.wrappers.kernels import kernel_specs, macs_per_weight
+from tfrewprune.wrappers.kernels import kernel_specs
 from tfrewprune.wrappers.loading import load_model
-from tfrewprune.wrappers.targets import Target, all_kernels, resolve
+from tfrewprune.wrappers.targets import Target, all_kernels, layer_size, resolve
 
 RATES = (2, 4, 8)
 
@@ -173,20 +173,19 @@ def _row(
     )
     if spec is None or getattr(layer, "groups", 1) != 1:
         return row
-    kernel = dataclasses.replace(target, spec=spec).shape
-    row = dataclasses.replace(row, weights=kernel.weights)
+    target = dataclasses.replace(target, spec=spec)
+    row = dataclasses.replace(row, weights=target.shape.weights)
     try:
-        pixels = macs_per_weight(layer, spec)
+        size = layer_size(target)
     except ValueError:
         return row
-    row = dataclasses.replace(row, pixels=pixels)
+    row = dataclasses.replace(row, pixels=size.pixels)
     if row.not_packable:
         return row
-    size = LayerShape(kernel.outputs, kernel.columns, pixels, kernel.positions)
-    alike = structure.rows_alike(kernel)
+    alike = structure.rows_alike(target.shape)
     return dataclasses.replace(
         row,
         dense_us=costs.dense(size),
         gains={rate: predicted_gain(size, rate, alike, costs) for rate in RATES},
-        finest=str(finest(dataclasses.replace(target, spec=spec), RATES[-1])),
+        finest=str(finest(target, RATES[-1])),
     )

@@ -11,9 +11,8 @@ import keras
 import numpy as np
 
 from tfrewprune.constraints import LayerCost
-from tfrewprune.payload.cost import LayerShape
-from tfrewprune.wrappers.kernels import kernel_specs, macs_per_weight
-from tfrewprune.wrappers.targets import Target
+from tfrewprune.wrappers.kernels import kernel_specs
+from tfrewprune.wrappers.targets import Target, layer_size
 
 #: Rates at which costs are looked up; in between they are interpolated.
 RATES = (1, 1.1, 1.25, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256, 512)
@@ -58,11 +57,9 @@ def layer_cost(target: Target) -> LayerCost | None:
     alike = 1 if structure is None else structure.rows_alike(shape)
     cost = LayerCost(None, shape.weights, alike, packed=spec.packed)
     try:
-        pixels = macs_per_weight(target.layer, spec)
+        return dataclasses.replace(cost, size=layer_size(target))
     except ValueError as error:
         return dataclasses.replace(cost, unknown=str(error))
-    size = LayerShape(shape.outputs, shape.columns, pixels, shape.positions)
-    return dataclasses.replace(cost, size=size)
 
 
 def cost_curve(resource: str, target: Target, times: LayerTimes | None) -> CostCurve:

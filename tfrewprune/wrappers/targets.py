@@ -227,6 +227,19 @@ def resolve(model: keras.Layer, recipe: Recipe) -> list[Target]:
     return resolved
 
 
+def layer_size(target: Target) -> LayerShape:
+    """What the cost model knows a kernel's layer by, for one input.
+
+    Args:
+        target: A kernel, of a layer without groups.
+
+    Raises:
+        ValueError: The shape that the layer was built with is not known.
+    """
+    kernel, pixels = target.shape, macs_per_weight(target.layer, target.spec)
+    return LayerShape(kernel.outputs, kernel.columns, pixels, kernel.positions)
+
+
 def expected_gain(target: Target, structure: Structure, rate: float) -> float | None:
     """How many times faster than dense a packed kernel would run on one thread.
 
@@ -240,12 +253,10 @@ def expected_gain(target: Target, structure: Structure, rate: float) -> float | 
         with; None if that shape is not known.
     """
     try:
-        pixels = macs_per_weight(target.layer, target.spec)
+        size = layer_size(target)
     except ValueError:
         return None
-    kernel = target.shape
-    size = LayerShape(kernel.outputs, kernel.columns, pixels, kernel.positions)
-    return predicted_gain(size, rate, structure.rows_alike(kernel))
+    return predicted_gain(size, rate, structure.rows_alike(target.shape))
 
 
 def _taken_along(targets: list[Target]) -> list[Target]:
