@@ -82,19 +82,25 @@ struct SomeLanes {
   }
 };
 
+// What both products give for a unit of a gate.
+template <class V, class Lanes>
+TFREWPRUNE_VEC typename V::Reg GateSum(const Gates<V>& s, int64_t gate,
+                                       int64_t i, int64_t count) {
+  const int64_t at = gate * s.units + i;
+  return V::Add(Lanes::Load(s.x + at, count), Lanes::Load(s.u + at, count));
+}
+
 template <class V>
 struct LstmCell {
   template <class Lanes>
   TFREWPRUNE_VEC void Run(const Gates<V>& s, int64_t i, int64_t count) {
-    const int64_t n = s.units;
-    auto gate = [&](int64_t g) TFREWPRUNE_INLINE {
-      return V::Add(Lanes::Load(s.x + g * n + i, count),
-                    Lanes::Load(s.u + g * n + i, count));
+    auto sum = [&](int64_t gate) TFREWPRUNE_INLINE {
+      return GateSum<V, Lanes>(s, gate, i, count);
     };
-    const auto in = s.gate(gate(0));
-    const auto forget = s.gate(gate(1));
-    const auto candidate = s.inner(gate(2));
-    const auto out = s.gate(gate(3));
+    const auto in = s.gate(sum(0));
+    const auto forget = s.gate(sum(1));
+    const auto candidate = s.inner(sum(2));
+    const auto out = s.gate(sum(3));
     const auto c =
         V::Fma(forget, Lanes::Load(s.c + i, count), V::Mul(in, candidate));
     Lanes::Store(s.c + i, c, count);
@@ -115,13 +121,8 @@ struct GruCell {
   template <class Lanes>
   TFREWPRUNE_VEC void Run(const Gates<V>& s, int64_t i, int64_t count) {
     const int64_t n = s.units;
-    auto gate = [&](int64_t g) TFREWPRUNE_INLINE {
-      const auto sum = V::Add(Lanes::Load(s.x + g * n + i, count),
-                              Lanes::Load(s.u + g * n + i, count));
-      return s.gate(sum);
-    };
-    const auto z = gate(0);
-    const auto r = gate(1);
+    const auto z = s.gate(GateSum<V, Lanes>(s, 0, i, count));
+    const auto r = s.gate(GateSum<V, Lanes>(s, 1, i, count));
     const auto candidate =
         s.inner(V::Fma(r, Lanes::Load(s.u + 2 * n + i, count),
                        Lanes::Load(s.x + 2 * n + i, count)));
@@ -134,15 +135,10 @@ template <class V>
 struct GruReset {
   template <class Lanes>
   TFREWPRUNE_VEC void Run(const Gates<V>& s, int64_t i, int64_t count) {
-    const int64_t n = s.units;
-    auto gate = [&](int64_t g) TFREWPRUNE_INLINE {
-      const auto sum = V::Add(Lanes::Load(s.x + g * n + i, count),
-                              Lanes::Load(s.u + g * n + i, count));
-      return s.gate(sum);
-    };
-    Lanes::Store(s.c + i, gate(0), count);
-    Lanes::Store(s.reset + i, V::Mul(gate(1), Lanes::Load(s.h + i, count)),
-                 count);
+    const auto z = s.gate(GateSum<V, Lanes>(s, 0, i, count));
+    const auto r = s.gate(GateSum<V, Lanes>(s, 1, i, count));
+    Lanes::Store(s.c + i, z, count);
+    Lanes::Store(s.reset + i, V::Mul(r, Lanes::Load(s.h + i, count)), count);
   }
 };
 
