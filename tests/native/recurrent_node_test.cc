@@ -277,13 +277,13 @@ TEST(RecurrentNode, SaysWhatIsWrongWithVariableStates) {
   ExpectRefused(bad, "must be variable tensors. Received: input 7");
   bad = good;
   bad.c.clear();
-  ExpectRefused(bad, "state and cell state");
+  ExpectRefused(bad, "input 8 must be a tensor");
   bad = good;
   bad.mask = {1, shape.steps};
   ExpectRefused(bad, "the operator has not got a mask");
   bad = good;
   bad.outputs = 3;
-  ExpectRefused(bad, "and 1 outputs. Received: 9 inputs and 3 outputs");
+  ExpectRefused(bad, "and 1 output. Received: 9 inputs and 3 outputs");
   for (int word : {5, 7, 8, 9}) {
     bad = good;
     bad.words[word] ^= 1;

@@ -151,9 +151,9 @@ class RecurrentOptions:
         made = cls(*numbers, *struct.unpack("<f", struct.pack("<i", clip)), stateful)
         if any(words[7:]) and not made.lstm:
             return None
-        # Gates of sigmoids, forwards, every step: what TFLite's own LSTM can be.
+        # relu or tanh, gates of sigmoids, forwards, every step: what TFLite's can be.
         kept = (2, 0, cls.SEQUENCE, 0)
-        if stateful and (words[2], *words[4:7]) != kept:
+        if stateful and (words[1] not in (1, 3) or (words[2], *words[4:7]) != kept):
             return None
         return made
 

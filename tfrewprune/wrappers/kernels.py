@@ -287,21 +287,42 @@ def output_layers(model: keras.Layer) -> list[keras.Layer]:
     return found
 
 
+def cells_of(layer: keras.layers.RNN) -> list[keras.Layer]:
+    """The cells of a recurrent layer, from the lowest on."""
+    cell = layer.cell
+    stacked = isinstance(cell, keras.layers.StackedRNNCells)
+    return list(cell.cells) if stacked else [cell]
+
+
+def steps_of(layer: keras.layers.RNN) -> int | None:
+    """Steps of the sequences a recurrent layer was built for; None where open."""
+    config = layer.get_build_config() or {}
+    shapes = config.get("shapes_dict", {})
+    shape = config.get("input_shape") or shapes.get("sequences_shape")
+    return shape[1] if shape else None
+
+
 def macs_per_weight(layer: keras.Layer, spec: KernelSpec) -> int:
     """How often each weight is multiplied for one input of the shape seen at build.
 
     Raises:
         ValueError: That shape, or the layer's output shape, is unknown or not fixed.
     """
+    config = layer.get_build_config() or {}
+    if spec.layout.kind == "heads":
+        shapes = config.get("shapes_dict", {}).values()
+        lengths = {math.prod(n or 0 for n in shape[1:-1]) for shape in shapes if shape}
+        # Queries and outputs are as many as the one, keys and values as the other.
+        if len(lengths) == 1 and min(lengths) > 0:
+            return lengths.pop()
     if spec.layout.kind in ("gate", "heads") or isinstance(
-        layer, keras.layers.Embedding | keras.layers.SimpleRNNCell
+        layer, keras.layers.SimpleRNNCell
     ):
         raise ValueError(
             f"Layer {layer.name!r} ({type(layer).__name__}): how often a weight of "
             f"{spec.label!r} is multiplied depends on the length of a sequence, which "
             "the layer does not record. Use budget='weights', or a rate of its own."
         )
-    config = layer.get_build_config() or {}
     shape = config.get("input_shape")
     if shape is None or any(not isinstance(extent, int | None) for extent in shape):
         raise ValueError(

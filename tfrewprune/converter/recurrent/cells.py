@@ -2,9 +2,9 @@
 """Finds what cell a piece of a graph computes, from its new state backwards.
 
 Converters write the cells of GRU, LSTM and SimpleRNN in many ways: biases in the
-product or behind it, gates by SPLIT or by slices, factors in any order. What counts here
-is the sum that each gate activates: which rows of which products, and which constants.
-The formulas are those of ``loops``.
+product or behind it, gates by SPLIT or by slices, factors in any order. What counts
+here is the sum that each gate activates: which rows of which products, and which
+constants. The formulas are those of ``loops``.
 """
 
 from __future__ import annotations

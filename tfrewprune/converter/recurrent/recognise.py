@@ -125,6 +125,9 @@ def _match(model: Model, index: int, number: int) -> Loop | None:
     layer = replace(layer, outputs=tuple(outputs[place] for place in places))
     name = text(tensors[inputs[1]].name).removesuffix("/kernel")
     layer = replace(layer, name=name)
+    kept = all(t >= 0 and tensors[t].isVariable for t in (layer.h, layer.c))
+    if options.stateful and (masked or not kept):
+        return None
     used = _compare(model, index, number, layer, shape)
     if used is None or not _is_private(subgraph, used, layer):
         return None

@@ -28,7 +28,7 @@ _BIASES, _PROJECTION, _STATES, _NORMS = (
     *(range(18, 20), range(20, 24)),
 )
 # Of TFLite's activations those that the packed operator has, and its own codes.
-_ACTIVATIONS = {0: 0, 1: 1, 4: 3}
+_ACTIVATIONS = {1: 1, 4: 3}
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ def read(view: View, operator: schema.OperatorT) -> SequenceLstm | str:
         return "an LSTM with diagonal recurrent weights is not packed"
     if options.fusedActivationFunction not in _ACTIVATIONS:
         return (
-            "an LSTM is packed with activation NONE, RELU or TANH, received activation "
+            "an LSTM is packed with activation RELU or TANH, received activation "
             f"{options.fusedActivationFunction}"
         )
     if not (np.isfinite(options.cellClip) and options.cellClip >= 0):

@@ -103,7 +103,8 @@ def _expose(
         )
     begin = layer.outputs != layer.STATES
     batch = tensor_signature(tensors[inputs[0]])[0]
-    if layer.stateful:
+    kept = bool(layer.stateful)
+    if kept:
         # What it kept from call to call goes in and out as well.
         layer = replace(layer, stateful=0)
         operator.customOptions = np.frombuffer(layer.encode(), np.uint8)
@@ -122,7 +123,12 @@ def _expose(
             tensors[after].name = f"{label}/{kind}_out"
             _add_output(model, subgraph, after)
         pairs.append((before, after))
+    variables = index_list(operator.inputs)[_STATES:] if kept else []
     operator.inputs = np.array(inputs, np.int32)
+    readers = count_readers(subgraph)
+    for variable in variables:
+        if not readers[variable]:  # LiteRT's CompiledModel refuses files with any
+            tensors[variable].isVariable = False
     return pairs
 
 

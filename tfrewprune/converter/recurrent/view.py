@@ -25,7 +25,7 @@ _NAMES = {
     for name, code in vars(schema.BuiltinOperator).items()
     if isinstance(code, int)
 }
-# Fewest and most inputs, and the options, of the operators that recurrences are made of.
+# Fewest and most inputs, and the options, of what recurrences are made of.
 _FORMS: dict[str, tuple[int, int, type | None]] = {
     "ADD": (2, 2, schema.AddOptionsT),
     "SUB": (2, 2, schema.SubOptionsT),
