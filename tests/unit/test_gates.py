@@ -331,7 +331,7 @@ def test_a_budget_of_multiplications_needs_the_length_of_a_sequence():
     model = one_layer(CELLS["GRU"][0])
     hard_prune(model, Recipe(Rule("rnn"), rate=4, budget="macs"))
     kept = sum(np.count_nonzero(gate) for gate in gates("GRU", model).values())
-    assert kept == pytest.approx(3 * UNITS * (UNITS + INPUTS) / 4, rel=0.02)
+    assert kept == pytest.approx(3 * UNITS * (UNITS + INPUTS) / 4, rel=0.05)
     open_ended = keras.Sequential([keras.Input((None, INPUTS)), CELLS["GRU"][0]()])
     with pytest.raises(ValueError, match="length of a sequence, which is open"):
         hard_prune(open_ended, Recipe(Rule("rnn"), rate=4, budget="macs"))

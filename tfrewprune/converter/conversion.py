@@ -208,7 +208,8 @@ def unpack(
         The bytes of a `.tflite` model that any TFLite runs without a delegate: the file
         as it was before conversion. Weights have the type and the encoding they had
         (float16 behind DEQUANTIZE, sparse behind DENSIFY, int8 with scales) and are
-        bit-equal, except that every zero is +0.0.
+        bit-equal, except that every zero is +0.0. Recurrent layers come back as loops
+        of float32 weights, whoever wrote them, or as UNIDIRECTIONAL_SEQUENCE_LSTM.
 
     Raises:
         ConversionError: If the model or a payload in it is damaged.

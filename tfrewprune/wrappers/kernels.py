@@ -302,6 +302,20 @@ def steps_of(layer: keras.layers.RNN) -> int | None:
     return shape[1] if shape else None
 
 
+def attention_length(layer: keras.Layer, projection: str) -> int | None:
+    """Positions that a projection of an attention layer multiplies; None if open.
+
+    Args:
+        layer: The attention layer.
+        projection: The attribute of it that holds the projection.
+    """
+    shapes = (layer.get_build_config() or {}).get("shapes_dict", {})
+    keys = projection in ("_key_dense", "_value_dense")
+    shape = shapes.get("value_shape" if keys else "query_shape")
+    lengths = shape[1:-1] if shape else (None,)
+    return None if None in lengths else math.prod(lengths)
+
+
 def macs_per_weight(layer: keras.Layer, spec: KernelSpec) -> int:
     """How often each weight is multiplied for one input of the shape seen at build.
 
@@ -310,10 +324,12 @@ def macs_per_weight(layer: keras.Layer, spec: KernelSpec) -> int:
     """
     config = layer.get_build_config() or {}
     if spec.layout.kind == "heads":
-        shapes = config.get("shapes_dict", {}).values()
-        lengths = {math.prod(n or 0 for n in shape[1:-1]) for shape in shapes if shape}
-        # Queries and outputs are as many as the one, keys and values as the other.
-        if len(lengths) == 1 and min(lengths) > 0:
+        lengths = {
+            attention_length(layer, part.inside)
+            for part in spec.parts
+            if part.inside is not None
+        }
+        if len(lengths) == 1 and None not in lengths:
             return lengths.pop()
     if spec.layout.kind in ("gate", "heads") or isinstance(
         layer, keras.layers.SimpleRNNCell

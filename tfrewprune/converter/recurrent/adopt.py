@@ -45,13 +45,12 @@ def adopt(model: Model) -> bool:
     """Rewrites the foreign recurrences of a model that a packed operator computes.
 
     Returns:
-        Whether there was one.
+        Whether there was one. If not, or if not all of them are found again, the model
+        is of no use any more.
     """
     adopter = _Adopter(model)
-    known = {
-        loop.operators[-1].builtinOptions.bodySubgraphIndex
-        for loop in find_loops(model)
-    }
+    before = find_loops(model)
+    known = {loop.operators[-1].builtinOptions.bodySubgraphIndex for loop in before}
     graphs = [index for index in range(len(model.subgraphs)) if index not in known]
     for index in graphs:
         adopter.layers(index)
@@ -65,7 +64,7 @@ def adopt(model: Model) -> bool:
         drop_dead_operators(subgraph)
     drop_unused_codes(model)
     drop_unused(model)
-    return True
+    return len(find_loops(model)) == len(before) + adopter.count
 
 
 class _Adopter:
@@ -78,6 +77,9 @@ class _Adopter:
             for operator in subgraph.operators:
                 for used in _subgraphs_of(operator):
                     self._users[used] = self._users.get(used, 0) + 1
+        for signature in model.tree.signatureDefs or ():
+            used = signature.subgraphIndex
+            self._users[used] = self._users.get(used, 0) + 1
         # Layers that share weights share their bytes.
         self._buffers: dict[bytes, int] = {}
 
@@ -113,7 +115,6 @@ class _Adopter:
     def _replace(
         self, subgraph: schema.SubGraphT, replaced: dict[int, list[schema.OperatorT]]
     ) -> None:
-        self.count += len(replaced)
         subgraph.operators = [
             written
             for operator in subgraph.operators
@@ -146,7 +147,7 @@ class _Adopter:
         layer = self._recurrence(graph, options, cell, x, (cell.h, c), outputs)
         # The cell state is there first, and may be read before the other is.
         replaced[id(last)] = []
-        replaced[id(first)] = graph.operators + write_loop(self.model, index, layer)
+        replaced[id(first)] = graph.operators + self._write(index, layer)
 
     def _adopt_lstm(
         self, index: int, operator: schema.OperatorT, found: sequence_lstm.SequenceLstm
@@ -176,7 +177,7 @@ class _Adopter:
         if found.time_major:
             _turn(graph, "", result, [batch, steps, units], y)
             after = graph.operators
-        return [*before, *write_loop(self.model, index, layer), *after]
+        return [*before, *self._write(index, layer), *after]
 
     def _adopt_loop(
         self,
@@ -230,8 +231,15 @@ class _Adopter:
             shape = graph.constant("last_shape", [1, batch, units])
             reshape = schema.ReshapeOptionsT(newShape=[1, batch, units])
             graph.op("RESHAPE", [h, shape], [results[place]], reshape)
-        loop_operators = write_loop(self.model, index, layer)
-        replaced[id(operator)] = [*before, *loop_operators, *graph.operators]
+        replaced[id(operator)] = [
+            *before,
+            *self._write(index, layer),
+            *graph.operators,
+        ]
+
+    def _write(self, index: int, layer: Recurrence) -> list[schema.OperatorT]:
+        self.count += 1
+        return write_loop(self.model, index, layer)
 
     def _recurrence(
         self,

@@ -76,6 +76,8 @@ class _Reader:
         count = len(self.given)
         if count != len(self.before) or count != len(self.after):
             return None
+        if not (self.body.computes_only and self.cond.computes_only):
+            return None
         places = range(count)
         fixed = {p for p in places if self.before[p] == self.after[p]}
         counters = {p for p in places if self._counts(p)}
@@ -91,7 +93,7 @@ class _Reader:
             return None
         if any(y != self.after[h] for y, _ in lists.values()):
             return None
-        if set(self.read_results) & (fixed - {x}) or x in self.read_results:
+        if set(self.read_results) & fixed:
             return None
         whole = tuple(p for p, (_, all_steps) in lists.items() if all_steps)
         last = tuple(p for p, (_, all_steps) in lists.items() if not all_steps)

@@ -76,6 +76,13 @@ class View:
                 return ""
         return name
 
+    @property
+    def computes_only(self) -> bool:
+        """Whether all it holds are operators that recurrences are made of."""
+        return all(
+            self.name(operator) in _FORMS for operator in self.subgraph.operators
+        )
+
     def writer(self, tensor: int) -> schema.OperatorT | None:
         return self._writers.get(tensor)
 
