@@ -171,8 +171,11 @@ def test_dtln_runs_in_the_fused_operator():
     content = open(path, "rb").read()
     packed = trp.convert(content)
     assert fused(packed) == 2
-    names = [layer.name for layer in packed.report.packed]
-    assert [name.split("/")[1] for name in names] == ["lstm_4"] * 2 + ["lstm_5"] * 2
+    assert {layer.name.split("/", 1)[1] for layer in packed.report.packed} == {
+        f"lstm_{n}/{matrix}"
+        for n in (4, 5)
+        for matrix in ("kernel", "recurrent_kernel")
+    }
     check_same(content, packed)
 
 
@@ -272,7 +275,7 @@ def test_damage_never_crashes(lstm_and_gru):
     """Whatever a file says, it is a recurrence or it is none."""
     random = np.random.default_rng(4)
     taken = 0
-    for _ in range(150):
+    for _ in range(60):
         graph = read_model(lstm_and_gru)
         for _ in range(random.integers(1, 4)):
             subgraph = graph.subgraphs[random.integers(len(graph.subgraphs))]
@@ -295,7 +298,7 @@ def test_damage_never_crashes(lstm_and_gru):
                 tensor.shapeSignature = None
             op.inputs = np.array(inputs, np.int32)
         taken += adopt(graph)
-    assert taken > 10
+    assert taken > 5
 
 
 def test_no_steps_and_one(tmp_path):

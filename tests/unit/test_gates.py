@@ -351,17 +351,32 @@ def test_what_gates_heads_and_tables_cost():
         steps = 0 if label == "table" else 5
         assert cost.of("macs", weights) == steps * weights, label
         assert cost.of("latency_ms", weights) >= (steps > 0) * 1e-6, label
-    recurrent = costs["rnn/forward_lstm/recurrent_kernel/i"][1]
-    assert recurrent.of("latency_ms", 40) < recurrent.of("latency_ms", 400)
-    assert recurrent.of("bytes", 40) < 400
     (heads,) = [
         t for t in all_kernels(model, ("heads",)) if t.spec and t.reason is None
     ]
     assert layer_cost(heads).of("macs", 10) == 50
-    budget = {"macs": "60%", "bytes": "70%", "latency_ms": "90%"}
-    recipe = Recipe([Rule(kind="RNN"), Rule("*", skip=True)], constraints=budget)
-    rows = hard_prune(model, recipe)
-    assert sum(row.kept for row in rows if row.reason is None) > 0
+
+
+def test_constraints_of_every_kind_hold_for_gates():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((10, 64)), layers.LSTM(128, name="rnn")])
+    (gate,) = [
+        target
+        for target in resolve(model, Recipe(Rule(kind="LSTM"), rate=4))
+        if target.label == "rnn/recurrent_kernel/f"
+    ]
+    cost = layer_cost(gate)
+    dense, few = (
+        [cost.of(unit, kept) for unit in ("macs", "bytes", "latency_ms")]
+        for kept in (128 * 128, 128 * 8)
+    )
+    assert dense[0] == 10 * 128 * 128 and few[0] == 10 * 128 * 8
+    assert few[1] < dense[1] / 6 and few[2] < dense[2] / 2
+    limits = {"macs": "60%", "bytes": "70%", "latency_ms": "70%"}
+    recipe = Recipe(Rule(kind="LSTM"), constraints=limits)
+    rows = [row for row in hard_prune(model, recipe) if row.reason is None]
+    kept = sum(row.kept for row in rows)
+    assert len(rows) == 8 and kept <= 0.61 * sum(row.weights for row in rows)
 
 
 def test_wrap_attaches_what_lies_inside():

@@ -137,10 +137,12 @@ class _Adopter:
         name = _cell_name(text(view.subgraph.tensors[h_new].name))
         graph = Graph(self.model, view.subgraph, name)
         batch, features = view.shape(cell.x)
-        axis = graph.constant("time_axis", 1)
-        expand = schema.ExpandDimsOptionsT()
-        shape = [batch, 1, features]
-        x = graph.value("frame", "EXPAND_DIMS", [cell.x, axis], shape, expand)
+        x = _as_sequence(view, cell.x, (batch, 1, features))
+        if x is None:
+            axis = graph.constant("time_axis", 1)
+            expand = schema.ExpandDimsOptionsT()
+            shape = [batch, 1, features]
+            x = graph.value("frame", "EXPAND_DIMS", [cell.x, axis], shape, expand)
         outputs = [h_new] + ([] if cell.c_new is None else [cell.c_new])
         c = -1 if cell.c is None else cell.c
         options = _options(cell, RecurrentOptions.STATES, False)
@@ -310,6 +312,17 @@ def _turn(
         order = graph.constant("time_first", _TIME_FIRST)
         graph.op("TRANSPOSE", [x, order], [output], schema.TransposeOptionsT())
     return output
+
+
+def _as_sequence(view: View, x: int, shape: tuple[int, ...]) -> int | None:
+    """The tensor of that shape that a step was taken out of."""
+    for name in ("RESHAPE", "UNPACK", "SQUEEZE"):
+        operator = view.written_by(x, name)
+        if operator is not None and len(operator.outputs) == 1:
+            inner = int(operator.inputs[0])
+            if view.shape(inner) == shape:
+                return inner
+    return None
 
 
 def _batch_first(view: View, x: int, shape: tuple[int, ...]) -> int | None:

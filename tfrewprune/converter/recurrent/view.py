@@ -37,6 +37,8 @@ _FORMS: dict[str, tuple[int, int, type | None]] = {
     "CONCATENATION": (1, 1 << 16, schema.ConcatenationOptionsT),
     "GATHER": (2, 2, schema.GatherOptionsT),
     "RESHAPE": (1, 2, None),
+    "UNPACK": (1, 1, None),
+    "SQUEEZE": (1, 1, None),
     "TRANSPOSE": (2, 2, None),
     "REVERSE_V2": (2, 2, None),
     "SHAPE": (1, 1, None),
