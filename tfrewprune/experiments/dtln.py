@@ -7,13 +7,13 @@ call) comes as a `.tflite` whose LSTMs are single steps written out.
 - ``dense``: as it is, with the LSTMs in the fused operator;
 - ``one-shot-Rx``: pruned in the file by :func:`tfrewprune.prune_one_shot`, from 1,000
   frames and the states that belong to them;
-- ``distilled-Rx``: the same weights in Keras, pruned by ``compress`` towards the dense
-  network's masks, and put back into the file.
+- ``distilled-Rx``: what one-shot left, retrained in Keras towards the masks of the
+  dense network, and put back into the file.
 
-All are `Block(16, 1)` on the LSTMs' matrices, gate by gate where Keras trains them. The
-figures are those of spoken digits in synthetic noise (see `dtln_audio`), which is not
-what DTLN was trained on: the signal-to-noise ratio between the output of the dense
-network and the pruned one's, and how near both come to the clean signal.
+All are `Block(16, 1)` on the LSTMs' matrices. The figures are those of spoken digits in
+synthetic noise (see `dtln_audio`), which is not what DTLN was trained on: the
+signal-to-noise ratio between the output of the dense network and the pruned one's, and
+how near both come to the clean signal.
 
 Run ``python -m tfrewprune.experiments.dtln``; ``--stages train`` and then ``--stages
 time`` on a quiet machine.
@@ -115,8 +115,15 @@ def lstm_rules(content: bytes) -> list:
     ]
 
 
-def distilled(content: bytes, rate: float, epochs: int, count: int) -> bytes:
-    """The file with weights that Keras has trained towards the dense masks."""
+def distilled(content: bytes, pruned: bytes, epochs: int, count: int) -> bytes:
+    """The pruned file with weights that Keras has trained towards the dense masks.
+
+    Args:
+        content: The dense file.
+        pruned: What `one_shot` made of it; its zeros stay.
+        epochs: Length of the training.
+        count: Recordings of 0.9 seconds to train with.
+    """
     import keras
 
     import tfrewprune
@@ -127,15 +134,37 @@ def distilled(content: bytes, rate: float, epochs: int, count: int) -> bytes:
     noisy, _ = dtln_audio.mixtures("train", count, 0.9)
     x = np.abs(dtln_audio.spectra(noisy)).astype(np.float32)
     y = model.predict(x, batch_size=50, verbose=0)
-    model.compile(keras.optimizers.Adam(1e-3), "mse")
-    recipe = tfrewprune.Recipe(
-        tfrewprune.Rule(kind="LSTM", structure=tfrewprune.Block(16, 1)),
-        rate=rate,
-        reweighted_epochs=epochs,
-        retrain_epochs=epochs,
-    )
-    result = tfrewprune.compress(model, recipe, x, y, batch_size=20, verbose=0)
-    return with_weights(content, result.model.get_weights())
+    model.set_weights(weights_of(pruned))
+    rule = tfrewprune.Rule(kind="LSTM", structure=tfrewprune.Block(16, 1))
+    recipe = tfrewprune.Recipe(rule, retrain_epochs=epochs)
+    tfrewprune.mask_zeros(model, recipe)
+    steps = epochs * -(-count // 20)
+    rate = keras.optimizers.schedules.CosineDecay(1e-3, steps)
+    model.compile(keras.optimizers.Adam(rate), "mse")
+    tfrewprune.masked_retrain(model, recipe, x, y, batch_size=20, verbose=0)
+    return with_weights(content, tfrewprune.strip(model).get_weights())
+
+
+def weights_of(content: bytes) -> list[np.ndarray]:
+    """The weights of a file, in the order of the Keras model."""
+    from tfrewprune.converter.flatbuffer import read_model
+    from tfrewprune.converter.recurrent.foreign import find_cells
+    from tfrewprune.converter.recurrent.view import View
+
+    model = read_model(content)
+    view = View(model, model.subgraphs[0])
+    found = []
+    for _, cell in find_cells(view):
+        found += [cell.kernel.T, cell.recurrent.T, cell.bias]
+    (last,) = [op for op in view.subgraph.operators if _is_last(view, op)]
+    _, kernel, bias = (int(tensor) for tensor in last.inputs)
+    return [*found, view.floats(kernel).T, view.floats(bias)]
+
+
+def _is_last(view: Any, operator: Any) -> bool:
+    """Whether an operator is the dense layer behind the LSTMs."""
+    dense = view.name(operator) == "FULLY_CONNECTED"
+    return dense and view.shape(int(operator.outputs[0]))[-1] == dtln_audio.BANDS
 
 
 def with_weights(content: bytes, weights: Sequence[np.ndarray]) -> bytes:
@@ -222,8 +251,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     stages = ("train", "time")
     parser.add_argument("--stages", nargs="+", choices=stages, default=stages)
     parser.add_argument("--models", type=Path, default=Path("build/experiments/dtln"))
-    parser.add_argument("--epochs", type=int, default=8, help="of each of two phases")
-    parser.add_argument("--recordings", type=int, default=400, help="to train with")
+    parser.add_argument("--epochs", type=int, default=8, help="of a retraining")
+    parser.add_argument("--recordings", type=int, default=250, help="to train with")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each timing")
     default = runs.RESULTS / "dtln.json"
     parser.add_argument("--results", type=Path, default=default)
@@ -247,12 +276,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "train" in options.stages and "snr_to_dense_db" not in found.get(method, {}):
             how, _, rate = method.rpartition("-")
             pruned = content
-            if how == "one-shot":
+            if how:
                 pruned = one_shot(content, float(rate[:-1]), 1000)
-            elif how == "distilled":
-                pruned = distilled(
-                    content, float(rate[:-1]), options.epochs, options.recordings
-                )
+            if how == "distilled":
+                amount = (options.epochs, options.recordings)
+                pruned = distilled(content, pruned, *amount)
             packed = tfrewprune.convert(pruned, path)
             figures = quality(content, bytes(packed), 20)
             keep(method, figures | {"bytes": len(packed), "dense_bytes": len(content)})
