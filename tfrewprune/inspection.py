@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfrewprune.converter.conversion import read_content, with_own_loops
+from tfrewprune.converter.conversion import read_content
 from tfrewprune.converter.densify import FLOAT_TYPES, read_weights
 from tfrewprune.converter.detect import Layer, WeightSource, find_layers
 from tfrewprune.converter.errors import ConversionError
@@ -129,8 +129,7 @@ def inspect_model(
         >>> for layer in trp.inspect_model("model.tflite"):  # doctest: +SKIP
         ...     print(layer.name, layer.sparsity, layer.reason or "packed")
     """
-    content = read_content(tflite, may_export=False)
-    model = read_model(with_own_loops(content))
+    model = read_model(read_content(tflite, may_export=False))
     settings = Settings(minimum_gain)
     cache: Cache = {}
     records = []

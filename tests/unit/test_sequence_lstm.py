@@ -228,3 +228,9 @@ def test_a_loop_that_claims_to_be_stateful_needs_variables():
     for tensor in model.subgraphs[0].tensors:
         tensor.isVariable = False
     assert find_loops(model) == []
+
+
+def test_inspecting_the_dense_file_says_what_convert_will_do():
+    (record,) = trp.inspect_model(make())
+    assert record.op == "UNIDIRECTIONAL_SEQUENCE_LSTM" and not record.packed
+    assert record.reason.endswith("convert packs the layer as a whole")

@@ -56,6 +56,7 @@ _WEIGHT_TYPES = {
     for name in ("FLOAT32", "FLOAT16", "FLOAT64", "INT8", "UINT8", "INT16", "INT4")
 }
 _RECURRENT = "recurrent operators are not packed"
+_WHOLE = "no matrix of it is packed by itself: convert packs the layer as a whole"
 _TABLE = "tables that are looked up are not packed"
 _TRANSPOSED = "transposed convolutions are not packed"
 _NEVER_PACKED = {
@@ -318,7 +319,8 @@ class _Finder:
         reason = _NEVER_PACKED.get(op, f"{op} is not packed")
         if op == sequence_lstm.OPERATOR:
             view = View(self.model, self.subgraph)
-            reason = sequence_lstm.refusal(view, operator) or reason
+            whole = _RECURRENT if model_numbers_operators(self.model) else _WHOLE
+            reason = sequence_lstm.refusal(view, operator) or whole
         return [
             Layer(
                 *(self.index, number),
