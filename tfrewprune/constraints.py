@@ -28,6 +28,8 @@ class LayerCost:
 
     Attributes:
         size: Extent of the layer, for an input batch of one; None if unknown.
+        times: How often it is run for one input: once for each step, where it
+            multiplies the state of a recurrent layer; None if unknown.
         weights: Number of weights.
         rows_alike: Neighbouring rows that keep the same columns.
         item: Bytes of a weight in the file.
@@ -40,6 +42,7 @@ class LayerCost:
     rows_alike: int = _BAND
     item: int = 4
     packed: bool = True
+    times: int | None = 1
     unknown: str = "its multiplications need a model of fixed input size"
 
     def of(self, unit: str, kept: float) -> float:
@@ -59,11 +62,11 @@ class LayerCost:
             # A band stores a column's number (2 bytes) once, single weights one each.
             packed = kept * (self.item + 2 / min(_BAND, self.rows_alike))
             return min(dense, packed) if self._gain(kept) > 1 else dense
-        if self.size is None:
+        if self.size is None or self.times is None:
             raise ValueError(self.unknown)
         if unit == "macs":
-            return float(kept * self.size.pixels)
-        dense = default_cost_model().dense(self.size) / 1000
+            return float(kept * self.size.pixels * self.times)
+        dense = default_cost_model().dense(self.size) * self.times / 1000
         return dense / max(1.0, self._gain(kept))
 
     def _gain(self, kept: float) -> float:

@@ -16,7 +16,7 @@ from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import Block, Structure
 from tfrewprune.wrappers.kernels import kernel_specs
 from tfrewprune.wrappers.loading import load_model
-from tfrewprune.wrappers.targets import Target, all_kernels, layer_size, resolve
+from tfrewprune.wrappers.targets import Target, all_kernels, layer_size, resolve, runs
 
 RATES = (2, 4, 8)
 
@@ -31,7 +31,8 @@ class PlanRow:
         shape: Shape of the weight tensor in Keras' order; () without a matrix
             that is known.
         weights: Number of weights.
-        pixels: Output positions for a batch of one; None when unknown.
+        pixels: Output positions for a batch of one, steps of a recurrent layer (1
+            where their number is open); None when unknown.
         not_prunable: Why it cannot be pruned, or None.
         not_packable: Why no kernel runs it packed, or None.
         left_dense: Why `compress(model, rate=8)` leaves it dense, or None.
@@ -179,13 +180,17 @@ def _row(
         size = layer_size(target)
     except ValueError:
         return row
-    row = dataclasses.replace(row, pixels=size.pixels)
+    try:
+        times = runs(target)
+    except ValueError:  # of an open length: for one step
+        times = 1
+    row = dataclasses.replace(row, pixels=size.pixels * times)
     if row.not_packable:
         return row
     alike = structure.rows_alike(target.shape)
     return dataclasses.replace(
         row,
-        dense_us=costs.dense(size),
+        dense_us=times * costs.dense(size),
         gains={rate: predicted_gain(size, rate, alike, costs) for rate in RATES},
         finest=str(finest(target, RATES[-1])),
     )

@@ -58,6 +58,8 @@ struct RecurrentShape {
   SequenceOutput output = SequenceOutput::kAll;
   int activation = 3, gate = 2;  // CellActivation
   bool bias = true, begin = true;
+  float clip = 0;         // LSTM
+  bool stateful = false;  // likewise
   uint32_t band_rows = 16;
   bool scattered = false;
   uint32_t seed = 1;
@@ -71,6 +73,8 @@ struct RecurrentShape {
   }
   // custom_options
   std::vector<int32_t> Words() const {
+    int32_t clip_bits;
+    memcpy(&clip_bits, &clip, sizeof(clip));
     return {0x4F504654,
             1,
             static_cast<int32_t>(kind),
@@ -81,8 +85,8 @@ struct RecurrentShape {
             backwards,
             static_cast<int32_t>(output),
             zero,
-            0,
-            0,
+            clip_bits,
+            stateful,
             0,
             0,
             0,
@@ -216,6 +220,10 @@ class RecurrentCase {
         const double g =
             Apply(shape.activation, p[2 * units + i] + u[2 * units + i]);
         cell[i] = gate(1, i) * cell[i] + gate(0, i) * g;
+        if (shape.clip > 0) {
+          cell[i] = std::min<double>(std::max<double>(cell[i], -shape.clip),
+                                     shape.clip);
+        }
         after[i] = gate(3, i) * Apply(shape.activation, cell[i]);
       } else {
         const double inner =

@@ -33,6 +33,8 @@ struct NodeCase {
   std::vector<int> x, mask, h, c, bias, inner_bias;  // shapes; empty = absent
   int outputs;
   int inputs = 9;
+  bool variables;  // whether states are variable tensors
+  int invokes = 1;
   tflite::Type mask_type = tflite::kBool;
   int threads = 1;
   Isa isa = BestIsa();
@@ -50,8 +52,10 @@ struct NodeCase {
     if (s.begin && s.kind == OpKind::kLstm) c = h;
     if (s.bias) bias = {s.gates() * s.units};
     if (s.inner_bias()) inner_bias = {s.gates() * s.units};
-    outputs =
-        1 + (s.output != SequenceOutput::kNone) + (s.kind == OpKind::kLstm);
+    outputs = s.stateful ? 1
+                         : 1 + (s.output != SequenceOutput::kNone) +
+                               (s.kind == OpKind::kLstm);
+    variables = s.stateful;
   }
 };
 
@@ -87,6 +91,9 @@ struct NodeRunner {
       const int mask = add(node.mask, "mask");
       const int h = add(node.h, "h");
       const int c = add(node.c, "c");
+      for (int state : {h, c}) {
+        if (state >= 0) graph.tensor(state).is_variable = node.variables;
+      }
       if (mask >= 0) {
         tflite::Tensor& tensor = graph.tensor(mask);
         tensor.type = node.mask_type;
@@ -124,8 +131,11 @@ struct NodeRunner {
           memcpy(graph.tensor(mask).data.data, test->mask.data(),
                  test->mask.size());
         }
-        if (graph.Invoke() == tflite::kOk) {
-          invoked = true;
+        invoked = true;
+        for (int i = 0; i < node.invokes && invoked; ++i) {
+          invoked = graph.Invoke() == tflite::kOk;
+        }
+        if (invoked) {
           for (int output : outputs) {
             const tflite::Tensor& y = graph.tensor(output);
             result.insert(result.end(), y.data.f, y.data.f + y.bytes / 4);
@@ -152,7 +162,11 @@ std::vector<RecurrentShape> Shapes() {
   lstm.output = SequenceOutput::kNone;
   rnn.kind = OpKind::kRnn;
   rnn.begin = rnn.bias = false;
-  return {gru, before, lstm, rnn};
+  RecurrentShape kept = lstm;
+  kept.output = SequenceOutput::kAll;
+  kept.stateful = true;
+  kept.clip = 1;
+  return {gru, before, lstm, rnn, kept};
 }
 
 TEST(RecurrentNode, ComputesWhatTheOracleDoes) {
@@ -160,14 +174,39 @@ TEST(RecurrentNode, ComputesWhatTheOracleDoes) {
     const RecurrentCase test(shape);
     const RecurrentResult expected = test.Expected();
     std::vector<float> all = expected.y;
-    all.insert(all.end(), expected.h.begin(), expected.h.end());
-    all.insert(all.end(), expected.c.begin(), expected.c.end());
+    if (!shape.stateful) {
+      all.insert(all.end(), expected.h.begin(), expected.h.end());
+      all.insert(all.end(), expected.c.begin(), expected.c.end());
+    }
     NodeRunner runner;
     const std::vector<float> received = runner.Run(NodeCase(test), &test);
     ASSERT_EQ(received.size(), all.size()) << runner.errors;
     for (size_t i = 0; i < all.size(); ++i) {
       ASSERT_NEAR(all[i], received[i], 1e-5f);
     }
+  }
+}
+
+TEST(RecurrentNode, VariableStatesStayFromCallToCall) {
+  RecurrentShape shape;
+  shape.kind = OpKind::kLstm;
+  shape.stateful = true;
+  shape.clip = 0.5f;
+  shape.batch = 2;
+  RecurrentCase test(shape);
+  NodeCase node(test);
+  node.invokes = 3;
+  NodeRunner runner;
+  const std::vector<float> received = runner.Run(node, &test);
+  for (int i = 1; i < node.invokes; ++i) {
+    const RecurrentResult before = test.Expected();
+    test.h = before.h;
+    test.c = before.c;
+  }
+  const RecurrentResult expected = test.Expected();
+  ASSERT_EQ(received.size(), expected.y.size()) << runner.errors;
+  for (size_t i = 0; i < received.size(); ++i) {
+    ASSERT_NEAR(expected.y[i], received[i], 1e-5f);
   }
 }
 
@@ -223,6 +262,33 @@ TEST(RecurrentNode, SaysWhatIsWrong) {
   bad = good;
   bad.words[6] = 1;
   ExpectRefused(bad, "reset_after must be from 0 to 0");
+  bad = good;
+  bad.words[10] = 0x7F800000;  // infinity
+  ExpectRefused(bad, "cell clip must be from 0 to");
+}
+
+TEST(RecurrentNode, SaysWhatIsWrongWithVariableStates) {
+  RecurrentShape shape;
+  shape.kind = OpKind::kLstm;
+  shape.stateful = true;
+  const NodeCase good{RecurrentCase(shape)};
+  NodeCase bad = good;
+  bad.variables = false;
+  ExpectRefused(bad, "must be variable tensors. Received: input 7");
+  bad = good;
+  bad.c.clear();
+  ExpectRefused(bad, "input 8 must be a tensor");
+  bad = good;
+  bad.mask = {1, shape.steps};
+  ExpectRefused(bad, "the operator has not got a mask");
+  bad = good;
+  bad.outputs = 3;
+  ExpectRefused(bad, "and 1 output. Received: 9 inputs and 3 outputs");
+  for (int word : {5, 7, 8, 9}) {
+    bad = good;
+    bad.words[word] ^= 1;
+    ExpectRefused(bad, "of a stateful LSTM");
+  }
 }
 
 // Seeded damage of everything a file can damage; for the sanitizer builds.

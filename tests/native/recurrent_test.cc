@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -140,6 +141,20 @@ TEST(Recurrent, EveryActivation) {
       shape.steps = 2;
       Check(shape, 1e-4f);  // linear ones grow
     }
+  }
+}
+
+TEST(Recurrent, CellStatesAreClipped) {
+  RecurrentShape shape;
+  shape.kind = OpKind::kLstm;
+  shape.activation = 0;  // linear ones grow
+  for (float clip : {0.25f, 1.0f}) {
+    shape.clip = clip;
+    Check(shape, 1e-4f);
+    const RecurrentResult result =
+        Compute(RecurrentCase(shape), BestIsa(), nullptr);
+    EXPECT_EQ(*std::max_element(result.c.begin(), result.c.end()), clip);
+    EXPECT_EQ(*std::min_element(result.c.begin(), result.c.end()), -clip);
   }
 }
 

@@ -93,7 +93,7 @@ def test_every_other_reason():
     assert found["frozen"] == "frozen"
     assert found["other"] == "left dense by rule 'other'"
     assert found["separable"] is None
-    assert found["gru"].startswith("no packed operator for GRUCell")
+    assert found["gru"] == "small: 64 weights < 256"
     assert found["tiny"] == "small: 16 weights < 256"
     assert found["wide"] is None
     assert found["table"].startswith("no packed operator for Embedding")

@@ -30,6 +30,8 @@ from tfrewprune.wrappers import (
     strip,
     wrap,
 )
+from tfrewprune.wrappers.resources import layer_cost
+from tfrewprune.wrappers.targets import all_kernels
 
 pytestmark = pytest.mark.backend
 layers = keras.layers
@@ -292,13 +294,17 @@ def test_gates_of_a_layer_of_the_users_own():
     assert np.count_nonzero(candidate) == 16 * 32 / 2
 
 
-def test_recurrent_layers_need_to_be_meant():
-    """Nothing runs their gates packed, so a pattern for all layers leaves them."""
+def test_a_pattern_leaves_small_gates_which_a_name_or_kind_means():
     model = one_layer(CELLS["GRU"][0])
     for rule in (Rule("rnn"), Rule(kind="GRU"), Rule(kind="RNN")):
-        assert len(attach(model, Recipe(rule))) == 7
-    with pytest.raises(ValueError, match="no packed operator for GRUCell"):
-        attach(model, Recipe("r*"))
+        found = resolve(model, Recipe(rule, rate=4))
+        assert sum(target.reason is None for target in found) == 6
+    found = resolve(model, Recipe("r*", rate=4))
+    reasons = {target.label: target.reason for target in found}
+    assert reasons["rnn/kernel/z"] == "small: 140 weights < 256"
+    assert reasons["rnn/recurrent_kernel/z"] is None
+    with pytest.raises(ValueError, match="small: 400 weights < 500"):
+        resolve(model, Recipe("r*", rate=4, minimum_weights=500))
 
 
 @pytest.mark.parametrize(
@@ -323,8 +329,54 @@ def test_rules_that_mean_nothing_are_told(rule, message):
 
 def test_a_budget_of_multiplications_needs_the_length_of_a_sequence():
     model = one_layer(CELLS["GRU"][0])
-    with pytest.raises(ValueError, match="depends on the length of a sequence"):
-        hard_prune(model, Recipe(Rule("rnn"), rate=4, budget="macs"))
+    hard_prune(model, Recipe(Rule("rnn"), rate=4, budget="macs"))
+    kept = sum(np.count_nonzero(gate) for gate in gates("GRU", model).values())
+    assert kept == pytest.approx(3 * UNITS * (UNITS + INPUTS) / 4, rel=0.05)
+    open_ended = keras.Sequential([keras.Input((None, INPUTS)), CELLS["GRU"][0]()])
+    with pytest.raises(ValueError, match="length of a sequence, which is open"):
+        hard_prune(open_ended, Recipe(Rule("rnn"), rate=4, budget="macs"))
+
+
+def test_what_gates_heads_and_tables_cost():
+    """Every step multiplies by every gate; a table is looked up."""
+    ids = keras.Input((5,))
+    x = layers.Embedding(50, INPUTS, name="table")(ids)
+    y = layers.Bidirectional(layers.LSTM(UNITS, return_sequences=True), name="rnn")(x)
+    y = layers.RNN([layers.GRUCell(4), layers.SimpleRNNCell(3)], name="cells")(y)
+    z = layers.MultiHeadAttention(2, 6, name="heads", use_bias=False)(x, x)
+    model = keras.Model(ids, [y, z])
+    costs = {t.label: (t, layer_cost(t)) for t in all_kernels(model, ("matrix",))}
+    for label, (target, cost) in costs.items():
+        weights = target.shape.weights
+        steps = 0 if label == "table" else 5
+        assert cost.of("macs", weights) == steps * weights, label
+        assert cost.of("latency_ms", weights) >= (steps > 0) * 1e-6, label
+    (heads,) = [
+        t for t in all_kernels(model, ("heads",)) if t.spec and t.reason is None
+    ]
+    assert layer_cost(heads).of("macs", 10) == 50
+
+
+def test_constraints_of_every_kind_hold_for_gates():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((10, 64)), layers.LSTM(128, name="rnn")])
+    (gate,) = [
+        target
+        for target in resolve(model, Recipe(Rule(kind="LSTM"), rate=4))
+        if target.label == "rnn/recurrent_kernel/f"
+    ]
+    cost = layer_cost(gate)
+    dense, few = (
+        [cost.of(unit, kept) for unit in ("macs", "bytes", "latency_ms")]
+        for kept in (128 * 128, 128 * 8)
+    )
+    assert dense[0] == 10 * 128 * 128 and few[0] == 10 * 128 * 8
+    assert few[1] < dense[1] / 6 and few[2] < dense[2] / 2
+    limits = {"macs": "60%", "bytes": "70%", "latency_ms": "70%"}
+    recipe = Recipe(Rule(kind="LSTM"), constraints=limits)
+    rows = [row for row in hard_prune(model, recipe) if row.reason is None]
+    kept = sum(row.kept for row in rows)
+    assert len(rows) == 8 and kept <= 0.61 * sum(row.weights for row in rows)
 
 
 def test_wrap_attaches_what_lies_inside():

@@ -132,7 +132,7 @@ def test_every_operator_with_weights_is_listed_with_its_reason():
         "product": "batched products are not packed",
         "embedding": "tables that are looked up are not packed",
         "lookup": "tables that are looked up are not packed",
-        "lstm": "recurrent operators are not packed",
+        "lstm": "the operator carries no UnidirectionalSequenceLSTMOptions",
         "positions": "ADD is not packed",
         "quantized product": "batched products are not packed",
     }

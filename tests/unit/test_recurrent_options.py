@@ -28,6 +28,25 @@ def test_options_come_back(kind, inner, gate, reset, back, outputs, zero):
     assert RecurrentOptions.parse(made.words()) == made
 
 
+@given(st.floats(0, 2.0**100, width=32), st.sampled_from([1, 3]))
+def test_options_of_an_lstm_that_keeps_its_states_come_back(clip, inner):
+    made = RecurrentOptions(RecurrentOptions.LSTM, inner, 2, 0, 0, 1, 0, clip, 1)
+    assert decode(made.operator, made.encode()) == made
+    assert made.results == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(10, 0x7F800000), (10, -1), (11, 2), (4, 2), (5, 3), (7, 1), (8, 2), (9, 1)],
+)
+def test_what_an_lstm_that_keeps_its_states_cannot_be_is_refused(place, value):
+    words = [GOOD[0], 1, RecurrentOptions.LSTM, 0, 3, 2, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0]
+    assert decode(options.LSTM, struct.pack("<16i", *words)).stateful
+    words[place] = value
+    with pytest.raises(ConversionError, match="options of a recurrent layer"):
+        decode(options.LSTM, struct.pack("<16i", *words))
+
+
 GOOD = (0x4F504654, 1, 2, 0, 3, 2, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0)
 
 

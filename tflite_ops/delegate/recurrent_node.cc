@@ -48,6 +48,8 @@ class RecurrentNode : private ClaimedNode {
  private:
   bool lstm() const { return options_.kind == OpKind::kLstm; }
   bool has_sequence() const { return options_.output != SequenceOutput::kNone; }
+  // Where states are: inputs that are kept, or outputs.
+  bool stateful() const { return options_.stateful; }
   Status CheckShape(Context* context, int input, const char* name,
                     tflite::Type type, const Shape& expected) const;
   Status PrepareOperator(Context* context);
@@ -71,9 +73,10 @@ Status RecurrentNode::Init(Context* context, int node_index) {
       ReadOptions(context, *node) != tflite::kOk) {
     return tflite::kError;
   }
-  outputs_ = 1 + has_sequence() + lstm();
+  outputs_ = stateful() ? 1 : 1 + has_sequence() + lstm();
   const bool apart = options_.kind == OpKind::kGru && !options_.reset_after;
-  uint32_t optional = 1u << kBias | 1u << kMask | 1u << kHidden | 1u << kCell;
+  uint32_t optional = 1u << kBias | 1u << kMask;
+  if (!stateful()) optional |= 1u << kHidden | 1u << kCell;
   if (!apart) optional |= 1u << kCandidate;
   optional |= 1u << kRecurrentBias;
   const Signature signature = {
@@ -93,6 +96,7 @@ Status RecurrentNode::Init(Context* context, int node_index) {
   } const absent[] = {
       {kCandidate, apart, "a candidate's recurrent kernel"},
       {kRecurrentBias, options_.reset_after, "a recurrent bias"},
+      {kMask, !stateful(), "a mask"},
       {kCell, lstm(), "a cell state"}};
   for (const auto& one : absent) {
     if (!one.allowed && input_[one.input] != tflite::kOptionalTensor) {
@@ -182,6 +186,14 @@ Status RecurrentNode::Prepare(Context* context, const tflite::Node& node) {
           tflite::kOk) {
     return tflite::kError;
   }
+  for (int input = kHidden; input <= kCell && stateful(); ++input) {
+    if (!context->tensors[input_[input]].is_variable) {
+      return Fail(context,
+                  "the states of a stateful LSTM must be variable tensors. "
+                  "Received: input %d, tensor %d, which is none.",
+                  input, input_[input]);
+    }
+  }
   for (int i = 0; i < outputs_; ++i) {
     const Tensor& output = context->tensors[outputs_at_[i]];
     if (output.type != tflite::kFloat32) {
@@ -237,7 +249,7 @@ Status RecurrentNode::PrepareOperator(Context* context) {
 Status RecurrentNode::Invoke(Context* context) {
   // A tensor of another size than Prepare saw would be read past its end.
   bool same = prepared_;
-  const float* floats[kInputs] = {};
+  float* floats[kInputs] = {};
   for (int i = 0; i < kInputs; ++i) {
     const Tensor* input = tensor(context, input_[i]);
     if (input == nullptr) continue;
@@ -247,7 +259,7 @@ Status RecurrentNode::Invoke(Context* context) {
       return Fail(context, "a tensor has no memory; allocate tensors first.");
     }
   }
-  float* output[3] = {};
+  float* output[3] = {nullptr, floats[kHidden], floats[kCell]};
   for (int i = 0; i < outputs_; ++i) {
     if (!read_[i]) {
       output[i] = unread_[i].get();

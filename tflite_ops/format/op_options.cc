@@ -53,22 +53,26 @@ struct RecurrentFields {
   Field field[kFields - 4];
 };
 
-constexpr RecurrentFields MakeRecurrent(int32_t gate, int32_t reset) {
+// Bits of the largest finite float32; those of positive ones ascend as they do.
+constexpr int32_t kLargestFloat = 0x7F7FFFFF;
+
+constexpr RecurrentFields MakeRecurrent(int32_t gate, int32_t reset,
+                                        bool lstm = false) {
   return {{{"activation", 0, 3},
            {"recurrent activation", 0, gate},
            {"reset_after", 0, reset},
            {"go_backwards", 0, 1},
            {"output", 0, 2},
            {"zero_output", 0, 1},
-           {"field 10", 0, 0},
-           {"field 11", 0, 0},
+           {"cell clip", 0, lstm ? kLargestFloat : 0},
+           {"stateful", 0, lstm},
            {"field 12", 0, 0},
            {"field 13", 0, 0},
            {"field 14", 0, 0},
            {"field 15", 0, 0}}};
 }
 constexpr RecurrentFields kGru = MakeRecurrent(3, 1);
-constexpr RecurrentFields kLstm = MakeRecurrent(3, 0);
+constexpr RecurrentFields kLstm = MakeRecurrent(3, 0, true);
 constexpr RecurrentFields kRnn = MakeRecurrent(0, 0);
 
 // By kind.
@@ -86,6 +90,16 @@ bool InRange(const Field& field, int32_t value, OptionError* error) {
   if (value >= field.lowest && value <= field.highest) return true;
   *error = {field.name, field.lowest, field.highest, value};
   return false;
+}
+
+// Whether an LSTM is what TFLite's own, which keeps its states, can be: gates
+// are sigmoids, and it goes forwards and gives out every step.
+bool IsSequenceLstm(const int32_t* value, OptionError* error) {
+  return InRange({"recurrent activation of a stateful LSTM", 2, 2}, value[5],
+                 error) &&
+         InRange({"go_backwards of a stateful LSTM", 0, 0}, value[7], error) &&
+         InRange({"output of a stateful LSTM", 1, 1}, value[8], error) &&
+         InRange({"zero_output of a stateful LSTM", 0, 0}, value[9], error);
 }
 
 }  // namespace
@@ -143,6 +157,9 @@ bool ParseOpOptions(const void* data, size_t bytes, OpKind kind,
     options->go_backwards = value[7] == 1;
     options->output = static_cast<SequenceOutput>(value[8]);
     options->zero_output = value[9] == 1;
+    memcpy(&options->cell_clip, &value[10], sizeof(float));
+    options->stateful = value[11] == 1;
+    return !options->stateful || IsSequenceLstm(value, error);
   } else {
     options->keep_num_dims = value[11] == 1;
   }

@@ -50,6 +50,9 @@ struct OpOptions {
   int32_t cell_activation, gate_activation;  // CellActivation
   bool reset_after, go_backwards, zero_output;
   SequenceOutput output;
+  float cell_clip;  // LSTM: 0 is none
+  // States are variable tensors, which it begins with and leaves its last in.
+  bool stateful;
 };
 
 // A field of the block that holds what it must not.

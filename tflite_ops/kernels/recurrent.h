@@ -7,7 +7,8 @@
 // by gate, a the activation, s that of the gates, and all else element by
 // element:
 //
-//   LSTM: c' = s(x1 + u1) c + s(x0 + u0) a(x2 + u2);  h' = s(x3 + u3) a(c')
+//   LSTM: c' = s(x1 + u1) c + s(x0 + u0) a(x2 + u2), within [-clip, clip];
+//         h' = s(x3 + u3) a(c')
 //   GRU:  z = s(x0 + u0);  n = a(x2 + s(x1 + u1) u2);  h' = z h + (1 - z) n
 //   GRU that resets first: `reset` gives z and s(x1 + u1) h, of which the next
 //         product makes u2, `mix` n = a(x2 + u2) and h' from z
@@ -37,11 +38,12 @@ enum class CellActivation : int32_t {
 struct CellStep {
   int64_t units;
   CellActivation activation, gate_activation;
-  const float* x;  // gates x units
-  const float* u;  // likewise; `mix`: u2 alone
-  float* h;        // units
-  float* c;        // LSTM; `reset` writes z here, `mix` reads it
-  float* reset;    // `reset` alone: s(x1 + u1) h
+  const float* x;                 // gates x units
+  const float* u;                 // likewise; `mix`: u2 alone
+  float* h;                       // units
+  float* c;                       // LSTM; `reset` writes z here, `mix` reads it
+  float* reset;                   // `reset` alone: s(x1 + u1) h
+  float clip = __builtin_inff();  // LSTM
 };
 using CellKernel = void (*)(const CellStep& step);
 

@@ -101,8 +101,9 @@ struct LstmCell {
     const auto forget = s.gate(sum(1));
     const auto candidate = s.inner(sum(2));
     const auto out = s.gate(sum(3));
-    const auto c =
-        V::Fma(forget, Lanes::Load(s.c + i, count), V::Mul(in, candidate));
+    const auto c = V::Clamp(
+        V::Set(-s.clip), V::Set(s.clip),
+        V::Fma(forget, Lanes::Load(s.c + i, count), V::Mul(in, candidate)));
     Lanes::Store(s.c + i, c, count);
     Lanes::Store(s.h + i, V::Mul(out, s.inner(c)), count);
   }

@@ -31,7 +31,9 @@ void Lstm(const CellStep& s) {
   for (int64_t i = 0; i < s.units; ++i) {
     const int64_t at = 2 * s.units + i;
     const double candidate = Apply(s.activation, double{s.x[at]} + s.u[at]);
-    const double c = Gate(s, 1, i) * s.c[i] + Gate(s, 0, i) * candidate;
+    double c = Gate(s, 1, i) * s.c[i] + Gate(s, 0, i) * candidate;
+    if (c > s.clip) c = s.clip;
+    if (c < -s.clip) c = -s.clip;
     s.c[i] = static_cast<float>(c);
     s.h[i] = static_cast<float>(Gate(s, 3, i) * Apply(s.activation, c));
   }

@@ -159,6 +159,7 @@ void RecurrentOperator::Cell(const RecurrentTensors& tensors, int n,
                    nullptr};
   if (options_.kind == OpKind::kLstm) {
     step.c = tensors.c + at;
+    if (options_.cell_clip > 0) step.clip = options_.cell_clip;
     cells_->lstm(step);
   } else if (options_.kind == OpKind::kRnn) {
     cells_->rnn(step);

@@ -6,18 +6,20 @@
 A network is CELL:UNITS:FEATURES:STEPS:LAYERS with random weights, pruned at random in
 blocks of 16 outputs. All that is timed runs in turn in one process, after the outputs
 have been compared: the packed file; the same unpacked, whose loop has one product of
-all steps before it; and what TensorFlow makes of the Keras model by itself.
+all steps before it; what TensorFlow makes of the Keras model by itself; and of LSTMs
+what LiteRT has an operator for, UNIDIRECTIONAL_SEQUENCE_LSTM.
 """
 
 import argparse
 import json
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter as LiteRtInterpreter
 from rich.console import Console
 from rich.table import Table
@@ -25,9 +27,17 @@ from rich.table import Table
 from tfrewprune.benchmark.compare import random_inputs, run_once
 from tfrewprune.benchmark.measure import check_results, clock_for, interleave
 from tfrewprune.benchmark.table import print_table
-from tfrewprune.converter import convert
+from tfrewprune.converter import convert, options
 from tfrewprune.converter.conversion import read_content
+from tfrewprune.converter.flatbuffer import (
+    index_list,
+    read_model,
+    tensor_shape,
+    write_model,
+)
+from tfrewprune.converter.recurrent.streaming import drop_dead_operators
 from tfrewprune.converter.tracing import save_for_inference
+from tfrewprune.converter.unpack import unpack_model
 from tfrewprune.runtime import Interpreter
 
 _BLOCK = 16
@@ -45,6 +55,7 @@ class RecurrentRow:
         packed_ms: Time of a whole sequence, packed.
         loop_ratio: How many times as long our dense loop takes in LiteRT.
         tensorflow_ratio: The same for TensorFlow's own loop.
+        fused_ratio: The same for LiteRT's own fused operator; None but for LSTMs.
         error: Largest difference of outputs over the largest output.
         bytes_ratio: Bytes of the file over those of surviving weights and biases.
     """
@@ -56,6 +67,7 @@ class RecurrentRow:
     packed_ms: float
     loop_ratio: float
     tensorflow_ratio: float
+    fused_ratio: float | None
     error: float
     bytes_ratio: float
 
@@ -92,11 +104,16 @@ def measure_network(
         "loop": LiteRtInterpreter(model_content=dense, num_threads=threads),
         "tensorflow": LiteRtInterpreter(model_content=tensorflow, num_threads=threads),
     }
+    if network.startswith("lstm"):
+        interpreters["fused"] = LiteRtInterpreter(
+            model_content=_by_sequence_lstm(packed), num_threads=threads
+        )
     inputs = random_inputs(interpreters["loop"])
     outputs = {name: run_once(one, inputs) for name, one in interpreters.items()}
     tolerance = 1e-4 if weights == "keep" else 1e-2
     error = check_results(outputs["loop"], outputs["packed"], tolerance=tolerance)
-    check_results(outputs["loop"], outputs["tensorflow"], tolerance=1e-4)
+    for name in outputs.keys() - {"loop", "packed"}:
+        check_results(outputs["loop"], outputs[name], tolerance=1e-4)
     measurement = interleave(
         {name: one.invoke for name, one in interpreters.items()},
         min_seconds=min_seconds,
@@ -108,6 +125,7 @@ def measure_network(
         measurement.timing("packed").median * 1e3,
         measurement.ratio("loop", "packed").median,
         measurement.ratio("tensorflow", "packed").median,
+        measurement.ratio("fused", "packed").median if "fused" in outputs else None,
         error,
         len(packed) / (kept * (4 if weights == "keep" else 2)),
     )
@@ -142,11 +160,40 @@ def _network(network: str, rate: float) -> Any:
     return model
 
 
+def _by_sequence_lstm(packed: bytes) -> bytes:
+    """The dense model with LiteRT's own operator for each packed LSTM."""
+    model = read_model(packed)
+    (graph,) = model.subgraphs
+    for operator in graph.operators:
+        if model.custom_code(operator) != options.LSTM:
+            continue
+        layer = options.decode(options.LSTM, bytes(bytearray(operator.customOptions)))
+        inputs, outputs = index_list(operator.inputs), index_list(operator.outputs)
+        units = tensor_shape(graph.tensors[outputs[0]])[-1]
+        for place in (7, 8):
+            state = schema.TensorT(
+                shape=np.array([1, units], np.int32),
+                type=schema.TensorType.FLOAT32,
+                isVariable=True,
+                hasRank=True,
+            )
+            graph.tensors.append(state)
+            inputs[place] = len(graph.tensors) - 1
+        operator.inputs = np.array(inputs, np.int32)
+        operator.outputs = np.array(outputs[:1], np.int32)
+        stateful = replace(layer, stateful=1).encode()
+        operator.customOptions = np.frombuffer(stateful, np.uint8)
+    unpack_model(model)
+    drop_dead_operators(graph)
+    return write_model(model)
+
+
 def _table(rows: list[RecurrentRow]) -> Table:
     table = Table(title="Recurrent networks, whole sequences")
     for head in (
         *("network", "rate", "weights", "threads", "packed ms"),
-        *("to our dense loop", "to TensorFlow's", "bytes / surviving"),
+        *("to our dense loop", "to TensorFlow's", "to LiteRT's fused LSTM"),
+        "bytes / surviving",
     ):
         table.add_column(head, justify="left" if head == "network" else "right")
     for row in rows:
@@ -155,6 +202,7 @@ def _table(rows: list[RecurrentRow]) -> Table:
             f"{row.packed_ms:.3f}",
             f"{row.loop_ratio:.2f}x",
             f"{row.tensorflow_ratio:.2f}x",
+            "" if row.fused_ratio is None else f"{row.fused_ratio:.2f}x",
             f"{row.bytes_ratio:.3f}",
         )
     return table

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from tfrewprune.converter.caller import warn_caller
+from tfrewprune.converter.detect import model_numbers_operators
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.files import check_folder, write_atomically
 from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.converter.measuring import decide_by_measuring, pack_worth_measuring
 from tfrewprune.converter.perform import perform
 from tfrewprune.converter.plan import Decision, Settings, make_plan
+from tfrewprune.converter.recurrent.adopt import adopt
 from tfrewprune.converter.recurrent.streaming import (
     drop_dead_operators,
     expose_states,
@@ -50,8 +52,10 @@ def convert(
     """Converts a model so that its pruned layers run packed.
 
     CONV_2D and FULLY_CONNECTED layers with enough zeros become custom operators that
-    hold the surviving weights only; a GRU, LSTM or SimpleRNN of Keras becomes one
-    operator with or without zeros; everything else stays as it is. The result runs
+    hold the surviving weights only; a GRU, LSTM or SimpleRNN becomes one operator with
+    or without zeros (from Keras, or from a `.tflite` in the form of TensorFlow's loops,
+    of single LSTM and GRU steps, or of UNIDIRECTIONAL_SEQUENCE_LSTM, whose states stay
+    from call to call); everything else stays as it is. The result runs
     in `tfrewprune.Interpreter` and `tfrewprune.CompiledModel`, or in the interpreter of
     any LiteRT with the delegate of `tfrewprune.delegate_path`.
 
@@ -121,24 +125,26 @@ def convert(
         check_folder(output)
     content = read_content(model, batch_size=batch_size)
     settings = Settings(minimum_gain, band_rows, weights, target)
-    decisions = make_plan(read_model(content), settings)
+    planned = with_own_loops(content)
+    decisions = make_plan(read_model(planned), settings)
     difference = None
 
     def check(packed: bytes, decisions: list[Decision]) -> float | None:
         packs = [decision for decision in decisions if decision.packs]
         if not verify or not packs:
             return None
-        return verify_models(read_model(content), packed, packs, inputs, tolerance)
+        original = read_model(content)
+        return verify_models(original, planned, packed, packs, inputs, tolerance)
 
     if measure:
-        packed, trial = pack_worth_measuring(content, decisions)
+        packed, trial = pack_worth_measuring(planned, decisions)
         difference = check(packed, trial)
-        decisions = decide_by_measuring(content, packed, trial, settings)
+        decisions = decide_by_measuring(planned, packed, trial, settings)
     packs = [decision for decision in decisions if decision.packs]
     if not measure or len(packs) < sum(decision.packs for decision in trial):
         packed = content
         if packs:
-            tree = read_model(content)
+            tree = read_model(planned)
             perform(tree, decisions)
             packed = write_model(tree)
         difference = check(packed, decisions)
@@ -158,6 +164,21 @@ def convert(
     return Converted(packed, report)
 
 
+def with_own_loops(content: bytes) -> bytes:
+    """Returns a model whose foreign recurrences are loops of ours, to plan with.
+
+    See `recurrent.adopt`: a stateful LSTM is no longer one in it. The same bytes come
+    back where there is nothing to rewrite.
+
+    Raises:
+        ConversionError: If it is damaged.
+    """
+    model = read_model(content)
+    if model_numbers_operators(model) or not adopt(model):
+        return content
+    return write_model(model)
+
+
 def add_states(packed: bytes) -> bytes:
     """Returns a packed model with its recurrent states as inputs and outputs.
 
@@ -168,7 +189,7 @@ def add_states(packed: bytes) -> bytes:
     if state_names(model):
         return packed
     expose_states(model)
-    drop_dead_operators(model)
+    drop_dead_operators(model.subgraphs[0])
     return write_model(model)
 
 
@@ -187,7 +208,8 @@ def unpack(
         The bytes of a `.tflite` model that any TFLite runs without a delegate: the file
         as it was before conversion. Weights have the type and the encoding they had
         (float16 behind DEQUANTIZE, sparse behind DENSIFY, int8 with scales) and are
-        bit-equal, except that every zero is +0.0.
+        bit-equal, except that every zero is +0.0. Recurrent layers come back as loops
+        of float32 weights, whoever wrote them, or as UNIDIRECTIONAL_SEQUENCE_LSTM.
 
     Raises:
         ConversionError: If the model or a payload in it is damaged.

@@ -25,8 +25,10 @@ from tfrewprune.converter.flatbuffer import (
     text,
 )
 from tfrewprune.converter.reasons import SkipReason
+from tfrewprune.converter.recurrent import sequence_lstm
 from tfrewprune.converter.recurrent.loops import WEIGHTS
 from tfrewprune.converter.recurrent.recognise import Loop, find_loops
+from tfrewprune.converter.recurrent.view import View
 
 _OPERATOR_NAMES = {
     code: name
@@ -54,6 +56,7 @@ _WEIGHT_TYPES = {
     for name in ("FLOAT32", "FLOAT16", "FLOAT64", "INT8", "UINT8", "INT16", "INT4")
 }
 _RECURRENT = "recurrent operators are not packed"
+_WHOLE = "no matrix of it is packed by itself: convert packs the layer as a whole"
 _TABLE = "tables that are looked up are not packed"
 _TRANSPOSED = "transposed convolutions are not packed"
 _NEVER_PACKED = {
@@ -166,6 +169,8 @@ def find_layers(model: Model) -> list[Layer]:
     """
     layers = []
     loops = {} if model_numbers_operators(model) else _products(model)
+    # Their states may begin with constants, which are no weights.
+    whole = {id(loop.operators[-1]) for loop in loops.values()}
     for index, subgraph in enumerate(model.subgraphs):
         finder = _Finder(model, index, subgraph)
         for number, operator in enumerate(subgraph.operators or ()):
@@ -175,7 +180,9 @@ def find_layers(model: Model) -> list[Layer]:
             elif op in _DESCRIBE:
                 layer = finder.describe(number, operator, op)
                 layers.append(replace(layer, loop=loops.get(id(operator))))
-            elif model.builtin_code(operator) not in DECODERS:
+            elif model.builtin_code(operator) not in DECODERS and (
+                id(operator) not in whole
+            ):
                 layers += finder.describe_other(number, operator, op)
     return layers
 
@@ -265,7 +272,7 @@ class _Finder:
         weights = [tensor for tensor in inputs[1:4] if tensor >= 0]
         try:
             found = self.packed(operator, inputs, outputs)
-            wanted = (found.outputs > 0) + 1 + found.lstm
+            wanted = found.results
             matrices = 2 + (found.kind == found.GRU and not found.reset_after)
             if (len(inputs), len(outputs), len(weights)) != (9, wanted, matrices):
                 raise _Skip(
@@ -309,6 +316,11 @@ class _Finder:
         if not found:
             return []
         weight = max(found, key=lambda i: np.prod(tensor_shape(self.tensors[i])))
+        reason = _NEVER_PACKED.get(op, f"{op} is not packed")
+        if op == sequence_lstm.OPERATOR:
+            view = View(self.model, self.subgraph)
+            whole = _RECURRENT if model_numbers_operators(self.model) else _WHOLE
+            reason = sequence_lstm.refusal(view, operator) or whole
         return [
             Layer(
                 *(self.index, number),
@@ -319,7 +331,7 @@ class _Finder:
                 found.pop(weight),
                 None,
                 SkipReason.OPERATOR,
-                _NEVER_PACKED.get(op, f"{op} is not packed"),
+                reason,
                 more_sources=tuple(found.values()),
             )
         ]

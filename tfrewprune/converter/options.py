@@ -30,6 +30,7 @@ BUILTIN_NAMES = {
 
 _MAGIC = 0x4F504654
 _BLOCK = struct.Struct("<16i")
+_LARGEST_FLOAT = 0x7F7FFFFF  # its bits; those of positive floats ascend as they do
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,10 @@ class RecurrentOptions:
             before them; `LAST`: what the last step gives out, which differs from the
             state where steps are masked.
         zero_output: Whether masked steps give out zeros, not what came before.
+        cell_clip: What cell states of an LSTM are clipped to, above and below 0; 0 is
+            not at all.
+        stateful: Whether the states of an LSTM are variable tensors, which it begins
+            with and leaves its last states in, as `UNIDIRECTIONAL_SEQUENCE_LSTM` does.
     """
 
     kind: int
@@ -98,6 +103,8 @@ class RecurrentOptions:
     go_backwards: int
     outputs: int
     zero_output: int
+    cell_clip: float = 0.0
+    stateful: int = 0
 
     GRU: ClassVar[int] = 2
     LSTM: ClassVar[int] = 3
@@ -120,23 +127,38 @@ class RecurrentOptions:
         """The name of the packed operator."""
         return OPERATORS[self.kind]
 
+    @property
+    def results(self) -> int:
+        """How many outputs the packed operator has."""
+        states = 0 if self.stateful else 1 + self.lstm
+        return states + (self.outputs != self.STATES)
+
     def words(self) -> tuple[int, ...]:
-        return astuple(self)
+        *numbers, clip, stateful = astuple(self)
+        return *numbers, *struct.unpack("<i", struct.pack("<f", clip)), stateful
 
     @classmethod
     def parse(cls, words: Sequence[int]) -> RecurrentOptions | None:
         """The options of their own words; None if they are none."""
-        highest = (4, 3, 3, 1, 1, 2, 1)
+        highest = (4, 3, 3, 1, 1, 2, 1, _LARGEST_FLOAT, 1)
         if len(words) != len(highest) or words[0] < cls.GRU:
             return None
         if not all(0 <= n <= most for n, most in zip(words, highest, strict=True)):
             return None
         if words[3] and words[0] != cls.GRU or words[2] and words[0] == cls.RNN:
             return None
-        return cls(*words)
+        *numbers, clip, stateful = words
+        made = cls(*numbers, *struct.unpack("<f", struct.pack("<i", clip)), stateful)
+        if any(words[7:]) and not made.lstm:
+            return None
+        # relu or tanh, gates of sigmoids, forwards, every step: what TFLite's can be.
+        kept = (2, 0, cls.SEQUENCE, 0)
+        if stateful and (words[1] not in (1, 3) or (words[2], *words[4:7]) != kept):
+            return None
+        return made
 
     def encode(self) -> bytes:
-        return _BLOCK.pack(_MAGIC, 1, self.kind, 0, *self.words()[1:], *(0,) * 6)
+        return _BLOCK.pack(_MAGIC, 1, self.kind, 0, *self.words()[1:], *(0,) * 4)
 
 
 Options: TypeAlias = ConvOptions | FullyConnectedOptions | RecurrentOptions
@@ -166,8 +188,8 @@ def decode(custom_code: str, data: bytes) -> Options:
     if any(values[13:]):
         refuse("zeros in words 13 to 15", values[13:])
     if custom_code in RECURRENT:
-        made = RecurrentOptions.parse((values[2], *values[4:10]))
-        if made is None or any((values[3], *values[10:13])):
+        made = RecurrentOptions.parse((values[2], *values[4:12]))
+        if made is None or values[3] or values[12]:
             refuse("the options of a recurrent layer", values[3:])
         return made
     if values[11] not in (0, 1):

@@ -181,6 +181,9 @@ def _decide(
         if settings.weights == "float16" and form.dtype == FLOAT32:
             form = ValueForm(FLOAT16)
             weights = _rounded(layer, weights)
+        if layer.loop is not None and form.dtype == FLOAT32 and _are_halves(weights):
+            # They came from float16: the loop of a foreign layer has them widened.
+            form = ValueForm(FLOAT16)
         try:
             packing = pack_layer(weights, shape, settings.band_rows, costs, form)
         except PayloadError as error:
@@ -216,6 +219,13 @@ def _decide(
         dense_us=dense_us,
         packed_us=packed_us,
     )
+
+
+def _are_halves(weights: np.ndarray) -> bool:
+    """Whether float16 holds these weights as they are."""
+    with np.errstate(over="ignore"):
+        halves = weights.astype(np.float16).astype(np.float32)
+    return bool(np.array_equal(halves, weights))
 
 
 def _rounded(layer: Layer, weights: np.ndarray) -> np.ndarray:

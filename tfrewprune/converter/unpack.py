@@ -25,6 +25,7 @@ from tfrewprune.converter.detect import Layer, find_layers
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import (
     Model,
+    drop_unused,
     operator_code,
     tensor_shape,
     text,
@@ -130,6 +131,8 @@ def _split_recurrent(model: Model, layers: list[Layer]) -> None:
     for buffer in dense:
         model.tree.buffers[buffer] = schema.BufferT()
         model.alignment.pop(buffer, None)
+    if layers:
+        drop_unused(model)
 
 
 def _store(

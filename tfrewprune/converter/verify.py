@@ -20,6 +20,7 @@ from tfrewprune.converter.unpack import unpack_model
 
 def verify(
     original: Model,
+    planned: bytes,
     packed: bytes,
     decisions: list[Decision],
     inputs: Iterable[Any] | None,
@@ -31,6 +32,7 @@ def verify(
 
     Args:
         original: The model before conversion.
+        planned: The same as the decisions see it, with its recurrences as loops.
         packed: The model after conversion.
         decisions: What was done to the layers that were packed.
         inputs: Runs of the caller, beside random ones; see ``given_cases``.
@@ -63,7 +65,8 @@ def verify(
         difference = max(map(largest_difference, dense, received), default=0.0)
         worst = max(worst, difference)
         if len(dense) != len(received) or not difference <= tolerance:
-            where = _locate(original, models, case, decisions, tolerance)
+            models["dense"] = (in_float(_unpacked(planned)), False)
+            where = _locate(read_model(planned), models, case, decisions, tolerance)
             raise ConversionError(
                 f"the packed model's outputs differ by {difference:.3g} of their "
                 f"largest magnitude, expected at most {tolerance:g}; {where}"
@@ -89,7 +92,7 @@ def _delegate_is_there() -> bool:
 
 
 def _locate(
-    original: Model,
+    planned: Model,
     models: dict[str, tuple[bytes, bool]],
     case: Case,
     decisions: list[Decision],
@@ -102,7 +105,7 @@ def _locate(
         if layer.loop is not None:
             watched.append((layer.loop.subgraph, layer.loop.layer.outputs[0]))
             continue
-        operator = original.subgraphs[layer.subgraph].operators[layer.operator]
+        operator = planned.subgraphs[layer.subgraph].operators[layer.operator]
         total = decision.sum
         output = int(operator.outputs[0]) if total is None else total.output
         watched.append((layer.subgraph, output))

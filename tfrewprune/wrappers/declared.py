@@ -35,7 +35,6 @@ def _gates(names: str) -> list[KernelSpec]:
             attribute,
             KernelLayout("gate", parts=len(names), part=part),
             prefix=attribute.removesuffix("_kernel"),
-            packed=False,
             name=f"{attribute}/{gate}",
         )
         for attribute in ("kernel", "recurrent_kernel")
@@ -81,8 +80,8 @@ register_prunable(layers.GRUCell, *_gates("zrh"))
 register_prunable(layers.LSTMCell, *_gates("ifco"))
 register_prunable(
     layers.SimpleRNNCell,
-    KernelSpec(packed=False),
-    KernelSpec("recurrent_kernel", prefix="recurrent", packed=False),
+    KernelSpec(),
+    KernelSpec("recurrent_kernel", prefix="recurrent"),
 )
 declare(layers.EinsumDense, _einsum)
 declare(layers.MultiHeadAttention, _heads)

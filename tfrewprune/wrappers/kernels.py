@@ -287,21 +287,58 @@ def output_layers(model: keras.Layer) -> list[keras.Layer]:
     return found
 
 
+def cells_of(layer: keras.layers.RNN) -> list[keras.Layer]:
+    """The cells of a recurrent layer, from the lowest on."""
+    cell = layer.cell
+    stacked = isinstance(cell, keras.layers.StackedRNNCells)
+    return list(cell.cells) if stacked else [cell]
+
+
+def steps_of(layer: keras.layers.RNN) -> int | None:
+    """Steps of the sequences a recurrent layer was built for; None where open."""
+    config = layer.get_build_config() or {}
+    shapes = config.get("shapes_dict", {})
+    shape = config.get("input_shape") or shapes.get("sequences_shape")
+    return shape[1] if shape else None
+
+
+def attention_length(layer: keras.Layer, projection: str) -> int | None:
+    """Positions that a projection of an attention layer multiplies; None if open.
+
+    Args:
+        layer: The attention layer.
+        projection: The attribute of it that holds the projection.
+    """
+    shapes = (layer.get_build_config() or {}).get("shapes_dict", {})
+    keys = projection in ("_key_dense", "_value_dense")
+    shape = shapes.get("value_shape" if keys else "query_shape")
+    lengths = shape[1:-1] if shape else (None,)
+    return None if None in lengths else math.prod(lengths)
+
+
 def macs_per_weight(layer: keras.Layer, spec: KernelSpec) -> int:
     """How often each weight is multiplied for one input of the shape seen at build.
 
     Raises:
         ValueError: That shape, or the layer's output shape, is unknown or not fixed.
     """
+    config = layer.get_build_config() or {}
+    if spec.layout.kind == "heads":
+        lengths = {
+            attention_length(layer, part.inside)
+            for part in spec.parts
+            if part.inside is not None
+        }
+        if len(lengths) == 1 and None not in lengths:
+            return lengths.pop()
     if spec.layout.kind in ("gate", "heads") or isinstance(
-        layer, keras.layers.Embedding | keras.layers.SimpleRNNCell
+        layer, keras.layers.SimpleRNNCell
     ):
         raise ValueError(
             f"Layer {layer.name!r} ({type(layer).__name__}): how often a weight of "
             f"{spec.label!r} is multiplied depends on the length of a sequence, which "
             "the layer does not record. Use budget='weights', or a rate of its own."
         )
-    config = layer.get_build_config() or {}
     shape = config.get("input_shape")
     if shape is None or any(not isinstance(extent, int | None) for extent in shape):
         raise ValueError(

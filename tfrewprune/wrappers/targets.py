@@ -18,10 +18,14 @@ from tfrewprune.structures import KernelShape, Structure
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.kernels import (
     KernelSpec,
+    attention_length,
+    cells_of,
     find_kernels,
     hooked_specs,
+    kernel_specs,
     macs_per_weight,
     output_layers,
+    steps_of,
     walk_kinds,
 )
 from tfrewprune.wrappers.regularizer import MethodRegularizer
@@ -32,7 +36,8 @@ class Target:
     """One layer's kernel, with what a recipe says about it.
 
     `reason` tells why it stays dense; `spec` and `rule` may then be None. `note` is
-    what the user should know although the layer is pruned as asked.
+    what the user should know although the layer is pruned as asked. `around` is the
+    recurrent layer whose cell the layer is, or the attention layer whose projection.
     """
 
     path: str
@@ -42,6 +47,7 @@ class Target:
     reason: str | None = None
     note: str | None = None
     kinds: tuple[str, ...] = ()
+    around: keras.Layer | None = None
 
     @property
     def label(self) -> str:
@@ -182,18 +188,33 @@ def all_kernels(model: keras.Layer, units: Sequence[str] = ("matrix",)) -> list[
         units: What shall be found, see `Structure.unit`.
     """
     targets = []
+    around: dict[int, keras.Layer] = {}
     for path, layer, kinds in walk_kinds(model):
+        around |= {id(part): layer for part in _parts(layer)}
         for unit in units:
             specs, reason = find_kernels(layer, unit)
             if reason is not None and not specs:
                 targets.append(Target(path, layer, reason=reason, kinds=kinds))
             for spec in specs:
-                target = Target(path, layer, spec, reason=reason, kinds=kinds)
+                target = Target(
+                    *(path, layer, spec),
+                    reason=reason,
+                    kinds=kinds,
+                    around=around.get(id(layer)),
+                )
                 if not target.shape.weights:
                     empty = f"empty: weights of shape {tuple(target.variable.shape)}"
                     target = Target(path, layer, reason=empty, kinds=kinds)
                 targets.append(target)
     return targets
+
+
+def _parts(layer: keras.Layer) -> list[keras.Layer]:
+    """The layers inside one that know less of its input than it does."""
+    if isinstance(layer, keras.layers.RNN):
+        return cells_of(layer)
+    heads = kernel_specs(layer, "heads") or ()
+    return [part.owner(layer) for spec in heads for part in spec.parts]
 
 
 def hooked_kernels(model: keras.Layer) -> list[Target]:
@@ -236,8 +257,49 @@ def layer_size(target: Target) -> LayerShape:
     Raises:
         ValueError: The shape that the layer was built with is not known.
     """
-    kernel, pixels = target.shape, macs_per_weight(target.layer, target.spec)
+    kernel = target.shape
+    if isinstance(target.around, keras.layers.RNN):
+        # The inputs of all steps are multiplied at once, states one after the other.
+        steps = steps_of(target.around) or 1
+        pixels = steps if target.spec.attribute == "kernel" else 1
+        return LayerShape(kernel.outputs, kernel.columns, pixels)
+    if isinstance(target.layer, keras.layers.Embedding):
+        return LayerShape(kernel.outputs, kernel.columns, 1)
+    if target.around is not None:
+        names = vars(target.around).items()
+        projection = next(name for name, value in names if value is target.layer)
+        pixels = attention_length(target.around, projection)
+        if pixels is not None:
+            return LayerShape(kernel.outputs, kernel.columns, pixels)
+    pixels = macs_per_weight(target.layer, target.spec)
     return LayerShape(kernel.outputs, kernel.columns, pixels, kernel.positions)
+
+
+def runs(target: Target) -> int:
+    """How often a kernel of that size is multiplied for one input.
+
+    Args:
+        target: A kernel.
+
+    Returns:
+        1 mostly; the number of steps for what multiplies the state of a recurrent
+        layer; 0 for a table, which is looked up.
+
+    Raises:
+        ValueError: The number of steps is open.
+    """
+    if isinstance(target.layer, keras.layers.Embedding):
+        return 0
+    if not isinstance(target.around, keras.layers.RNN):
+        return 1
+    steps = steps_of(target.around)
+    if steps is None:
+        raise ValueError(
+            f"Layer {target.path!r}: how often a weight of {target.spec.label!r} is "
+            "multiplied depends on the length of a sequence, which is open. Build the "
+            "model with an Input of fixed length, or use budget='weights'."
+        )
+    return 1 if target.spec.attribute == "kernel" else steps
 
 
 def expected_gain(target: Target, structure: Structure, rate: float) -> float | None:
@@ -312,9 +374,14 @@ def _apply(target: Target, recipe: Recipe, skipped: dict[int, str]) -> Target:
                 reason = f"{note}; a rule by its exact name or kind prunes it"
         elif not exact and id(target.layer) in skipped:
             reason = skipped[id(target.layer)]
+        elif isinstance(target.around, keras.layers.RNN) and (
+            exact or rule.means(target.path, target.kinds)
+        ):
+            pass
         elif not exact and target.shape.weights < recipe.minimum_weights:
             reason = f"small: {target.shape.weights} weights < {recipe.minimum_weights}"
-        elif not exact:
+        elif not exact and not isinstance(target.around, keras.layers.RNN):
+            # (Recurrent layers run packed whatever they gain.)
             rate = rule.rate or recipe.rate or TYPICAL_RATE
             gain = expected_gain(target, rule.structure, rate)
             if gain is not None and gain <= 1:

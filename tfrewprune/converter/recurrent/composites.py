@@ -35,10 +35,12 @@ from tfrewprune.converter.recurrent.recurrence import Recurrence, Weights
 
 NAME = "TfrewpruneRecurrence"
 _ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh")
+# The options that a layer of Keras has; what others have besides stays 0.
 _NUMBERS = (
     *("kind", "activation", "recurrent_activation", "reset_after", "go_backwards"),
-    *("outputs", "zero_output", "has_bias", "has_mask"),
+    *("outputs", "zero_output"),
 )
+_OTHERS = (0, 0)
 
 
 @contextlib.contextmanager
@@ -259,7 +261,7 @@ def _read(
     ``turned`` knows the buffers of those that another composite has, too.
     """
     found = flexbuffers.Loads(bytes(bytearray(operator.customOptions)))
-    options = RecurrentOptions.parse([found[key] for key in _NUMBERS[:-2]])
+    options = RecurrentOptions.parse([*(found[key] for key in _NUMBERS), *_OTHERS])
     inputs = index_list(operator.inputs)
     x, kernel, recurrent = inputs[:3]
     rest = inputs[3:]

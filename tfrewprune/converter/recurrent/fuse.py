@@ -17,6 +17,7 @@ from tfrewprune.converter.flatbuffer import (
     text,
 )
 from tfrewprune.converter.options import RecurrentOptions
+from tfrewprune.converter.recurrent import sequence_lstm
 from tfrewprune.converter.recurrent.loops import WEIGHTS, write_loop
 from tfrewprune.converter.recurrent.recognise import Loop
 from tfrewprune.converter.recurrent.recurrence import Recurrence, Weights
@@ -40,7 +41,7 @@ def fuse_loops(model: Model, loops: Sequence[Loop]) -> None:
     for loop in loops:
         options = loop.operators[-1].builtinOptions
         dropped |= {options.condSubgraphIndex, options.bodySubgraphIndex}
-    _drop_subgraphs(model, dropped)
+    drop_subgraphs(model, dropped)
     drop_unused(model)
 
 
@@ -62,7 +63,7 @@ def _operator(model: Model, subgraph: schema.SubGraphT, loop: Loop) -> schema.Op
     return schema.OperatorT(
         opcodeIndex=custom_operator_code(model, layer.options.operator),
         inputs=np.array(inputs, np.int32),
-        outputs=np.array(layer.outputs, np.int32),
+        outputs=np.array(layer.outputs[: layer.options.results], np.int32),
         builtinOptionsType=schema.BuiltinOptions.NONE,
         customOptions=np.frombuffer(layer.options.encode(), np.uint8),
         customOptionsFormat=0,
@@ -86,7 +87,8 @@ def _move(subgraph: schema.SubGraphT, tensor: schema.TensorT) -> int:
     return len(subgraph.tensors) - 1
 
 
-def _drop_subgraphs(model: Model, dropped: set[int]) -> None:
+def drop_subgraphs(model: Model, dropped: set[int]) -> None:
+    """Takes subgraphs away and renumbers what calls the others."""
     kept = [i for i in range(len(model.subgraphs)) if i not in dropped]
     places = {old: new for new, old in enumerate(kept)}
     model.tree.subgraphs = [model.subgraphs[i] for i in kept]
@@ -131,7 +133,19 @@ def split_operator(
     x, kernel, recurrent, candidate, bias, inner_bias, mask, h, c = inputs
 
     name = text(tensors[kernel].name).removesuffix(f"/kernel{WEIGHTS}")
-    _check_shapes(name, options, [matrices[t] for t in inputs[1:4] if t >= 0])
+    given = [matrices[t] for t in inputs[1:4] if t >= 0]
+    _check_shapes(name, options, given)
+    if options.stateful:
+        constant = None if bias < 0 else model.data(tensors[bias])
+        rows = np.zeros(len(given[0]), np.float32)
+        if constant is not None and constant.size == rows.nbytes:
+            rows = constant.view("<f4")
+        elif bias >= 0:
+            raise ConversionError(
+                f"layer {name!r}: its bias must be a constant of {len(rows)} floats"
+            )
+        places = (x, h, c, int(operator.outputs[0]))
+        return sequence_lstm.write(model, index, name, options, given, rows, places)
 
     def stored(tensor: int) -> int:
         payload = tensors[tensor].buffer

@@ -4,7 +4,8 @@
 The input projection of all steps is one FULLY_CONNECTED before the loop, the recurrent
 one stands in its body. The formulas are those of Keras' GRU, LSTM and SimpleRNN cells:
 
-    LSTM: i, f, g, o = split(W x + U h + b);  c' = s(f) c + s(i) a(g);  h' = s(o) a(c')
+    LSTM: i, f, g, o = split(W x + U h + b);  c' = s(f) c + s(i) a(g), clipped where the
+          options say so;  h' = s(o) a(c')
     GRU:  z = s(x_z + u_z), r = s(x_r + u_r);  n = a(x_n + r u_n), or, when it resets
           before the product, n = a(x_n + U_n (r h));  h' = z h + (1 - z) n
     RNN:  h' = a(W x + U h + b)
@@ -225,6 +226,12 @@ def _lstm(
     kept = graph.mul("kept", f, old[1], shape)
     added = graph.mul("added", i, g, shape)
     c = graph.add("cell", kept, added, shape)
+    clip = layer.options.cell_clip
+    if clip:
+        limits = [graph.constant("most", clip), graph.constant("least", -clip)]
+        most = schema.MaximumMinimumOptionsT()
+        c = graph.value("cell_below", "MINIMUM", [c, limits[0]], shape, most)
+        c = graph.value("cell_clipped", "MAXIMUM", [c, limits[1]], shape, most)
     seen = _activate(graph, "cell_activated", inner, c, shape)
     return [graph.mul("state", o, seen, shape), c]
 

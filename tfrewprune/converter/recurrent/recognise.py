@@ -73,7 +73,7 @@ def find_loops(model: Model) -> list[Loop]:
 def _claim(name: str) -> tuple[RecurrentOptions, bool] | None:
     """The options in the name of a loop's body, and whether it has a mask."""
     prefix, *words = name.split()[:-1] or [""]
-    if prefix != PREFIX or not all(len(w) < 3 and w.isdigit() for w in words):
+    if prefix != PREFIX or not all(len(w) < 11 and w.isdigit() for w in words):
         return None
     options = RecurrentOptions.parse([int(word) for word in words[:-1]])
     return None if options is None else (options, words[-1] == "1")
@@ -125,6 +125,9 @@ def _match(model: Model, index: int, number: int) -> Loop | None:
     layer = replace(layer, outputs=tuple(outputs[place] for place in places))
     name = text(tensors[inputs[1]].name).removesuffix("/kernel")
     layer = replace(layer, name=name)
+    kept = all(t >= 0 and tensors[t].isVariable for t in (layer.h, layer.c))
+    if options.stateful and (masked or not kept):
+        return None
     used = _compare(model, index, number, layer, shape)
     if used is None or not _is_private(subgraph, used, layer):
         return None

@@ -8,6 +8,8 @@ Which input belongs to which output is kept as JSON in the metadata of the file.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -101,6 +103,14 @@ def _expose(
         )
     begin = layer.outputs != layer.STATES
     batch = tensor_signature(tensors[inputs[0]])[0]
+    kept = bool(layer.stateful)
+    if kept:
+        # What it kept from call to call goes in and out as well.
+        layer = replace(layer, stateful=0)
+        operator.customOptions = np.frombuffer(layer.encode(), np.uint8)
+        shape = [batch, tensor_shape(tensors[outputs[0]])[-1]]
+        outputs += [_add_tensor(subgraph, f"{label}/end", shape) for _ in range(2)]
+        operator.outputs = np.array(outputs, np.int32)
     pairs = []
     labels = ("state", "cell_state")[: len(outputs) - begin]
     for number, kind in enumerate(labels):
@@ -113,13 +123,16 @@ def _expose(
             tensors[after].name = f"{label}/{kind}_out"
             _add_output(model, subgraph, after)
         pairs.append((before, after))
+    variables = index_list(operator.inputs)[_STATES:] if kept else []
     operator.inputs = np.array(inputs, np.int32)
+    readers = count_readers(subgraph)
+    for variable in variables:
+        if not readers[variable]:  # LiteRT's CompiledModel refuses files with any
+            tensors[variable].isVariable = False
     return pairs
 
 
-def _add_input(
-    model: Model, subgraph: schema.SubGraphT, name: str, shape: tuple[int, int]
-) -> int:
+def _add_tensor(subgraph: schema.SubGraphT, name: str, shape: Sequence[int]) -> int:
     subgraph.tensors.append(
         schema.TensorT(
             shape=np.maximum(shape, 1).astype(np.int32),
@@ -129,7 +142,13 @@ def _add_input(
             hasRank=True,
         )
     )
-    tensor = len(subgraph.tensors) - 1
+    return len(subgraph.tensors) - 1
+
+
+def _add_input(
+    model: Model, subgraph: schema.SubGraphT, name: str, shape: tuple[int, int]
+) -> int:
+    tensor = _add_tensor(subgraph, name, shape)
     subgraph.inputs = np.array([*index_list(subgraph.inputs), tensor], np.int32)
     for signature in model.tree.signatureDefs or ():
         signature.inputs = [
@@ -149,9 +168,8 @@ def _add_output(model: Model, subgraph: schema.SubGraphT, tensor: int) -> None:
         ]
 
 
-def drop_dead_operators(model: Model) -> None:
-    """Drops operators of the main graph whose results nothing reads."""
-    subgraph = model.subgraphs[0]
+def drop_dead_operators(subgraph: schema.SubGraphT) -> None:
+    """Drops operators whose results nothing reads."""
     while True:
         readers = count_readers(subgraph)
         kept = [
