@@ -29,9 +29,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tfrewprune.experiments import phones
+from tfrewprune.experiments import gates, phones
 from tfrewprune.experiments.experiment import Experiment
 from tfrewprune.experiments.rows import Row
 from tfrewprune.experiments.tables import Summary
@@ -170,27 +168,21 @@ class Speech(Experiment):
     def train(
         self, method: str, seed: int, data: phones.PhoneData
     ) -> tuple[Any, dict[str, Any]]:
-        import tfrewprune
-
         model, plan = self.start(seed, data), self.plan
         pieces = self._pieces(1000 + seed, data)
         if method == "dense":
-            self._fit_dense(model, pieces, sum(plan.epochs), plan.learning_rates[1])
+            gates.fit(model, pieces, sum(plan.epochs), plan.learning_rates[1])
             return model, {"epochs": plan.epochs}
         (row,) = (row for row in ROWS if row.name == method)
         chosen = recipe(row, plan)
         details = {**row.to_dict(), "epochs": plan.epochs}
         details["recipe"] = chosen.get_config()
-        for step in chosen.steps:
-            self._compile(model, plan.learning_rates[1])
-            tfrewprune.reweighted_train(model, step, pieces, verbose=2)
-            tfrewprune.hard_prune(model, step)
-            cut = self.scores(model, data, "validation")
-            details["validation_after_cut"] = cut
-            steps = step.retrain_epochs * len(pieces)
-            self._compile(model, plan.learning_rates[1], steps)
-            tfrewprune.masked_retrain(model, step, pieces, verbose=2)
-        return tfrewprune.strip(model), details
+
+        def note(cut) -> None:
+            details["validation_after_cut"] = self.scores(cut, data, "validation")
+
+        model = gates.prune(model, chosen, pieces, plan.learning_rates[1], note)
+        return model, details
 
     def start(self, seed: int, data: phones.PhoneData):
         """Returns the dense model all methods of ``seed`` start from.
@@ -206,50 +198,19 @@ class Speech(Experiment):
         features = phones.STACK * data.x_train[0].shape[1]
         model = network(plan, features, len(data.phones))
         pieces = self._pieces(seed, data)
-        self._fit_dense(model, pieces, plan.dense_epochs, plan.learning_rates[0])
+        gates.fit(model, pieces, plan.dense_epochs, plan.learning_rates[0])
         model.save(path)
         return model
 
     def _pieces(self, seed: int, data: phones.PhoneData):
         return phones.segments(data, seed, *self.plan.batch)
 
-    def _fit_dense(self, model, pieces, epochs: int, rate: float) -> None:
-        self._compile(model, rate, epochs * len(pieces))
-        model.fit(pieces, epochs=epochs, verbose=2)
-
-    def _compile(self, model, rate: float, steps: int | None = None) -> None:
-        """Adam, its rate constant or falling to 0 in ``steps``."""
-        import keras
-
-        falling = keras.optimizers.schedules.CosineDecay
-        model.compile(
-            keras.optimizers.Adam(rate if steps is None else falling(rate, steps)),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-        )
-
     def scores(self, model, data: phones.PhoneData, part: str) -> dict[str, float]:
         found = phones.keras_scores(model, getattr(data, f"x_{part}"))
         return phones.errors(found, getattr(data, f"y_{part}"), data.silence)
 
     def count(self, model) -> dict[str, Any]:
-        """Returns the weights of the gate matrices, see :func:`count_weights`."""
-        import keras
-
-        kept, total = {}, 0
-        for name in LAYERS:
-            cell = model.get_layer(name).cell
-            for part in ("kernel", "recurrent_kernel"):
-                matrix = keras.ops.convert_to_numpy(getattr(cell, part))
-                kept[f"{name}/{part}"] = int(np.count_nonzero(matrix))
-                total += matrix.size
-        left = sum(kept.values())
-        return {
-            "weights": total,
-            "kept": left,
-            "kept_in_layer": kept,
-            "rate": total / max(1, left),
-        }
+        return gates.count_weights(model, LAYERS)
 
     def deployed(
         self, method: str, seed: int, model, data: phones.PhoneData

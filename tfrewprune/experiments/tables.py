@@ -27,7 +27,8 @@ def summarize(log: RunLog, scored: Sequence[str] = ("accuracy",)) -> Summary:
     ``test_accuracy``, ``litert_accuracy`` (each also with
     ``_spread``, a sample standard deviation), ``dense_bytes``,
     ``packed_bytes``, ``dense_ms``, ``packed_ms``, ``speedup`` (these three with
-    the first thread count measured; absent where nothing was packed). The newest
+    the first thread count measured; absent where nothing was packed),
+    ``real_time_factor``. The newest
     record of a method, seed and stage counts.
     """
     newest: dict[tuple[str, int], dict[str, Any]] = {}
@@ -53,6 +54,7 @@ def summarize(log: RunLog, scored: Sequence[str] = ("accuracy",)) -> Summary:
             "dense_ms",
             "packed_ms",
             "speedup",
+            "real_time_factor",
         ):
             values = [run[name] for run in of_method if run.get(name) is not None]
             if not values:

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training and pruning of the recurrent networks, and their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+
+def compile_for(model: keras.Model, rate: float, steps: int | None = None) -> None:
+    """Compiles a classifier of steps with Adam.
+
+    Args:
+        model: Its outputs are logits.
+        rate: Of learning, at the beginning.
+        steps: In so many it falls to 0 along a cosine; None: it stays.
+    """
+    import keras
+
+    falling = keras.optimizers.schedules.CosineDecay
+    model.compile(
+        keras.optimizers.Adam(rate if steps is None else falling(rate, steps)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+
+
+def fit(
+    model: keras.Model, pieces: keras.utils.PyDataset, epochs: int, rate: float
+) -> None:
+    """Trains without pruning, the learning rate falling to 0."""
+    compile_for(model, rate, epochs * len(pieces))
+    model.fit(pieces, epochs=epochs, verbose=2)
+
+
+def prune(
+    model: keras.Model,
+    recipe,
+    pieces: keras.utils.PyDataset,
+    rate: float,
+    after_cut=lambda model: None,
+) -> keras.Model:
+    """Goes through all steps of a recipe.
+
+    Trains under the method at a constant learning rate, cuts, and trains what is left,
+    the rate falling to 0.
+
+    Args:
+        model: Trained and dense.
+        recipe: A :class:`tfrewprune.Recipe`.
+        pieces: Training data.
+        rate: Adam's learning rate.
+        after_cut: Called with the model each time it has been cut.
+
+    Returns:
+        The plain model.
+    """
+    import tfrewprune
+
+    for step in recipe.steps:
+        compile_for(model, rate)
+        if step.method.trains:
+            tfrewprune.reweighted_train(model, step, pieces, verbose=2)
+        tfrewprune.hard_prune(model, step)
+        after_cut(model)
+        compile_for(model, rate, step.retrain_epochs * len(pieces))
+        tfrewprune.masked_retrain(model, step, pieces, verbose=2)
+    return tfrewprune.strip(model)
+
+
+def count_weights(model: keras.Model, layers: Sequence[str]) -> dict[str, Any]:
+    """Returns the weights of the gate matrices; biases are not counted.
+
+    ``weights``, ``kept`` (not zero), ``rate`` = weights / kept, and the kept ones
+    matrix by matrix.
+
+    Args:
+        model: A network.
+        layers: Names of its recurrent layers.
+    """
+    import keras
+
+    matrices = {
+        f"{name}/{part}": keras.ops.convert_to_numpy(
+            getattr(model.get_layer(name).cell, part)
+        )
+        for name in layers
+        for part in ("kernel", "recurrent_kernel")
+    }
+    kept = {name: int(np.count_nonzero(matrix)) for name, matrix in matrices.items()}
+    total = sum(matrix.size for matrix in matrices.values())
+    return {
+        "weights": total,
+        "kept": sum(kept.values()),
+        "kept_in_layer": kept,
+        "rate": total / max(1, sum(kept.values())),
+    }
