@@ -69,7 +69,7 @@ class PhoneData:
 
 
 def ru_phones(path: str | os.PathLike[str] | None = None) -> PhoneData:
-    """Loads the phone-labelled sentences: 446 + 56 + 56.
+    """Loads the phone-labelled sentences: 447 + 55 + 56.
 
     Args:
         path: ``.npz`` file with ``features_delta`` (differences in time, modulo 256),

@@ -72,7 +72,9 @@ class Plan:
     Attributes:
         units: Width of the GRU layers.
         dropout: After each of them.
-        batch: (pieces a batch, steps a piece).
+        batch: Pieces a batch.
+        steps: Of a piece, of the dense model from scratch and of all that follows:
+            shorter ones give a method more updates of the weights in an epoch.
         dense_epochs: Training of the shared dense model from scratch.
         epochs: (under the method, under the mask); of a recipe with two steps half of
             each.
@@ -86,11 +88,12 @@ class Plan:
 
     units: int = 320
     dropout: float = 0.3
-    batch: tuple[int, int] = (32, 40)
+    batch: int = 32
+    steps: tuple[int, int] = (40, 20)
     dense_epochs: int = 16
     epochs: tuple[int, int] = (6, 6)
     start_rate: float = 4
-    learning_rates: tuple[float, float] = (2e-3, 1e-3)
+    learning_rates: tuple[float, float] = (2e-3, 3e-3)
     images: int | None = None
     evaluation_images: int | None = None
     timed_steps: int = 100
@@ -99,7 +102,8 @@ class Plan:
 
 QUICK = Plan(
     units=32,
-    batch=(8, 20),
+    batch=8,
+    steps=(20, 10),
     dense_epochs=1,
     epochs=(2, 2),
     images=12,
@@ -169,7 +173,7 @@ class Speech(Experiment):
         self, method: str, seed: int, data: phones.PhoneData
     ) -> tuple[Any, dict[str, Any]]:
         model, plan = self.start(seed, data), self.plan
-        pieces = self._pieces(1000 + seed, data)
+        pieces = phones.segments(data, 1000 + seed, plan.batch, plan.steps[1])
         if method == "dense":
             gates.fit(model, pieces, sum(plan.epochs), plan.learning_rates[1])
             return model, {"epochs": plan.epochs}
@@ -197,13 +201,10 @@ class Speech(Experiment):
             return keras.models.load_model(path, compile=False)
         features = phones.STACK * data.x_train[0].shape[1]
         model = network(plan, features, len(data.phones))
-        pieces = self._pieces(seed, data)
+        pieces = phones.segments(data, seed, plan.batch, plan.steps[0])
         gates.fit(model, pieces, plan.dense_epochs, plan.learning_rates[0])
         model.save(path)
         return model
-
-    def _pieces(self, seed: int, data: phones.PhoneData):
-        return phones.segments(data, seed, *self.plan.batch)
 
     def scores(self, model, data: phones.PhoneData, part: str) -> dict[str, float]:
         found = phones.keras_scores(model, getattr(data, f"x_{part}"))
