@@ -130,7 +130,7 @@ def show(
         scored: Names of the scores, keys of :data:`SCORES`.
         published: Rows below ours, by their names; they are not ours to average.
     """
-    console = console or Console(width=170)
+    console = console or Console(width=130 + 40 * len(scored))
     summary = summarize(log, scored)
     if not summary:
         console.print(f"{title}: no finished run in {log.path}")
