@@ -149,7 +149,7 @@ def recipe(row: Row, plan: Plan):
         )
     chosen = row.recipe(LAYERS, row.rate, training, retraining)
     chosen = chosen.replace(start_rate=min(plan.start_rate, row.rate))
-    if not chosen.method.controlled:
+    if not chosen.method.penalized:
         return chosen
     # Each gate matrix has the same rate, as in the paper, and a strength of its own: of
     # a common one those of the gates z and r, whose gradients are small, empty first.
