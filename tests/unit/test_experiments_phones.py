@@ -2,6 +2,7 @@
 """Phone data, pieces of it, phone error rates; no training."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -54,22 +55,54 @@ def scores_of(said):
     return np.eye(len(NAMES), dtype=np.float32)[said]
 
 
+UNIFORM = np.full((4, 4), np.log(1 / 4))
+
+
 def test_errors_count_changed_missing_and_added_phones_over_true_ones():
     true = np.repeat([2, 0, 1, 3, 2], 3)
-    same = phones.errors([scores_of([2, 0, 1, 3, 2])], [true], PAUSE)
-    assert same == {"accuracy": 1.0, "phone_error_rate": 0.0}
+    same = phones.errors([scores_of([2, 0, 1, 3, 2])], [true], PAUSE, UNIFORM)
+    assert same["accuracy"] == 1.0
+    assert same["phone_error_rate"] == same["decoded_error_rate"] == 0.0
     # "b" became "a" (and melts with the one before), "t" was split by a pause.
-    found = phones.errors([scores_of([2, 0, 0, 3, 2])] * 2, [true, true], PAUSE)
+    found = phones.errors(
+        [scores_of([2, 0, 0, 3, 2])] * 2, [true, true], PAUSE, UNIFORM
+    )
     assert found["accuracy"] == pytest.approx(12 / 15)
     assert found["phone_error_rate"] == pytest.approx(1 / 3)
-    added = phones.errors([scores_of([0, 2, 0, 1, 3])], [true], PAUSE)
+    added = phones.errors([scores_of([0, 2, 0, 1, 3])], [true], PAUSE, UNIFORM)
     assert added["phone_error_rate"] == pytest.approx(1 / 3)
 
 
 def test_a_sentence_that_ends_inside_a_step_is_judged_frame_by_frame():
     true = np.array([0, 0, 0, 1])
-    found = phones.errors([scores_of([0, 1])], [true], PAUSE)
-    assert found == {"accuracy": 1.0, "phone_error_rate": 0.0}
+    found = phones.errors([scores_of([0, 1])], [true], PAUSE, UNIFORM)
+    assert (found["accuracy"], found["phone_error_rate"]) == (1.0, 0.0)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4))
+def test_the_decoded_sequence_is_the_likeliest_of_all(seed, steps):
+    random = np.random.default_rng(seed)
+    scores = random.normal(size=(steps, 3))
+    grammar = np.log(random.dirichlet([1, 1, 1], 3))
+    likely = np.log(np.exp(scores) / np.exp(scores).sum(1, keepdims=True))
+
+    def worth(path):
+        sound = sum(likely[step, phone] for step, phone in enumerate(path))
+        order = sum(grammar[pair] for pair in itertools.pairwise(path))
+        return sound + phones.GRAMMAR * order
+
+    best = max(itertools.product(range(3), repeat=steps), key=worth)
+    assert tuple(phones.decode(scores, grammar)) == best
+
+
+def test_decoding_takes_out_a_phone_that_nobody_says():
+    labels = [np.repeat([2, 0, 1, 2], 30)]
+    grammar = phones.grammar_of(labels, 4)
+    np.testing.assert_allclose(np.exp(grammar).sum(1), 1)
+    scores = 3.0 * scores_of([2, 0, 0, 3, 0, 1, 2])  # one step of "t" inside of "a"
+    assert phones.decode(scores, grammar).tolist() == [2, 0, 0, 0, 0, 1, 2]
+    found = phones.errors([scores], [np.repeat([2, 0, 0, 0, 0, 1, 2], 3)], 2, grammar)
+    assert found["phone_error_rate"] == 1.0 and found["decoded_error_rate"] == 0.0
 
 
 @pytest.fixture

@@ -16,7 +16,11 @@ Summary = dict[str, dict[str, float]]
 
 
 #: Scores by their names in records, and what their columns are called.
-SCORES = {"accuracy": "%", "phone_error_rate": "PER %"}
+SCORES = {
+    "accuracy": "%",
+    "phone_error_rate": "PER %",
+    "decoded_error_rate": "decoded %",
+}
 PARTS = {"validation": "validation", "test": "test", "litert": "LiteRT"}
 
 
