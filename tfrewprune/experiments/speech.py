@@ -15,9 +15,9 @@ The learning rate is constant while weights go and falls to 0 along a cosine aft
 
 The phone error rate is the edit distance of collapsed sequences, silence dropped, over
 true phones: of the likeliest phone of each step as it is, and of the likeliest sequence
-under a bigram of phones ("decoded"). Beside the latter the curve that RTMobile's authors
-measured on TIMIT: other speech, more of it, a network of nine times the weights;
-compare how it bends, not where it lies.
+under a bigram of phones ("decoded"). Beside the latter the curve that RTMobile's
+authors measured on TIMIT: other speech, more of it, a network of nine times the
+weights; compare how it bends, not where it lies.
 
 Choices were made on the validation sentences. The test sentences are read only by the
 stage ``measure``; the stage ``time`` runs the converted files. Run ``python -m
