@@ -196,7 +196,7 @@ class Spotter:
         ...         print(word)
     """
 
-    def __init__(self, streamer: Any, smooth: int = 8, level: float = 0.6):
+    def __init__(self, streamer: Any, smooth: int = 12, level: float = 0.8):
         self._streamer = streamer
         self._level = level
         self._recent = None
