@@ -148,14 +148,8 @@ def recipe(row: Row, plan: Plan):
             reweighted_epochs=training // 2,
             retrain_epochs=retraining // 2,
         )
-    chosen = row.recipe(LAYERS, row.rate, training, retraining)
-    chosen = chosen.replace(start_rate=min(plan.start_rate, row.rate))
-    if not chosen.method.penalized:
-        return chosen
-    # Each gate matrix has the same rate, as in the paper, and a strength of its own: of
-    # a common one those of the gates z and r, whose gradients are small, empty first.
-    rules = [rule.replace(rate=row.rate) for rule in chosen.rules]
-    return chosen.replace(rules=rules, rate=None)
+    chosen = gates.recipe(row, LAYERS, training, retraining)
+    return chosen.replace(start_rate=min(plan.start_rate, row.rate))
 
 
 class Speech(Experiment):
