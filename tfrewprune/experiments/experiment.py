@@ -20,7 +20,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tfrewprune.experiments import measuring, runs, tables, training
-from tfrewprune.experiments.datasets import ImageData
 
 
 class Experiment(abc.ABC):
@@ -55,11 +54,11 @@ class Experiment(abc.ABC):
         self.threads = threads
 
     @abc.abstractmethod
-    def load_data(self) -> ImageData:
-        """Returns the whole data set."""
+    def load_data(self) -> Any:
+        """Returns the whole data set: :class:`ImageData` or the experiment's own."""
 
     @abc.abstractmethod
-    def train(self, method: str, seed: int, data: ImageData) -> tuple[Any, dict]:
+    def train(self, method: str, seed: int, data: Any) -> tuple[Any, dict]:
         """Returns the plain trained model of a method and details for the record."""
 
     @abc.abstractmethod
@@ -111,14 +110,14 @@ class Experiment(abc.ABC):
         """Where a file of one run lies."""
         return self.work / f"{method}-seed{seed}{suffix}"
 
-    def data(self) -> ImageData:
-        """Returns the images the plan asks for."""
+    def data(self) -> Any:
+        """Returns as much of the data as the plan asks for."""
         plan = self.plan
         return self.load_data().head(
             plan.images, plan.evaluation_images, plan.evaluation_images
         )
 
-    def run(self, stage: str, method: str, seed: int, data: ImageData) -> None:
+    def run(self, stage: str, method: str, seed: int, data: Any) -> None:
         """Runs and records one stage of one run, unless it is recorded.
 
         Raises:
@@ -145,13 +144,13 @@ class Experiment(abc.ABC):
             }
         )
 
-    def _train(self, method: str, seed: int, data: ImageData) -> dict[str, Any]:
+    def _train(self, method: str, seed: int, data: Any) -> dict[str, Any]:
         model, details = self.train(method, seed, data)
         model.save(self.path(method, seed, ".keras"))
         scores = self.scores(model, data, "validation")
         return {**_named("validation", scores), **self.count(model), **details}
 
-    def _measure(self, method: str, seed: int, data: ImageData) -> dict[str, Any]:
+    def _measure(self, method: str, seed: int, data: Any) -> dict[str, Any]:
         model = self.trained(method, seed)
         return {
             **_named("test", self.scores(model, data, "test")),
