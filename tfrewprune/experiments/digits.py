@@ -66,10 +66,10 @@ class Plan:
     """
 
     units: int = 128
-    batch: tuple[int, int, int] = (32, 75, 50)
+    batch: tuple[int, int, int] = (32, 40, 100)
     dense_epochs: int = 16
     epochs: tuple[int, int] = (8, 8)
-    learning_rates: tuple[float, float] = (2e-3, 1e-3)
+    learning_rates: tuple[float, float] = (2e-3, 3e-3)
     images: int | None = None
     evaluation_images: int | None = None
     seconds: float = 1.0
