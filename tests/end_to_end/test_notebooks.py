@@ -31,6 +31,11 @@ PROMISES = {
         assert found["pruned.tflite"][1] < found["model.tflite"][1]
         assert found["pruned.tflite"][2] < found["model.tflite"][2] / 2
     """,
+    "streaming_speech": """
+        assert result.pruned_rate > 7.9
+        assert found["words"][0] > 0.8 and found["words"][0] > found["dense"][0] - 0.1
+        assert found["words"][1] > 100
+    """,
 }
 
 

@@ -104,6 +104,34 @@ def test_few_steps_do_not_drive_the_strength_beyond_what_weights_can_follow():
     assert logs["accuracy"][-1] > 0.6
 
 
+def test_gates_that_are_alike_do_not_empty_all_at_once():
+    """Nothing shows of a growing strength until groups of one size reach zero."""
+    x = generator.standard_normal((1024, 10, 8)).astype(np.float32)
+    y = (np.cumsum(x[..., 0], 1) > 0) + 2 * (x[..., 1] > 0)
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((10, 8)),
+            layers.GRU(32, return_sequences=True, name="gru"),
+            layers.Dense(4),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"])
+    model.fit(x, y, epochs=6, verbose=0)
+    recipe = Recipe("gru", rate=8, reweighted_epochs=6, refreshes=60)
+    logs = reweighted_train(model, recipe, x, y, verbose=0).history
+    assert max(logs["strength"]) < 9e-4  # never at its bound
+    targets = [t for t in hooked_kernels(model) if t.penalty is not None]
+    kept = sum(
+        t.structure.kept(t.structure.rms(t.kernel(), t.shape) >= 6e-3, t.shape)
+        for t in targets
+    )
+    total = sum(t.shape.weights for t in targets)
+    assert kept / total == pytest.approx(1 / 8, rel=0.2)
+    assert logs["accuracy"][-1] > 0.9
+
+
 def test_a_strength_that_is_given_stays():
     model = mlp()
     recipe = Recipe(Rule("d1", rate=4), strength=1e-4, reweighted_epochs=2)

@@ -12,6 +12,7 @@ what LiteRT has an operator for, UNIDIRECTIONAL_SEQUENCE_LSTM.
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 from tfrewprune.benchmark.compare import random_inputs, run_once
-from tfrewprune.benchmark.measure import check_results, clock_for, interleave
+from tfrewprune.benchmark.measure import (
+    Measurement,
+    check_results,
+    clock_for,
+    interleave,
+)
 from tfrewprune.benchmark.table import print_table
 from tfrewprune.converter import convert, options
 from tfrewprune.converter.conversion import read_content
@@ -94,23 +100,98 @@ def measure_network(
         ValueError: If the network is not of that form.
     """
     model = _network(network, rate)
-    dense = read_content(model)
-    packed = convert(dense, weights=weights, verify=False)
     with tempfile.TemporaryDirectory() as folder:
-        save_for_inference(model, Path(folder), 1, whole=False)
-        tensorflow = read_content(folder)
-    interpreters = {
-        "packed": Interpreter(packed, num_threads=threads),
-        "loop": LiteRtInterpreter(model_content=dense, num_threads=threads),
-        "tensorflow": LiteRtInterpreter(model_content=tensorflow, num_threads=threads),
-    }
-    if network.startswith("lstm"):
-        interpreters["fused"] = LiteRtInterpreter(
-            model_content=_by_sequence_lstm(packed), num_threads=threads
+        paths = write_files(model, folder, weights=weights)
+        if network.startswith("lstm"):
+            fused = _by_sequence_lstm(paths["packed"].read_bytes())
+            paths["fused"] = Path(folder) / "fused.tflite"
+            paths["fused"].write_bytes(fused)
+        measurement, error = compare_files(
+            folder,
+            threads=threads,
+            tolerance=1e-4 if weights == "keep" else 1e-2,
+            min_seconds=min_seconds,
         )
+        packed_bytes = paths["packed"].stat().st_size
+    kept = sum(int(np.count_nonzero(w)) for w in model.get_weights())
+    return RecurrentRow(
+        *(network, rate, weights, threads),
+        measurement.timing("packed").median * 1e3,
+        measurement.ratio("loop", "packed").median,
+        measurement.ratio("tensorflow", "packed").median,
+        measurement.ratio("fused", "packed").median if "fused" in paths else None,
+        error,
+        packed_bytes / (kept * (4 if weights == "keep" else 2)),
+    )
+
+
+def write_files(
+    model: Any, folder: str | os.PathLike[str], *, weights: str = "keep"
+) -> dict[str, Path]:
+    """Writes what is timed of a recurrent Keras model with fixed shapes, batch 1.
+
+    Args:
+        model: Built, pruned or not.
+        folder: Made if it is not there.
+        weights: See `convert`.
+
+    Returns:
+        Paths of the `"packed"` model, of the dense `"loop"` that it unpacks to, and of
+        what `"tensorflow"` writes by itself.
+    """
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    dense = read_content(model)
+    with tempfile.TemporaryDirectory() as saved:
+        save_for_inference(model, Path(saved), 1, whole=False)
+        tensorflow = read_content(saved)
+    contents = {
+        "packed": convert(dense, weights=weights, verify=False),
+        "loop": dense,
+        "tensorflow": tensorflow,
+    }
+    paths = {name: place / f"{name}.tflite" for name in contents}
+    for name, path in paths.items():
+        path.write_bytes(contents[name])
+    return paths
+
+
+def compare_files(
+    folder: str | os.PathLike[str],
+    *,
+    threads: int = 1,
+    tolerance: float = 1e-4,
+    min_seconds: float = 3.0,
+) -> tuple[Measurement, float]:
+    """Checks and times the files that `write_files` wrote, in turn.
+
+    Args:
+        folder: Where they are; `fused.tflite`, LiteRT's own LSTM, if there is one.
+        threads: Threads of all.
+        tolerance: Largest allowed difference of outputs, over the largest output, of
+            the packed model.
+        min_seconds: How long to measure.
+
+    Returns:
+        The times, and the largest difference of the packed model's outputs over the
+        largest output.
+
+    Raises:
+        WrongResultError: If outputs differ.
+    """
+    place = Path(folder)
+    interpreters = {
+        name: kind(model_path=str(place / f"{name}.tflite"), num_threads=threads)
+        for name, kind in (
+            ("packed", Interpreter),
+            ("loop", LiteRtInterpreter),
+            ("tensorflow", LiteRtInterpreter),
+            ("fused", LiteRtInterpreter),
+        )
+        if (place / f"{name}.tflite").exists()
+    }
     inputs = random_inputs(interpreters["loop"])
     outputs = {name: run_once(one, inputs) for name, one in interpreters.items()}
-    tolerance = 1e-4 if weights == "keep" else 1e-2
     error = check_results(outputs["loop"], outputs["packed"], tolerance=tolerance)
     for name in outputs.keys() - {"loop", "packed"}:
         check_results(outputs["loop"], outputs[name], tolerance=1e-4)
@@ -119,16 +200,7 @@ def measure_network(
         min_seconds=min_seconds,
         clock=clock_for(threads),
     )
-    kept = sum(int(np.count_nonzero(w)) for w in model.get_weights())
-    return RecurrentRow(
-        *(network, rate, weights, threads),
-        measurement.timing("packed").median * 1e3,
-        measurement.ratio("loop", "packed").median,
-        measurement.ratio("tensorflow", "packed").median,
-        measurement.ratio("fused", "packed").median if "fused" in outputs else None,
-        error,
-        len(packed) / (kept * (4 if weights == "keep" else 2)),
-    )
+    return measurement, error
 
 
 def _network(network: str, rate: float) -> Any:

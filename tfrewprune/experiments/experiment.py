@@ -2,8 +2,8 @@
 """What all experiments share: stages, records, command line.
 
 An experiment trains each of its methods with each seed (stage ``train``), then
-tests, converts and times what was trained (stage ``measure``), then prints one
-table. Finished runs are recorded at once and not repeated.
+tests, converts and times what was trained (stage ``measure``, and any stages of its
+own), then prints one table. Finished runs are recorded at once and not repeated.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tfrewprune.experiments import measuring, runs, tables, training
-from tfrewprune.experiments.datasets import ImageData
-
-STAGES = ("train", "measure", "table")
 
 
 class Experiment(abc.ABC):
     """A table: methods x seeds on one model and data set.
+
+    Attributes:
+        stages: What is done with each run; the method ``_STAGE`` does it.
+        scored: What :meth:`scores` returns, in the order of the table.
+        published: Figures of others to show beside ours.
 
     Args:
         log: Records of finished runs.
@@ -41,6 +43,9 @@ class Experiment(abc.ABC):
     methods: ClassVar[tuple[str, ...]]
     full_plan: ClassVar[Any]
     quick_plan: ClassVar[Any]
+    stages: ClassVar[tuple[str, ...]] = ("train", "measure")
+    scored: ClassVar[tuple[str, ...]] = ("accuracy",)
+    published: ClassVar[tables.Summary] = {}
 
     def __init__(self, log: runs.RunLog, work: Path, plan: Any, threads: int = 1):
         self.log = log
@@ -49,11 +54,11 @@ class Experiment(abc.ABC):
         self.threads = threads
 
     @abc.abstractmethod
-    def load_data(self) -> ImageData:
-        """Returns the whole data set."""
+    def load_data(self) -> Any:
+        """Returns the whole data set: :class:`ImageData` or the experiment's own."""
 
     @abc.abstractmethod
-    def train(self, method: str, seed: int, data: ImageData) -> tuple[Any, dict]:
+    def train(self, method: str, seed: int, data: Any) -> tuple[Any, dict]:
         """Returns the plain trained model of a method and details for the record."""
 
     @abc.abstractmethod
@@ -66,32 +71,66 @@ class Experiment(abc.ABC):
         measuring.export(model, path)
         return path
 
+    def scores(self, model, data, part: str) -> dict[str, float]:
+        """Returns how good a model is at the ``validation`` or ``test`` part."""
+        x, y = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")
+        return {"accuracy": training.accuracy(model, x, y)}
+
+    def count(self, model) -> dict[str, Any]:
+        """Returns the weights that the rates of the table are about."""
+        return count_weights(model)
+
+    def deployed(self, method: str, seed: int, model, data) -> dict[str, Any]:
+        """Returns what ``model`` is worth once converted."""
+        return measuring.deployment(
+            self.export(method, seed, model),
+            self.path(method, seed, ".packed.tflite"),
+            data.x_test,
+            data.y_test,
+            min_seconds=self.plan.seconds,
+        )
+
+    def trained(self, method: str, seed: int):
+        """Returns the model of a finished training.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        import keras
+
+        path = self.path(method, seed, ".keras")
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} is not there: run stage 'train' of {method}, seed {seed},"
+                " with the same --work folder first."
+            )
+        return keras.models.load_model(path, compile=False)
+
     def path(self, method: str, seed: int, suffix: str) -> Path:
         """Where a file of one run lies."""
         return self.work / f"{method}-seed{seed}{suffix}"
 
-    def data(self) -> ImageData:
-        """Returns the images the plan asks for."""
+    def data(self) -> Any:
+        """Returns as much of the data as the plan asks for."""
         plan = self.plan
         return self.load_data().head(
             plan.images, plan.evaluation_images, plan.evaluation_images
         )
 
-    def run(self, stage: str, method: str, seed: int, data: ImageData) -> None:
+    def run(self, stage: str, method: str, seed: int, data: Any) -> None:
         """Runs and records one stage of one run, unless it is recorded.
 
         Raises:
-            ValueError: ``stage`` is neither ``train`` nor ``measure``.
+            ValueError: ``stage`` is none of :attr:`stages`.
             FileNotFoundError: ``measure`` before ``train``.
         """
-        if stage not in ("train", "measure"):
-            raise ValueError(f"Expected stage 'train' or 'measure', got {stage!r}.")
+        if stage not in self.stages:
+            known = " or ".join(map(repr, self.stages))
+            raise ValueError(f"Expected stage {known}, got {stage!r}.")
         if self.log.find(stage=stage, method=method, seed=seed):
             return
         started = time.time()
-        record = (self._train if stage == "train" else self._measure)(
-            method, seed, data
-        )
+        record = getattr(self, f"_{stage}")(method, seed, data)
         self.log.append(
             {
                 "experiment": self.name,
@@ -105,31 +144,17 @@ class Experiment(abc.ABC):
             }
         )
 
-    def _train(self, method: str, seed: int, data: ImageData) -> dict[str, Any]:
+    def _train(self, method: str, seed: int, data: Any) -> dict[str, Any]:
         model, details = self.train(method, seed, data)
         model.save(self.path(method, seed, ".keras"))
-        scores = training.accuracy(model, data.x_validation, data.y_validation)
-        return {"validation_accuracy": scores, **count_weights(model), **details}
+        scores = self.scores(model, data, "validation")
+        return {**_named("validation", scores), **self.count(model), **details}
 
-    def _measure(self, method: str, seed: int, data: ImageData) -> dict[str, Any]:
-        import keras
-
-        path = self.path(method, seed, ".keras")
-        if not path.exists():
-            raise FileNotFoundError(
-                f"{path} is not there: run stage 'train' of {method}, seed {seed},"
-                " with the same --work folder first."
-            )
-        model = keras.models.load_model(path, compile=False)
+    def _measure(self, method: str, seed: int, data: Any) -> dict[str, Any]:
+        model = self.trained(method, seed)
         return {
-            "test_accuracy": training.accuracy(model, data.x_test, data.y_test),
-            **measuring.deployment(
-                self.export(method, seed, model),
-                self.path(method, seed, ".packed.tflite"),
-                data.x_test,
-                data.y_test,
-                min_seconds=self.plan.seconds,
-            ),
+            **_named("test", self.scores(model, data, "test")),
+            **self.deployed(method, seed, model, data),
         }
 
     @classmethod
@@ -156,7 +181,14 @@ class Experiment(abc.ABC):
                 for method in options.methods:
                     print(f"{cls.name}: {stage} {method}, seed {seed}", flush=True)
                     experiment.run(stage, method, seed, data)
-        tables.show(cls.title, cls.methods, experiment.log, experiment.goals)
+        tables.show(
+            cls.title,
+            cls.methods,
+            experiment.log,
+            experiment.goals,
+            scored=cls.scored,
+            published=cls.published,
+        )
 
     @classmethod
     def _parse(cls, arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -171,8 +203,8 @@ class Experiment(abc.ABC):
         parser.add_argument(
             "--stages",
             nargs="+",
-            choices=STAGES,
-            default=list(STAGES),
+            choices=[*cls.stages, "table"],
+            default=[*cls.stages, "table"],
             help="what to do: train, measure what is trained, print the table (always)",
         )
         parser.add_argument(
@@ -184,6 +216,10 @@ class Experiment(abc.ABC):
         parser.add_argument("--work", type=Path, help="folder of the trained models")
         parser.add_argument("--results", type=Path, help="JSON-lines file of records")
         return parser.parse_args(arguments)
+
+
+def _named(part: str, scores: dict[str, float]) -> dict[str, float]:
+    return {f"{part}_{name}": score for name, score in scores.items()}
 
 
 def count_weights(model) -> dict[str, Any]:

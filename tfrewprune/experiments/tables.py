@@ -15,14 +15,24 @@ from tfrewprune.experiments.runs import RunLog, mean_and_spread
 Summary = dict[str, dict[str, float]]
 
 
-def summarize(log: RunLog) -> Summary:
+#: Scores by their names in records, and what their columns are called.
+SCORES = {
+    "accuracy": "%",
+    "phone_error_rate": "PER %",
+    "decoded_error_rate": "decoded %",
+}
+PARTS = {"validation": "validation", "test": "test", "litert": "LiteRT"}
+
+
+def summarize(log: RunLog, scored: Sequence[str] = ("accuracy",)) -> Summary:
     """Returns the figures of every method: means over its seeds.
 
-    Keys where known: ``seeds``, ``rate``, ``validation_accuracy``,
-    ``test_accuracy``, ``litert_accuracy`` (each accuracy also with
+    Keys where known: ``seeds``, ``rate``, each score as ``validation_accuracy``,
+    ``test_accuracy``, ``litert_accuracy`` (each also with
     ``_spread``, a sample standard deviation), ``dense_bytes``,
     ``packed_bytes``, ``dense_ms``, ``packed_ms``, ``speedup`` (these three with
-    the first thread count measured; absent where nothing was packed). The newest
+    the first thread count measured; absent where nothing was packed),
+    ``real_time_factor``. The newest
     record of a method, seed and stage counts.
     """
     newest: dict[tuple[str, int], dict[str, Any]] = {}
@@ -33,6 +43,7 @@ def summarize(log: RunLog) -> Summary:
     for method in dict.fromkeys(method for method, _ in newest):
         of_method = [run for (name, _), run in newest.items() if name == method]
         row: dict[str, float] = {"seeds": len(of_method)}
+        scores = [f"{part}_{score}" for score in scored for part in PARTS]
         for run in of_method:
             if run.get("latency"):
                 timing = run["latency"][0]
@@ -41,35 +52,42 @@ def summarize(log: RunLog) -> Summary:
                 run["speedup"] = timing["ratio"]["median"]
         for name in (
             "rate",
-            "validation_accuracy",
-            "test_accuracy",
-            "litert_accuracy",
+            *scores,
             "dense_bytes",
             "packed_bytes",
             "dense_ms",
             "packed_ms",
             "speedup",
+            "real_time_factor",
         ):
             values = [run[name] for run in of_method if run.get(name) is not None]
             if not values:
                 continue
             row[name], spread = mean_and_spread(values)
-            if name.endswith("accuracy"):
+            if name in scores:
                 row[f"{name}_spread"] = spread
         summary[method] = row
     return summary
 
 
-def build(title: str, methods: Sequence[str], summary: Summary) -> Table:
+def build(
+    title: str,
+    methods: Sequence[str],
+    summary: Summary,
+    scored: Sequence[str] = ("accuracy",),
+) -> Table:
     """Returns the table to print; methods without a finished run are left out."""
     table = Table(title=title)
     table.add_column("method", no_wrap=True)
+    scores = {
+        f"{part}_{score}": f"{heading} {SCORES[score]}"
+        for score in scored
+        for part, heading in PARTS.items()
+    }
     for column in (
         "seeds",
         "rate",
-        "validation %",
-        "test %",
-        "LiteRT %",
+        *scores.values(),
         "file bytes",
         "ms dense",
         "ms ours",
@@ -82,11 +100,9 @@ def build(title: str, methods: Sequence[str], summary: Summary) -> Table:
             continue
         table.add_row(
             method,
-            f"{row['seeds']:.0f}",
+            _number(row, "seeds", "{:.0f}"),
             _number(row, "rate", "{:.1f}x"),
-            _accuracy(row, "validation_accuracy"),
-            _accuracy(row, "test_accuracy"),
-            _accuracy(row, "litert_accuracy"),
+            *(_percent(row, score) for score in scores),
             _number(row, "packed_bytes", "{:,.0f}"),
             _number(row, "dense_ms", "{:.4f}"),
             _number(row, "packed_ms", "{:.4f}"),
@@ -101,17 +117,31 @@ def show(
     log: RunLog,
     goals: Callable[[Summary], list[tuple[str, bool]]],
     console: Console | None = None,
+    *,
+    scored: Sequence[str] = ("accuracy",),
+    published: Summary | None = None,
 ) -> None:
     """Prints the table of ``log`` and which goals the means reach.
 
     The same figures are written to a ``.json`` beside the log.
+
+    Args:
+        title: Of the table.
+        methods: Its rows, in order.
+        log: Records of finished runs.
+        goals: From the summary to each goal and whether it is reached.
+        console: Where to print.
+        scored: Names of the scores, keys of :data:`SCORES`.
+        published: Rows below ours, by their names; they are not ours to average.
     """
-    console = console or Console(width=170)
-    summary = summarize(log)
+    console = console or Console(width=130 + 40 * len(scored))
+    summary = summarize(log, scored)
     if not summary:
         console.print(f"{title}: no finished run in {log.path}")
         return
-    console.print(build(title, methods, summary))
+    published = published or {}
+    shown = {**summary, **published}
+    console.print(build(title, [*methods, *published], shown, scored))
     reached_goals = goals(summary)
     document = {"title": title, "methods": summary, "goals": dict(reached_goals)}
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
@@ -124,7 +154,9 @@ def _number(row: Mapping[str, float], name: str, form: str) -> str:
     return form.format(row[name]) if name in row else "-"
 
 
-def _accuracy(row: Mapping[str, float], name: str) -> str:
+def _percent(row: Mapping[str, float], name: str) -> str:
     if name not in row:
         return "-"
-    return f"{100 * row[name]:.2f} ± {100 * row[f'{name}_spread']:.2f}"
+    spread = f"{name}_spread"
+    more = f" ± {100 * row[spread]:.2f}" if spread in row else ""
+    return f"{100 * row[name]:.2f}{more}"

@@ -27,7 +27,8 @@ def limit_threads(threads: int) -> None:
 
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
+        # A generator of batches holds one of them while a recurrent layer loops.
+        tf.config.threading.set_inter_op_parallelism_threads(2)
     except RuntimeError:  # It runs already, as in a test: leave it as it is.
         pass
 

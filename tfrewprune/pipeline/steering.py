@@ -24,6 +24,16 @@ RESPONSE = 16
 #: Strengths below hardly move anything: they may grow at full pace.
 GENTLE = 1e-5
 
+#: Where the strength begins, too weak to move anything. The gradients of a recurrent
+#: layer's gates are so small that 1e-5 empties all of them in fifty steps.
+BEGINNING = 1e-7
+
+#: Steps, and looks at most, by which the control looks ahead: groups that shrink are
+#: taken to go on. Between a penalty that is strong enough and the first group that it
+#: empties lie so many that otherwise, where groups are alike, the strength is far too
+#: large for all of them by then.
+LEAD, FURTHEST = 200, 10
+
 #: Bounds of a controlled penalty's largest pull on a weight. The upper one is a hundred
 #: times the gradient of a usual task; more would only blow up what is left.
 WEAKEST, STRONGEST = 1e-9, 1.0
@@ -36,31 +46,41 @@ class _Goal:
     budget: Budget
     at_start: float = 1.0
     before: float = math.inf
+    seen: dict[tuple[int, str], np.ndarray] = dataclasses.field(default_factory=dict)
 
-    def excess(self, optimizer: keras.optimizers.Optimizer) -> float:
-        """How many times the budget the groups cost that are not emptied yet."""
+    def excess(self, optimizer: keras.optimizers.Optimizer, ahead: float = 0) -> float:
+        """How many times the budget the groups cost that are not emptied `ahead` looks
+        later, if all go on as they do."""
         kept = {}
         for target in self.budget.targets:
             structure, shape = target.structure, target.shape
             method = target.penalty.method
             step = reach(optimizer, target.penalty.strength * method.largest_pull)
             rms = structure.rms(target.kernel(), shape)
-            survivors = structure.above(rms, shape, method.emptied_below(step))
+            shrunk = np.minimum(rms - self.seen.get(target.path_key, rms), 0)
+            self.seen[target.path_key] = rms
+            then = rms + ahead * shrunk
+            survivors = structure.above(then, shape, method.emptied_below(step))
             kept[target.path_key] = target.kept(survivors)
         return max(self.budget.excess(kept), 1e-6)
+
+    def wanted(self, progress: float) -> float:
+        """The same on the way from what it is at the start to 1."""
+        return self.at_start / max(1.0, self.at_start) ** progress
 
 
 class StrengthControl(PhaseClock):
     """Has the penalty's strength follow the rate, so that nobody needs to tune it.
 
     Weights are counted as left while the rms of their group is above what the method
-    calls emptied (`Method.emptied_below`). Their number shall fall
+    calls emptied (`Method.emptied_below`), and will be 200 steps later if it goes on
+    shrinking as it does. Their number shall fall
     geometrically from what it is at the start to 1 / rate of all weights at the end:
     where more are left the strength grows, where fewer are left it shrinks, by a factor
     of at most 2 a look, and by 15 % more where nothing has moved since the last look.
     Where looks are less than 16 steps apart it grows as much less, since weights take
     time to follow.
-    Where it starts does not matter, and `hard_prune` then removes what is nearly empty
+    It starts from next to nothing, and `hard_prune` then removes what is nearly empty
     already.
 
     Kernels with a rate of their own are controlled one by one, those under a budget
@@ -87,9 +107,10 @@ class StrengthControl(PhaseClock):
         self.recipe = recipe
         self._goals: list[_Goal] = []
         self._steps = 0  # since the last look
+        self._progress = 0.0  # at the last look
 
     def on_train_begin(self, logs=None):
-        self._due, self._steps = 0.0, 0
+        self._due, self._steps, self._progress = 0.0, 0, 0.0
         targets = resolve(self.model, self.recipe)
         led = []
         for target in targets:
@@ -111,20 +132,27 @@ class StrengthControl(PhaseClock):
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
-        if epoch:  # where weights were restored, no look has been taken at them yet
-            for goal in self._goals:
+        for goal in self._goals:
+            if epoch:  # where weights were restored, they have not been looked at yet
                 goal.before = goal.excess(inner_optimizer(self.model))
+                continue
+            for target in goal.budget.targets:
+                target.penalty.strength = min(target.penalty.strength, BEGINNING)
 
     def on_train_batch_end(self, batch, logs=None):
         self._steps += 1
         super().on_train_batch_end(batch, logs)
 
     def tick(self, progress: float) -> None:
-        haste, self._steps = min(1.0, self._steps / RESPONSE), 0
+        haste = min(1.0, self._steps / RESPONSE)
+        passed = max(progress - self._progress, 0.0)
+        ahead = min(LEAD / max(self._steps, 1), FURTHEST)
+        ahead = min(ahead, (1 - progress) / passed) if passed else 0.0
+        self._steps, self._progress = 0, progress
         optimizer = inner_optimizer(self.model)
         for goal in self._goals:
-            excess = goal.excess(optimizer)
-            wanted = goal.at_start / max(1.0, goal.at_start) ** progress
+            excess = goal.excess(optimizer, ahead)
+            wanted = goal.wanted(progress + ahead * passed)
             change = np.clip(math.log(excess / wanted), -0.7, 0.7)
             if excess > wanted and excess >= 0.97 * goal.before:
                 change += 0.14
@@ -132,7 +160,7 @@ class StrengthControl(PhaseClock):
             targets = goal.budget.targets
             for target in targets:
                 if len(targets) == 1:
-                    share = wanted / max(goal.budget.dense_excess, 1.0)
+                    share = goal.wanted(progress) / max(goal.budget.dense_excess, 1.0)
                     target.penalty.keep = share * target.shape.weights
                 unit = target.penalty.method.largest_pull
                 strength = target.penalty.strength
