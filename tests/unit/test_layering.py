@@ -23,6 +23,7 @@ LAYERS = [
     "recipe",
     "recipes",
     "wrappers",
+    "shrinking",
     "calibration",
     "pipeline",
     "converter",
