@@ -85,6 +85,7 @@ _HOMES = {
         "largest_rate",
         "mask_zeros",
         "masked_retrain",
+        "purify",
         "reweighted_train",
         "sparsity_summary",
         "strip",

@@ -73,7 +73,9 @@ class Product(Passage):
     merges = True
     """Whether one constant channel can take over what others add."""
 
-    def __init__(self, call: Call, inputs: list[Signal], units: Units):
+    def __init__(
+        self, call: Call, inputs: list[Signal], units: Units, edges: bool = True
+    ):
         super().__init__(call, inputs)
         layer = call.operation
         _check_state(layer)
@@ -81,7 +83,7 @@ class Product(Passage):
         self.bias = np.zeros(self.kernel.shape[2])
         if layer.use_bias:
             self.bias = _numpy(layer.bias)
-        self.even = self._even()
+        self.even = not edges or self._even()
         self.folds: list[tuple[int, int | None, float]] = []
         self.outputs = [
             Signal(
@@ -212,7 +214,9 @@ class Separable(Product):
 class Depthwise(Passage):
     """Every output reads one channel; output c * multiplier + m is of channel c."""
 
-    def __init__(self, call: Call, inputs: list[Signal], units: Units):
+    def __init__(
+        self, call: Call, inputs: list[Signal], units: Units, edges: bool = True
+    ):
         super().__init__(call, inputs)
         layer, (signal,) = call.operation, inputs
         _check_state(layer)
@@ -225,7 +229,7 @@ class Depthwise(Passage):
             np.repeat(array, multiplier) for array in (signal.value, signal.units)
         )
         value = np.where(kernel.any(axis=0), given * kernel.sum(axis=0), 0.0)
-        if sees_padding(layer, self.shape):
+        if edges and sees_padding(layer, self.shape):
             lost = np.isfinite(value) & (value != 0)
             value[lost] = np.nan
             self.blocks(signal, lost.reshape(-1, multiplier).any(axis=1), edge(layer))

@@ -60,15 +60,14 @@ _OPERATORS = {
 }
 
 
-def read(model: keras.Model, units: Units) -> tuple[list[Passage], dict[int, Signal]]:
+def read(model: keras.Model, units: Units, edges: bool = True) -> list[Passage]:
     """The passages of a functional model in the order of execution.
 
     Args:
         model: A built functional or Sequential model.
         units: Gets the numbers of all channels.
-
-    Returns:
-        The passages, and the signal of every symbolic tensor by its `id`.
+        edges: Whether padding ends a constant. False takes what is a constant inside
+            for one everywhere.
     """
     signals = {
         id(tensor): whole(tensor, units, "input of the model")
@@ -76,16 +75,17 @@ def read(model: keras.Model, units: Units) -> tuple[list[Passage], dict[int, Sig
     }
     passages = []
     for call in calls_of(model):
-        passage = _passage(call, [signals[id(t)] for t in call.inputs], units)
+        given = [signals[id(tensor)] for tensor in call.inputs]
+        passage = _passage(call, given, units, edges)
         for tensor, signal in zip(call.outputs, passage.outputs, strict=True):
             signals[id(tensor)] = signal
         passages.append(passage)
     for tensor in model.outputs:
         units.pin(signals[id(tensor)].units, "output of the model")
-    return passages, signals
+    return passages
 
 
-def _passage(call: Call, inputs: list[Signal], units: Units) -> Passage:
+def _passage(call: Call, inputs: list[Signal], units: Units, edges: bool) -> Passage:
     try:
         if call.times > 1 and getattr(call.operation, "weights", None):
             raise NotUnderstood(f"called {call.times} times by the model")
@@ -95,13 +95,13 @@ def _passage(call: Call, inputs: list[Signal], units: Units) -> Passage:
         ]:
             raise NotUnderstood("its channels cannot be followed")
         if isinstance(call.operation, keras.Layer):
-            return _layer(call, inputs, units)
+            return _layer(call, inputs, units, edges)
         return _operator(call, inputs, units)
     except NotUnderstood as reason:
         return opaque(call, inputs, units, str(reason))
 
 
-def _layer(call: Call, inputs: list[Signal], units: Units) -> Passage:
+def _layer(call: Call, inputs: list[Signal], units: Units, edges: bool) -> Passage:
     layer, kind = call.operation, type(call.operation)
     if isinstance(layer, keras.Model) and is_functional(layer):
         # Shrunk by itself; its inputs and outputs stay.
@@ -113,7 +113,7 @@ def _layer(call: Call, inputs: list[Signal], units: Units) -> Passage:
     if len(inputs) != 1:
         raise NotUnderstood(f"{kind.__name__} of {len(inputs)} inputs")
     if kind in PRODUCTS:
-        return PRODUCTS[kind](call, inputs, units)
+        return PRODUCTS[kind](call, inputs, units, edges)
     if kind in (layers.Flatten, layers.Reshape):
         return Reshaped.of(call, inputs, units)
     if kind in _SAME:
@@ -122,7 +122,8 @@ def _layer(call: Call, inputs: list[Signal], units: Units) -> Passage:
         axis = 1 if getattr(layer, "data_format", "") == "channels_first" else -1
         if inputs[0].axis != axis % len(call.inputs[0].shape):
             raise NotUnderstood("it reads channels along another axis")
-        pads = f"{layer.name} puts zeros around it" if kind in _PADDING else None
+        pads = f"{layer.name} puts zeros around it"
+        pads = pads if edges and kind in _PADDING else None
         return Through.of(call, inputs, units, pads=pads)
     if kind is layers.Activation:
         check_elementwise(layer.activation, "activation")

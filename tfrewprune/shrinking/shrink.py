@@ -98,7 +98,7 @@ def _shrunk(
     model: keras.Model, keep_shapes: bool
 ) -> tuple[keras.Model, list[ShrinkRow]]:
     units = Units()
-    passages, _ = read(model, units)
+    passages = read(model, units)
     selection = select(passages, units, least=0 if keep_shapes else 1)
     offsets: Offsets = {}
     left = passages
