@@ -100,6 +100,7 @@ _HOMES = {
     ),
     "oneshot": ("Infeasible", "LossTable", "OneShotResult", "prune_one_shot"),
     "inspection": ("inspect_model",),
+    "storage": ("Account", "LayerAccount", "accounting"),
     "planning": ("PlanRow", "plan"),
     "mapping": ("map_by_loss", "map_by_rule"),
     "runtime": ("CompiledModel", "Interpreter", "Streamer", "delegate_path"),
