@@ -122,8 +122,8 @@ def _mask(model: keras.Model, chosen: dict, keep: dict) -> None:
 def _live(model: keras.Model, chosen: dict[tuple, Target]) -> dict[tuple, np.ndarray]:
     """Which weights are on a path; constants of the others are moved on."""
     units = Units()
-    passages = read(model, units, edges=False)
-    selection = select(passages, units, merge=False)
+    passages, outputs = read(model, units, edges=False, bypass=False)
+    selection = select(passages, outputs, units, merge=False)
     by_layer = {id(target.layer): key for key, target in chosen.items()}
     keep = {}
     for passage in passages:

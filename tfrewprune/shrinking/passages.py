@@ -78,9 +78,26 @@ class Passage:
         """Config and weights with the channels that stay; None: as it is."""
         return None
 
+    def needs(self, needed: list[np.ndarray]) -> list[np.ndarray]:
+        """Which channels of the inputs matter to those of the outputs that do.
+
+        Args:
+            needed: Boolean by channel, of each output.
+        """
+        return [np.ones(len(signal.units), bool) for signal in self.inputs]
+
     def emptied(self, kept: Kept) -> Narrow | None:
         """The same with zeros in place of the channels that go; None: as it is."""
         return None
+
+    @property
+    def sources(self) -> tuple[keras.KerasTensor, ...]:
+        """The tensors that it is computed from."""
+        return self.call.inputs
+
+    def varying(self, needed: list[np.ndarray]) -> np.ndarray:
+        """The channels of the one output that matter and are no constants."""
+        return needed[0] & np.isnan(self.outputs[0].value)
 
     def blocks(self, signal: Signal, channels: np.ndarray, why: str) -> None:
         """Notes that something made constants of channels differ by position."""
@@ -167,6 +184,9 @@ class Through(Passage):
         passage.outputs = [Signal(axis, signal.units, value)]
         return passage
 
+    def needs(self, needed: list[np.ndarray]) -> list[np.ndarray]:
+        return [self.varying(needed)]
+
 
 class Vectors(Through):
     """A layer with weights a channel: batch normalization, PReLU."""
@@ -210,6 +230,51 @@ class Together(Passage):
         passage.outputs = [Signal(wide[0].axis, wide[0].units, value)]
         return passage
 
+    def needs(self, needed: list[np.ndarray]) -> list[np.ndarray]:
+        varying = self.varying(needed)
+        return [
+            varying
+            if len(signal.units) == len(varying)
+            else np.full(len(signal.units), varying.any())
+            for signal in self.inputs
+        ]
+
+
+class Plus(Through):
+    """A sum of which one input varies: that input plus constants.
+
+    The other branches go whole, such as a residual block without a path.
+
+    Attributes:
+        number: Which input varies.
+        offset: What the others add to each channel.
+    """
+
+    number = 0
+    offset = np.zeros(0)
+
+    @classmethod
+    def found(
+        cls, call: Call, inputs: list[Signal], units: Units, merge: Callable
+    ) -> Plus | None:
+        """This passage of a merge, or None where it is no such sum."""
+        varying = [n for n, s in enumerate(inputs) if np.isnan(s.value).any()]
+        shapes = {tuple(tensor.shape) for tensor in call.inputs}
+        alike = len(varying) == len(shapes) == 1 and merge is MERGES["Add"]
+        if not alike or len(inputs) == 1:
+            return None
+        (number,) = varying
+        if inputs[number].axis != len(call.inputs[0].shape) - 1:
+            return None
+        offset = np.sum([s.value for s in inputs if s is not inputs[number]], axis=0)
+        passage = cls.of(call, [inputs[number]], units, lambda value: value + offset)
+        passage.number, passage.offset = number, offset
+        return passage
+
+    @property
+    def sources(self) -> tuple[keras.KerasTensor, ...]:
+        return (self.call.inputs[self.number],)
+
 
 def alike(values: np.ndarray) -> np.ndarray:
     """Constants that are the same in all inputs, as they lie side by side in space."""
@@ -231,9 +296,20 @@ class Beside(Passage):
         passage.outputs = [Signal(axis, numbers, value)]
         return passage
 
+    def needs(self, needed: list[np.ndarray]) -> list[np.ndarray]:
+        cuts = np.cumsum([len(signal.units) for signal in self.inputs])
+        return np.split(self.varying(needed), cuts[:-1])
 
+
+@dataclasses.dataclass
 class Reshaped(Passage):
-    """The same numbers under another shape: Flatten, Reshape."""
+    """The same numbers under another shape: Flatten, Reshape.
+
+    Attributes:
+        order: The input's channel of each of the output's.
+    """
+
+    order: np.ndarray | None = None
 
     @classmethod
     def of(cls, call: Call, inputs: list[Signal], units: Units) -> Reshaped:
@@ -254,11 +330,15 @@ class Reshaped(Passage):
         if (numbers != numbers[0]).any():
             raise NotUnderstood("its last axis mixes channels and positions")
         passage = cls(call, inputs)
-        order = numbers[0]
+        passage.order = order = numbers[0]
         passage.outputs = [
             Signal(len(target), signal.units[order], signal.value[order])
         ]
         return passage
+
+    def needs(self, needed: list[np.ndarray]) -> list[np.ndarray]:
+        count = len(self.inputs[0].units)
+        return [np.isin(np.arange(count), self.order[self.varying(needed)])]
 
     def narrowed(self, kept: Kept) -> Narrow | None:
         config = self.layer.get_config()

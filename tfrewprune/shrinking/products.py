@@ -113,6 +113,12 @@ class Product(Passage):
         value = self.signal.value
         return np.isfinite(value) if self.even else value == 0
 
+    def needs(self, needed: list[np.ndarray]) -> list[np.ndarray]:
+        outputs = needed[0]
+        if self.layer.activation not in ELEMENTWISE:
+            outputs = np.full(len(outputs), outputs.any())
+        return [self.reads[:, outputs].any(axis=1) & ~self.foldable]
+
     def _kernel(self) -> np.ndarray:
         kernel = _numpy(self.layer.kernel)
         return kernel.reshape(-1, *kernel.shape[-2:])
@@ -237,6 +243,10 @@ class Depthwise(Passage):
             value = value + _numpy(layer.bias)
         value = applied(layer.activation, value)
         self.outputs = [Signal(signal.axis, numbers, value)]
+
+    def needs(self, needed: list[np.ndarray]) -> list[np.ndarray]:
+        count = len(self.inputs[0].units)
+        return [self.varying(needed).reshape(count, -1).any(axis=1)]
 
     def narrowed(self, kept: Kept) -> Narrow:
         kernel, *bias = self.layer.get_weights()

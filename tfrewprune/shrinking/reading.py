@@ -15,6 +15,7 @@ from tfrewprune.shrinking.passages import (
     Beside,
     NotUnderstood,
     Passage,
+    Plus,
     Reshaped,
     Through,
     Together,
@@ -60,7 +61,9 @@ _OPERATORS = {
 }
 
 
-def read(model: keras.Model, units: Units, edges: bool = True) -> list[Passage]:
+def read(
+    model: keras.Model, units: Units, edges: bool = True, bypass: bool = True
+) -> tuple[list[Passage], list[Signal]]:
     """The passages of a functional model in the order of execution.
 
     Args:
@@ -68,6 +71,10 @@ def read(model: keras.Model, units: Units, edges: bool = True) -> list[Passage]:
         units: Gets the numbers of all channels.
         edges: Whether padding ends a constant. False takes what is a constant inside
             for one everywhere.
+        bypass: Whether sums may lose the branches that are constants.
+
+    Returns:
+        The passages, and the channels of the model's outputs.
     """
     signals = {
         id(tensor): whole(tensor, units, "input of the model")
@@ -76,16 +83,19 @@ def read(model: keras.Model, units: Units, edges: bool = True) -> list[Passage]:
     passages = []
     for call in calls_of(model):
         given = [signals[id(tensor)] for tensor in call.inputs]
-        passage = _passage(call, given, units, edges)
+        passage = _passage(call, given, units, edges, bypass)
         for tensor, signal in zip(call.outputs, passage.outputs, strict=True):
             signals[id(tensor)] = signal
         passages.append(passage)
-    for tensor in model.outputs:
-        units.pin(signals[id(tensor)].units, "output of the model")
-    return passages
+    outputs = [signals[id(tensor)] for tensor in model.outputs]
+    for signal in outputs:
+        units.pin(signal.units, "output of the model")
+    return passages, outputs
 
 
-def _passage(call: Call, inputs: list[Signal], units: Units, edges: bool) -> Passage:
+def _passage(
+    call: Call, inputs: list[Signal], units: Units, edges: bool, bypass: bool
+) -> Passage:
     try:
         if call.times > 1 and getattr(call.operation, "weights", None):
             raise NotUnderstood(f"called {call.times} times by the model")
@@ -94,6 +104,10 @@ def _passage(call: Call, inputs: list[Signal], units: Units, edges: bool) -> Pas
             for tensor, signal in zip(call.inputs, inputs, strict=True)
         ]:
             raise NotUnderstood("its channels cannot be followed")
+        merge = _merge(call)
+        if merge is not None:
+            sum_of_one = Plus.found(call, inputs, units, merge) if bypass else None
+            return sum_of_one or Together.of(call, inputs, units, merge)
         if isinstance(call.operation, keras.Layer):
             return _layer(call, inputs, units, edges)
         return _operator(call, inputs, units)
@@ -101,13 +115,21 @@ def _passage(call: Call, inputs: list[Signal], units: Units, edges: bool) -> Pas
         return opaque(call, inputs, units, str(reason))
 
 
+def _merge(call: Call) -> Callable | None:
+    """What a call does to several tensors channel by channel; None for others."""
+    kind = type(call.operation)
+    if kind.__name__ not in MERGES or len(call.inputs) < 2:
+        return None
+    layer = kind is getattr(layers, kind.__name__)
+    operator = kind.__module__.startswith("keras.src.ops") and len(call.inputs) == 2
+    return MERGES[kind.__name__] if layer or operator else None
+
+
 def _layer(call: Call, inputs: list[Signal], units: Units, edges: bool) -> Passage:
     layer, kind = call.operation, type(call.operation)
     if isinstance(layer, keras.Model) and is_functional(layer):
         # Shrunk by itself; its inputs and outputs stay.
         raise NotUnderstood("a model inside")
-    if kind.__name__ in MERGES and kind is getattr(layers, kind.__name__):
-        return Together.of(call, inputs, units, MERGES[kind.__name__])
     if kind is layers.Concatenate:
         return Beside.of(call, inputs, units)
     if len(inputs) != 1:
@@ -143,8 +165,6 @@ def _operator(call: Call, inputs: list[Signal], units: Units) -> Passage:
     name = type(call.operation).__name__
     ours = type(call.operation).__module__.startswith("keras.src.ops")
     if ours and name in MERGES and len(call.args) == 2 and not call.kwargs:
-        if len(inputs) == 2:
-            return Together.of(call, inputs, units, MERGES[name])
         other = next(a for a in call.args if not isinstance(a, keras.KerasTensor))
         if np.ndim(other) == 0:
             return Through.of(call, inputs, units, _with_number(call, name))

@@ -6,56 +6,19 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from tfrewprune.shrinking.passages import Narrow, Passage, Together
+from tfrewprune.shrinking.passages import Narrow, Passage, Plus
 from tfrewprune.shrinking.selection import Selection
 
-#: Sums by `id`, of which one input varies: its number, and what the others add.
-Offsets = dict[int, tuple[int, np.ndarray]]
 
-
-def without_dead_branches(
-    model: keras.Model, passages: list[Passage], selection: Selection
-) -> tuple[list[Passage], Offsets]:
-    """Leaves out calls whose result is the same for all inputs of the model.
-
-    A sum of one tensor that varies and others that do not, as behind a residual block
-    without a path, becomes that tensor plus constants.
-
-    Returns:
-        The calls that are left, and those sums among them.
-    """
-    offsets: Offsets = {}
+def reached(model: keras.Model, passages: list[Passage]) -> list[Passage]:
+    """The calls that the outputs of the model are still computed from."""
     needed = {id(tensor) for tensor in model.outputs}
     left = []
     for passage in reversed(passages):
-        if not needed & {id(tensor) for tensor in passage.call.outputs}:
-            continue
-        left.append(passage)
-        sources = [id(tensor) for tensor in passage.call.inputs]
-        found = _sum_of_one(passage, selection)
-        if found is not None:
-            offsets[id(passage)] = found
-            sources = [sources[found[0]]]
-        needed.update(sources)
-    return left[::-1], offsets
-
-
-def _sum_of_one(
-    passage: Passage, selection: Selection
-) -> tuple[int, np.ndarray] | None:
-    """Which input of a sum varies, if one alone does, and what the others add."""
-    shapes = [tuple(tensor.shape) for tensor in passage.call.inputs]
-    is_sum = isinstance(passage, Together) and type(passage.layer).__name__ == "Add"
-    if not is_sum or len(set(shapes)) > 1:
-        return None
-    if passage.outputs[0].axis != len(shapes[0]) - 1:
-        return None
-    values = [signal.value[selection.kept(signal)] for signal in passage.inputs]
-    varying = [number for number, value in enumerate(values) if np.isnan(value).any()]
-    if len(varying) != 1:
-        return None
-    values.pop(varying[0])
-    return varying[0], np.sum(values, axis=0)
+        if needed & {id(tensor) for tensor in passage.call.outputs}:
+            left.append(passage)
+            needed.update(id(tensor) for tensor in passage.sources)
+    return left[::-1]
 
 
 def rebuilt(
@@ -63,7 +26,6 @@ def rebuilt(
     passages: list[Passage],
     selection: Selection,
     inside: dict[int, keras.Model],
-    offsets: Offsets,
     keep_shapes: bool = False,
 ) -> keras.Model:
     """A model of new layers; the given one is left as it is.
@@ -73,7 +35,6 @@ def rebuilt(
         passages: Its calls that are left.
         selection: The channels that stay.
         inside: New models for those inside, by `id`.
-        offsets: Constants that calls add, see `without_dead_branches`.
         keep_shapes: Set weights of channels that go to zero in place of removing them.
     """
     narrow: dict[int, Narrow | None] = {}
@@ -92,7 +53,7 @@ def rebuilt(
         else:
             config = operation.get_config() if found is None else found[0]
             layers[id(operation)] = type(operation).from_config(config)
-    smaller = _composed(model, passages, layers, offsets)
+    smaller = _composed(model, passages, layers, selection)
     for passage in passages:
         operation = passage.layer
         if id(operation) in inside or not isinstance(operation, keras.Layer):
@@ -108,7 +69,7 @@ def _composed(
     model: keras.Model,
     passages: list[Passage],
     layers: dict[int, keras.Operation],
-    offsets: Offsets,
+    selection: Selection,
 ) -> keras.Model:
     """Calls the new layers as the old ones were."""
     if isinstance(model, keras.Sequential):
@@ -129,10 +90,11 @@ def _composed(
 
     for passage in passages:
         call = passage.call
-        if id(passage) in offsets:
-            varying, offset = offsets[id(passage)]
-            source = tensors[id(call.inputs[varying])]
-            tensors[id(call.outputs[0])] = _plus(source, offset, passage.layer.name)
+        if isinstance(passage, Plus):
+            (source,) = passage.sources
+            offset = passage.offset[selection.kept(passage.outputs[0])]
+            name = passage.layer.name
+            tensors[id(call.outputs[0])] = _plus(tensors[id(source)], offset, name)
             continue
         args, kwargs = keras.tree.map_structure(new_of, (call.args, call.kwargs))
         results = layers[id(passage.layer)](*args, **kwargs)

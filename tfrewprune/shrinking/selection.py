@@ -41,29 +41,36 @@ class Selection:
 
 
 def select(
-    passages: list[Passage], units: Units, merge: bool = True, least: int = 1
+    passages: list[Passage],
+    outputs: list[Signal],
+    units: Units,
+    merge: bool = True,
+    least: int = 1,
 ) -> Selection:
     """Chooses the channels that stay, and gives each product its `folds`.
 
     Args:
-        passages: What `read` returned.
+        passages: The model's calls, as `read` returned them.
+        outputs: Its outputs.
         units: The numbers of all channels.
         merge: Let one constant channel carry others.
         least: Channels that every tensor keeps; Keras has no empty layer.
     """
     products = [passage for passage in passages if isinstance(passage, Product)]
     pins = units.pins()
-    pinned = np.zeros(len(units), bool)
-    pinned[list(pins)] = True
-    needed = _needed(products, units, pinned)
-    places, reasons = _places(products, units, needed)
+    reads = _reads(passages, outputs)
+    needed = np.zeros(len(units), bool)
+    needed[list(pins)] = True
+    for product in products:
+        needed[units.roots(product.signal.units[reads[id(product)]])] = True
+    places, reasons = _places(products, units, reads)
     for passage in passages:
         for unit, why in passage.edges.items():
             reasons.setdefault(int(units.roots(np.array([unit]))[0]), why)
     stays = needed.copy()
     carriers: dict[int, int] = {}
     if merge:
-        carriers = _carriers({u: p for u, p in places.items() if not pinned[u]})
+        carriers = _carriers({u: p for u, p in places.items() if u not in pins})
         stays[list(carriers)] = False
     for passage in passages:
         for signal in (*passage.inputs, *passage.outputs):
@@ -76,21 +83,37 @@ def select(
     return Selection(units, stays, needed, {**reasons, **pins})
 
 
-def _needed(products: list[Product], units: Units, pinned: np.ndarray) -> np.ndarray:
-    """Boolean by unit: whether an output of the model depends on it."""
-    needed = pinned.copy()
-    reads = [product.reads & ~product.foldable[:, None] for product in products]
-    before = -1
-    while before != (before := int(needed.sum())):
-        for product, matrix in zip(reversed(products), reversed(reads), strict=True):
-            live = needed[units.roots(product.outputs[0].units)]
-            read = product.signal.units[matrix[:, live].any(axis=1)]
-            needed[units.roots(read)] = True
-    return needed
+def _reads(passages: list[Passage], outputs: list[Signal]) -> dict[int, np.ndarray]:
+    """By `id` of a product the channels that it must have, boolean.
+
+    It must where one of its outputs matters, has a weight for the channel, and the
+    channel is no constant that the bias can hold.
+    """
+    needed: dict[int, np.ndarray] = {}
+
+    def need(signal: Signal, channels: np.ndarray) -> None:
+        before = needed.get(id(signal), False)
+        needed[id(signal)] = channels | before
+
+    for signal in outputs:
+        need(signal, np.ones(len(signal.units), bool))
+    reads = {}
+    for passage in reversed(passages):
+        nothing = [np.zeros(len(signal.units), bool) for signal in passage.outputs]
+        wanted = [
+            needed.get(id(signal), none)
+            for signal, none in zip(passage.outputs, nothing, strict=True)
+        ]
+        found = passage.needs(wanted)
+        if isinstance(passage, Product):
+            reads[id(passage)] = found[0]
+        for signal, channels in zip(passage.inputs, found, strict=True):
+            need(signal, channels)
+    return reads
 
 
 def _places(
-    products: list[Product], units: Units, needed: np.ndarray
+    products: list[Product], units: Units, reads: dict[int, np.ndarray]
 ) -> tuple[dict[int, dict[int, float]], dict[int, str]]:
     """Where constants are read that fit no bias.
 
@@ -102,12 +125,9 @@ def _places(
     reasons: dict[int, str] = {}
     varying = set()
     for number, product in enumerate(products):
-        live = needed[units.roots(product.outputs[0].units)]
-        read = product.reads[:, live].any(axis=1) & ~product.foldable
-        for channel, unit in enumerate(units.roots(product.signal.units).tolist()):
-            value = product.signal.value[channel]
-            if not read[channel]:
-                continue
+        roots = units.roots(product.signal.units).tolist()
+        for channel in np.flatnonzero(reads[id(product)]):
+            unit, value = roots[channel], product.signal.value[channel]
             if np.isfinite(value):
                 reasons.setdefault(unit, edge(product.layer))
             twice = number in places.get(unit, {})

@@ -12,7 +12,7 @@ import numpy as np
 from tfrewprune.shrinking.checking import difference, random_inputs
 from tfrewprune.shrinking.graph import is_functional
 from tfrewprune.shrinking.reading import read
-from tfrewprune.shrinking.rebuilding import Offsets, rebuilt, without_dead_branches
+from tfrewprune.shrinking.rebuilding import reached, rebuilt
 from tfrewprune.shrinking.result import (
     ShrinkResult,
     ShrinkRow,
@@ -98,12 +98,10 @@ def _shrunk(
     model: keras.Model, keep_shapes: bool
 ) -> tuple[keras.Model, list[ShrinkRow]]:
     units = Units()
-    passages = read(model, units)
-    selection = select(passages, units, least=0 if keep_shapes else 1)
-    offsets: Offsets = {}
-    left = passages
-    if not keep_shapes:
-        left, offsets = without_dead_branches(model, passages, selection)
+    passages, outputs = read(model, units, bypass=not keep_shapes)
+    least = 0 if keep_shapes else 1
+    selection = select(passages, outputs, units, least=least)
+    left = reached(model, passages)
     models = {
         id(passage.layer): passage.layer
         for passage in passages
@@ -111,7 +109,7 @@ def _shrunk(
     }
     shrunk = {key: _shrunk(inner, keep_shapes) for key, inner in models.items()}
     inside = {key: inner for key, (inner, _) in shrunk.items()}
-    smaller = rebuilt(model, left, selection, inside, offsets, keep_shapes)
+    smaller = rebuilt(model, left, selection, inside, keep_shapes)
     rows = []
     for row in layer_rows(passages, left, selection):
         inner = next((k for k, m in models.items() if m.name == row.layer), None)
