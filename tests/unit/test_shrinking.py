@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Smaller models compute the same, and nothing dead is left in them."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -379,3 +381,46 @@ def test_a_wrong_result_is_refused(monkeypatch):
 def test_inputs_for_the_check_must_fit():
     with pytest.raises(ValueError, match=r"arrays of shapes .*8, 8, 2.*Received: "):
         trp.shrink(padded(), inputs=np.zeros((2, 3)))
+
+
+MODELS = Path(__file__).resolve().parents[3] / "shared" / "models" / "mlperf_tiny"
+
+
+@pytest.mark.parametrize(
+    ("name", "structure", "least"),
+    [
+        ("pretrainedResnet.h5", trp.Filter(), 2.0),
+        ("kws_ref_model.keras", trp.Channel(), 2.0),
+    ],
+)
+def test_a_published_model_shrinks_and_runs_in_stock_litert(name, structure, least):
+    """Residual blocks, depthwise convolutions, and biases as trained."""
+    if not (MODELS / name).exists():
+        pytest.skip(f"there is no {MODELS / name}")
+    model = keras.models.load_model(MODELS / name, compile=False)
+    rule = trp.Rule("*", structure=structure, rate=2)
+    trp.hard_prune(model, trp.Recipe(rule, method="Magnitude"))
+    result = trp.shrink(model)
+    compare(model, result.model)
+    assert result.weights > least * result.weights_left
+    if keras.backend.backend() == "tensorflow":
+        runs_in_stock_litert(result.model)
+
+
+def runs_in_stock_litert(model):
+    from ai_edge_litert.interpreter import Interpreter
+
+    from tfrewprune.converter.export import to_tflite
+
+    interpreter = Interpreter(model_content=to_tflite(model, 1))  # no delegate of ours
+    interpreter.allocate_tensors()
+    (given,), (output,) = (
+        interpreter.get_input_details(),
+        interpreter.get_output_details(),
+    )
+    fed = np.random.default_rng(0).normal(size=given["shape"]).astype("float32")
+    interpreter.set_tensor(given["index"], fed)
+    interpreter.invoke()
+    np.testing.assert_allclose(
+        interpreter.get_tensor(output["index"]), np.asarray(model(fed)), atol=1e-4
+    )
