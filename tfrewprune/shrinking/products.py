@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -28,8 +29,8 @@ layers = keras.layers
 Cut = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
 
-def _numpy(variable: keras.Variable) -> np.ndarray:
-    return ops.convert_to_numpy(variable.value).astype(np.float64)
+def _numpy(variable: keras.Variable, dtype: type = np.float64) -> np.ndarray:
+    return ops.convert_to_numpy(variable.value).astype(dtype)
 
 
 def _empty(array: np.ndarray, channels: np.ndarray, axis: int) -> np.ndarray:
@@ -62,7 +63,7 @@ class Product(Passage):
     """A layer whose outputs are sums over all its inputs' channels.
 
     Attributes:
-        kernel: (positions, inputs, outputs), float64.
+        kernel: (positions, inputs, outputs), float32.
         bias: Of each output before the activation; zeros where there is none.
         even: Whether each output sees all kernel positions everywhere, so that a
             constant input adds a constant: no padding, no transposed strides.
@@ -102,7 +103,7 @@ class Product(Passage):
         """The channels that it reads."""
         return self.inputs[0]
 
-    @property
+    @functools.cached_property
     def reads(self) -> np.ndarray:
         """Boolean (inputs, outputs): where some weight is not 0."""
         return self.kernel.any(axis=0)
@@ -120,7 +121,7 @@ class Product(Passage):
         return [self.reads[:, outputs].any(axis=1) & ~self.foldable]
 
     def _kernel(self) -> np.ndarray:
-        kernel = _numpy(self.layer.kernel)
+        kernel = _numpy(self.layer.kernel, np.float32)
         return kernel.reshape(-1, *kernel.shape[-2:])
 
     def _even(self) -> bool:
@@ -128,28 +129,37 @@ class Product(Passage):
 
     def _value(self, bias: np.ndarray) -> np.ndarray:
         """What each output is where it is the same everywhere, else NaN."""
-        sums = self.kernel.sum(axis=0)
         known = np.where(self.foldable, np.nan_to_num(self.signal.value), 0.0)
-        value = bias + known @ sums
+        value = bias + self._of_constants(known)
         value[self.reads[~self.foldable].any(axis=0)] = np.nan
         if self.layer.activation not in ELEMENTWISE:
             return np.full(len(value), np.nan)
         return applied(self.layer.activation, value)
 
+    def _of_constants(self, constants: np.ndarray) -> np.ndarray:
+        """What inputs that are constants add to each output, in float64."""
+        there = np.flatnonzero(constants)
+        sums = self.kernel[:, there].sum(axis=0, dtype=np.float64)
+        return constants[there] @ sums
+
     def settled_bias(self) -> np.ndarray:
         """The bias with the constants of the channels that go."""
-        bias, sums = self.bias.copy(), self.kernel.sum(axis=0)
-        for channel, carrier, factor in self.folds:
+        constants = np.zeros(len(self.signal.units))
+        for channel, carrier, value in self.folds:
             if carrier is None:
-                bias += factor * sums[channel]
-        return bias
+                constants[channel] = value
+        return self.bias + self._of_constants(constants)
 
     def settled_kernel(self, kernel: np.ndarray, axis: int) -> np.ndarray:
         """A weight tensor in which carriers took over what other constants add."""
-        kernel = np.moveaxis(kernel.astype(np.float64), axis, 0)
+        kernel = np.moveaxis(kernel, axis, 0)
+        rows: dict[int, np.ndarray] = {}
         for channel, carrier, factor in self.folds:
             if carrier is not None:
-                kernel[carrier] += factor * kernel[channel]
+                row = rows.setdefault(carrier, kernel[carrier].astype(np.float64))
+                row += factor * kernel[channel]
+        for carrier, row in rows.items():
+            kernel[carrier] = row
         return np.moveaxis(kernel, 0, axis)
 
     def narrowed(self, kept: Kept) -> Narrow:
@@ -180,7 +190,7 @@ class Transposed(Product):
     """A transposed convolution: kernels are (positions, output, input)."""
 
     def _kernel(self) -> np.ndarray:
-        kernel = _numpy(self.layer.kernel)
+        kernel = _numpy(self.layer.kernel, np.float32)
         return kernel.reshape(-1, *kernel.shape[-2:]).transpose(0, 2, 1)
 
     def _even(self) -> bool:
@@ -199,9 +209,9 @@ class Separable(Product):
     merges = False
 
     def _kernel(self) -> np.ndarray:
-        depthwise = _numpy(self.layer.depthwise_kernel)
+        depthwise = _numpy(self.layer.depthwise_kernel, np.float32)
         depthwise = depthwise.reshape(-1, *depthwise.shape[-2:])
-        pointwise = _numpy(self.layer.pointwise_kernel)
+        pointwise = _numpy(self.layer.pointwise_kernel, np.float32)
         pointwise = pointwise.reshape(*depthwise.shape[1:], -1)
         return np.einsum("pcm,cmo->pco", depthwise, pointwise)
 

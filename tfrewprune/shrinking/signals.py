@@ -55,7 +55,7 @@ class Units:
 
     def roots(self, units: np.ndarray) -> np.ndarray:
         """The one number of all that were joined."""
-        while (up := self._parent[units]).tolist() != np.asarray(units).tolist():
+        while not np.array_equal(up := self._parent[units], units):
             units = up
         return units
 
