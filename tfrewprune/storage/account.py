@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from tfrewprune.storage.plot import plot_sizes
 from tfrewprune.storage.reading import Matrix, matrices
 from tfrewprune.storage.schemes import SCHEMES, Coding, best, worth_keeping
 from tfrewprune.text import keep_ends, line_width
@@ -129,9 +130,18 @@ class Account:
             path: `.svg`, `.png` or `.pdf` file to write.
             bits: Of a weight, one group of bars each.
         """
-        from tfrewprune.storage.plot import plot_sizes
-
-        plot_sizes(self, path, bits)
+        dense = self.total("dense", 32)
+        sizes = {
+            scheme: [self.total(scheme, each) for each in bits]
+            for scheme in ("payload", *SCHEMES)
+        }
+        shares = {
+            scheme: [100 * size / dense for size in found]
+            for scheme, found in sizes.items()
+            if None not in found
+        }
+        title = f"{self.kept:,} of {self.weights:,} weights, indices counted"
+        plot_sizes(shares, bits, title, path)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-serializable."""
