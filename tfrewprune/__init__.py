@@ -4,10 +4,11 @@
 The path from a Keras model to a faster `.tflite`, in the order of the packages:
 `structures` (what may be removed) -> `payload` (how what is left is stored, and what
 it costs) -> `methods` (which penalty moves the weights) -> `recipe` (which layer gets
-what) -> `wrappers` (how a Keras layer carries penalty and mask) -> `calibration` (what
-a few inputs tell of a layer) -> `pipeline` (train, prune, retrain, strip) ->
-`converter` (pack into a `.tflite`) -> `oneshot` (prune without training) -> `runtime`
-(run it) -> `benchmark` and `report` (prove it) -> `cli`.
+what) -> `wrappers` (how a Keras layer carries penalty and mask) -> `shrinking` (what
+does nothing goes, physically) -> `calibration` (what a few inputs tell of a layer) ->
+`pipeline` (train, prune, retrain, strip) -> `converter` (pack into a `.tflite`) ->
+`oneshot` (prune without training) -> `runtime` (run it) -> `benchmark` and `report`
+(prove it) -> `cli`.
 
 Names are imported when first used, so that `import tfrewprune` costs nothing and
 needs neither TensorFlow nor Keras. Once Keras is imported too, before or after, it
@@ -71,6 +72,7 @@ _HOMES = {
         "register_prunable",
         "wrap",
     ),
+    "shrinking": ("ShrinkResult", "ShrinkRow", "shrink"),
     "pipeline": (
         "CollapseWatch",
         "CompressResult",
@@ -83,6 +85,7 @@ _HOMES = {
         "largest_rate",
         "mask_zeros",
         "masked_retrain",
+        "purify",
         "reweighted_train",
         "sparsity_summary",
         "strip",
@@ -97,6 +100,7 @@ _HOMES = {
     ),
     "oneshot": ("Infeasible", "LossTable", "OneShotResult", "prune_one_shot"),
     "inspection": ("inspect_model",),
+    "storage": ("Account", "LayerAccount", "accounting"),
     "planning": ("PlanRow", "plan"),
     "mapping": ("map_by_loss", "map_by_rule"),
     "runtime": ("CompiledModel", "Interpreter", "Streamer", "delegate_path"),

@@ -209,6 +209,11 @@ class Recipe:
         skip_last: Leave `Dense` layers that give an output of the model, the
             classifiers, dense. Both are only obeyed by rules with a pattern: a rule
             that names a layer exactly prunes it.
+        purify: After the cut, filters and input channels that are at least half empty
+            and whose norm is below this share of the layer's median go as well, with
+            all dead paths (`tfrewprune.purify`); 0 leaves them.
+        shrink: Whether `compress` ends with a physically smaller model
+            (`tfrewprune.shrink`); of several steps the last one says.
         then: What follows when all this is done, on the model as it is then: what is
             removed stays removed, and a `rate` counts it. Columns at rate 5, then rows
             at rate 10: the rows remove the other half.
@@ -242,6 +247,8 @@ class Recipe:
     minimum_weights: int = 256
     skip_first: bool = True
     skip_last: bool = True
+    purify: float = 0.0
+    shrink: bool = False
     then: Recipe | None = None
 
     def __post_init__(self):
@@ -294,6 +301,11 @@ class Recipe:
                     f"Argument `{name}` must be an integer of at least {least}. "
                     f"Received: {name}={value!r}"
                 )
+        if not 0 <= self.purify <= 1:
+            raise ValueError(
+                "Argument `purify` is a share of a layer's median norm, between 0 and "
+                f"1. Received: purify={self.purify!r}"
+            )
         if self.then is not None and not isinstance(self.then, Recipe):
             raise ValueError(
                 f"Argument `then` must be a Recipe. Received: then={self.then!r}"

@@ -9,7 +9,7 @@ from tfrewprune.experiments import datasets, precision, resnet8, rows, training
 from tfrewprune.experiments.experiment import count_weights
 from tfrewprune.experiments.lenet5 import ROWS, LeNet5, lenet5, narrowed, of_weights
 from tfrewprune.experiments.runs import RunLog
-from tfrewprune.experiments.shrinking import shrink, without_dead_paths
+from tfrewprune.shrinking import shrink
 
 
 def random_images(count, size=8):
@@ -94,7 +94,8 @@ def test_a_network_without_its_dead_units_computes_the_same():
     weights = model.get_weights()
     x = np.random.default_rng(1).random((20, 28, 28, 1), np.float32)
     expected = model.predict(x, verbose=0)
-    cleaned, small = without_dead_paths(weights), shrink(weights)
+    cleaned = shrink(model, keep_shapes=True).model.get_weights()
+    small = shrink(model).model.get_weights()
     for left in (cleaned, small):
         found = of_weights(left).predict(x, verbose=0)
         np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -113,7 +114,7 @@ def test_a_network_without_any_path_keeps_its_constant_output():
     weights[5][:], weights[7][:] = 1, 2
     expected = 2 + weights[6].sum(axis=0)
     x = np.ones((1, 28, 28, 1), np.float32)
-    found = of_weights(shrink(weights)).predict(x, verbose=0)
+    found = shrink(of_weights(weights)).model.predict(x, verbose=0)
     np.testing.assert_allclose(found[0], expected, rtol=1e-5)
 
 

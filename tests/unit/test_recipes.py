@@ -33,6 +33,8 @@ def test_every_constant_has_an_origin(name):
     constants = {"structure", "method", "rate", "epochs"}
     if named.recipe.method.penalized:
         constants |= {"strength", "refreshes"}
+    last = named.recipe.steps[-1]
+    constants |= {field for field in ("purify", "shrink") if getattr(last, field)}
     assert set(named.origins) == constants
     assert all(origin.endswith(".") for origin in named.origins.values())
     assert named.title and named.source
@@ -45,7 +47,7 @@ def test_every_constant_has_an_origin(name):
         "refreshes",
         "then",
     }
-    explained |= {"reweighted_epochs", "retrain_epochs"}
+    explained |= {"reweighted_epochs", "retrain_epochs", "purify", "shrink"}
     for step in named.recipe.steps:
         assert len(step.rules) == 1
         for field in dataclasses.fields(trp.Recipe):
@@ -176,7 +178,7 @@ def compile_(model):
 
 
 def compressed(recipe, dense, digits):
-    """(rate reached, accuracy on digits not trained on)."""
+    """The result, and its accuracy on digits that were not trained on."""
     keras.utils.set_random_seed(1)
     model, weights = dense
     model.set_weights(weights)
@@ -184,7 +186,7 @@ def compressed(recipe, dense, digits):
     images, labels = digits
     result = trp.compress(model, recipe, images[:TRAINED], labels[:TRAINED], **FIT)
     guesses = np.argmax(result.model(images[TRAINED:]), axis=1)
-    return result.pruned_rate, np.mean(guesses == labels[TRAINED:])
+    return result, np.mean(guesses == labels[TRAINED:])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -192,16 +194,42 @@ def test_a_recipe_prunes_digits(name, request, digits):
     of_gates = trp.recipes.get(name).rules[0].kind == "RNN"
     dense = request.getfixturevalue("recurrent" if of_gates else "dense")
     recipe = trp.recipes.get(name, RATE, reweighted_epochs=2, retrain_epochs=2)
-    rate, accuracy = compressed(recipe, dense, digits)
+    result, accuracy = compressed(recipe, dense, digits)
     # Whole columns and rows come a few hundred weights at a time.
-    assert rate == pytest.approx(RATE, rel=0.05)
+    least = RATE / 1.05
+    most = 3 * RATE if recipe.steps[-1].purify else 1.05 * RATE
+    assert least < result.pruned_rate < most
     assert accuracy > 0.7, "chance is 0.1, dense 0.93"
+
+
+def test_the_purified_recipe_ends_in_a_smaller_model(dense, digits):
+    recipe = trp.recipes.get(
+        *("purified-structured", RATE), reweighted_epochs=1, retrain_epochs=2
+    )
+    result, accuracy = compressed(recipe, dense, digits)
+    images, _ = digits
+    small = result.model
+    assert result.shrunk.weights_left == small.count_params()
+    assert small.count_params() < result.shrunk.weights / 2
+    kept = sum(np.count_nonzero(array) for array in small.get_weights())
+    assert result.rate == pytest.approx(result.shrunk.weights / kept, rel=1e-3)
+    assert "shrunk:" in result.headline and accuracy > 0.6
+    # Not one custom operator: LiteRT alone runs it.
+    content = trp.convert(small, minimum_gain=1e9)
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=bytes(content))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images[:1])
+    interpreter.invoke()
+    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(found, small(images[:1]), atol=1e-4)
 
 
 def test_the_rate_of_ss_auto_emerges(dense, digits):
     recipe = trp.recipes.get("ss-auto", reweighted_epochs=6, retrain_epochs=0)
-    rate, accuracy = compressed(recipe, dense, digits)
-    assert rate > 1.5 and accuracy > 0.8
+    result, accuracy = compressed(recipe, dense, digits)
+    assert result.pruned_rate > 1.5 and accuracy > 0.8
 
 
 def test_the_list_fits_80_columns(capsys, monkeypatch):

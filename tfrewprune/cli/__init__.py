@@ -13,6 +13,7 @@ SUBCOMMANDS = (
     "recipes",
     "prune",
     "inspect",
+    "accounting",
     "convert",
     "unpack",
     "bench",

@@ -36,7 +36,6 @@ import numpy as np
 from tfrewprune.experiments import datasets, precision, training
 from tfrewprune.experiments.experiment import Experiment, count_weights
 from tfrewprune.experiments.rows import Row
-from tfrewprune.experiments.shrinking import shrink, without_dead_paths
 from tfrewprune.experiments.tables import Summary
 
 LAYERS = ("conv1", "conv2", "fc1", "fc2")
@@ -161,7 +160,7 @@ def narrowed(model):
     }
     whole = of_weights(model.get_weights())
     tfrewprune.hard_prune(whole, tfrewprune.Recipe(rates, method="Magnitude"))
-    return of_weights(shrink(tfrewprune.strip(whole).get_weights()))
+    return tfrewprune.shrink(whole).model
 
 
 class LeNet5(Experiment):
@@ -209,8 +208,8 @@ class LeNet5(Experiment):
         scores = training.accuracy(model, data.x_validation, data.y_validation)
         details["validation_accuracy_after_cut"] = scores
         # Bands of 16 filters would no longer be bands with filters gone between them.
-        remove = without_dead_paths if "block" in row.structure else shrink
-        model = precision.for_training(of_weights(remove(model.get_weights())))
+        smaller = tfrewprune.shrink(model, keep_shapes="block" in row.structure)
+        model = precision.for_training(smaller.model)
         zeros_stay = tfrewprune.Recipe(
             tfrewprune.Rule(LAYERS, structure=tfrewprune.Unstructured()),
             method="Magnitude",
@@ -275,7 +274,8 @@ class LeNet5(Experiment):
         environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
         subprocess.run(command, check=True, env=environment)
         with np.load(self.path(row.name, seed, ".npz")) as arrays:
-            return of_weights(without_dead_paths([arrays[name] for name in names]))
+            found = of_weights([arrays[name] for name in names])
+        return tfrewprune.shrink(found, keep_shapes=True).model
 
     def export(self, method: str, seed: int, model) -> Path:
         if method.startswith("tfmot"):  # The very file that a user of tfmot has.

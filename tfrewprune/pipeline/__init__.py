@@ -6,6 +6,7 @@ from tfrewprune.pipeline.compression import CompressResult, compress
 from tfrewprune.pipeline.distillation import Teacher
 from tfrewprune.pipeline.gradual import GradualPrune
 from tfrewprune.pipeline.prune import hard_prune, mask_zeros
+from tfrewprune.pipeline.purification import purify
 from tfrewprune.pipeline.search import RateSearch, Trial, largest_rate
 from tfrewprune.pipeline.steering import StrengthControl
 from tfrewprune.pipeline.summary import sparsity_summary
@@ -30,6 +31,7 @@ __all__ = [
     "lamp_scores",
     "mask_zeros",
     "masked_retrain",
+    "purify",
     "reweighted_train",
     "sparsity_summary",
     "strip",

@@ -13,7 +13,8 @@ from tfrewprune.pipeline.distillation import Teacher
 from tfrewprune.pipeline.phases import PhaseCallbacks
 from tfrewprune.pipeline.progress import Progress
 from tfrewprune.pipeline.prune import check_finite, hard_prune
-from tfrewprune.pipeline.summary import model_rate
+from tfrewprune.pipeline.purification import purify
+from tfrewprune.pipeline.summary import model_rate, sparsity_summary
 from tfrewprune.pipeline.train import (
     check_compiled,
     check_data,
@@ -22,6 +23,7 @@ from tfrewprune.pipeline.train import (
 )
 from tfrewprune.recipe import Recipe
 from tfrewprune.rows import LayerRow, format_rows, total_rate
+from tfrewprune.shrinking import ShrinkResult, shrink
 from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.cloning import plain_copy, strip
 from tfrewprune.wrappers.compilation import compile_arguments, compile_with
@@ -46,6 +48,7 @@ class CompressResult:
         costs: Of each constraint the `"limit"` and what was `"reached"`, in its own
             units; empty without constraints.
         collapsed: Layers that lost everything under the method, by epoch (from 1).
+        shrunk: What became of each layer physically, for a recipe with `shrink`.
     """
 
     model: keras.Model
@@ -56,11 +59,15 @@ class CompressResult:
     seconds: float
     costs: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     collapsed: dict[str, int] = dataclasses.field(default_factory=dict)
+    shrunk: ShrinkResult | None = None
 
     @property
     def rate(self) -> float:
         """Dense / kept weights over all weights of the model, biases included."""
-        return model_rate(self.model, self.layers)
+        if self.shrunk is None:
+            return model_rate(self.model, self.layers)
+        zeros = sum(row.weights - row.kept for row in sparsity_summary(self.model))
+        return self.shrunk.weights / max(1, self.shrunk.weights_left - zeros)
 
     @property
     def pruned_rate(self) -> float:
@@ -79,6 +86,7 @@ class CompressResult:
             "seconds": self.seconds,
             "costs": self.costs,
             "collapsed": self.collapsed,
+            "shrunk": self.shrunk and self.shrunk.to_dict(),
         }
 
     @property
@@ -88,6 +96,8 @@ class CompressResult:
             f"{self.rate:.2f}x fewer weights in the model, {self.pruned_rate:.2f}x in "
             "its pruned layers"
         ]
+        if self.shrunk is not None:
+            lines.append(f"shrunk: {self.shrunk.headline}")
         for layer, epoch in self.collapsed.items():
             lines.append(f"{layer} collapsed in epoch {epoch}: see CollapseWatch")
         for name, cost in self.costs.items():
@@ -214,10 +224,15 @@ def compress(
         for number, step in enumerate(recipe.steps):
             train(_named("reweighted", number), step, reweighted_train)
             rows = hard_prune(model, step)
+            if step.purify:
+                rows = purify(model, step, importance=step.purify)
             costs = _costs(model, step)
             score("pruned", model)
             train(_named("retrain", number), step, retrain)
-        stripped = strip(model)
+        stripped, shrunk = strip(model), None
+        if recipe.steps[-1].shrink:
+            shrunk = shrink(stripped)
+            stripped = shrunk.model
         score("after", stripped)
     chosen.finish()
     result = CompressResult(
@@ -225,6 +240,7 @@ def compress(
         seconds=time.perf_counter() - started,
         costs=costs,
         collapsed=collapsed,
+        shrunk=shrunk,
     )
     progress.finish(result.headline)
     return result
