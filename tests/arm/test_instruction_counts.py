@@ -17,8 +17,8 @@ from tfrewprune.benchmark.weights import pruned_weights
 
 RATE = 8
 # Instructions for each surviving multiply-add over XNNPACK's for each dense one. What
-# was counted, and 2 % for another compiler; 1.15 is wanted. Layers of few columns a band
-# have not enough of them beside storing what comes out.
+# was counted, and 2 % for another compiler; 1.15 is wanted. With few columns a band,
+# storing what comes out has too little beside it.
 MOST = {
     "conv3x3_56_64": 1.24,
     "conv3x3_28_128": 1.20,
