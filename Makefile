@@ -11,7 +11,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export CUDA_VISIBLE_DEVICES ?=
 PYTEST = $(BIN)/python -m pytest
 
-.PHONY: demo test system-packages test-python test-backends test-native test-sanitize test-arm android wheel lint format bench bench-peers clean help
+.PHONY: demo test system-packages test-python test-backends test-native test-sanitize test-arm arm-counts android wheel lint format bench bench-peers clean help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -43,7 +43,9 @@ CONFIGURE = $(CMAKE) -S tflite_ops -G Ninja -DTFREWPRUNE_TESTS=ON
 
 test-native: $(VENV)/installed system-packages  ## C++ tests
 	@$(HAVE_GTEST); set -ex; $(CONFIGURE) -B $(BUILD)/native; $(CMAKE) --build $(BUILD)/native; \
-	ctest --test-dir $(BUILD)/native --output-on-failure
+	ctest --test-dir $(BUILD)/native --output-on-failure; \
+	$(CMAKE) --install $(BUILD)/native --prefix $(BUILD)/native/install; \
+	TFREWPRUNE_NATIVE_BUILD=$(abspath $(BUILD)/native) PATH="$(abspath $(BIN)):$$PATH" $(PYTEST) tests/cpp_hosts -q
 
 test-sanitize: $(VENV)/installed system-packages  ## C++ tests under ASan, UBSan and TSan
 	@$(HAVE_GTEST); set -ex; for kind in address,undefined thread; do \
@@ -63,12 +65,17 @@ test-arm: $(VENV)/installed system-packages  ## ARM and Android under qemu: C++ 
 	$(CONFIGURE) -B $(BUILD)/armv7 -DCMAKE_TOOLCHAIN_FILE=$(ARMV7_TOOLCHAIN); \
 	$(CMAKE) --build $(BUILD)/armv7 --target kernels_test geometry_test tfrewprune_delegate; \
 	ctest --test-dir $(BUILD)/armv7 --output-on-failure -j 2 -R '^(kernels|geometry)_test$$'; \
-	$(MAKE) android wheel WHEEL=aarch64; \
+	$(CONFIGURE) -B $(BUILD)/native; $(CMAKE) --build $(BUILD)/native --target tfrewprune_benchmark; \
+	$(MAKE) android wheel WHEEL=aarch64; $(MAKE) wheel; \
 	tests/arm/arm_root $(BUILD)/arm-root $(BIN)/python; \
 	TFREWPRUNE_ARM_BUILD=$(abspath $(BUILD)) $(PYTEST) tests/arm -q
 
+arm-counts: $(VENV)/installed  ## what the ARM cost model is fitted to, after test-arm
+	$(BIN)/python tests/arm/count_cases.py $(abspath $(BUILD))
+	$(BIN)/python -m tfrewprune.benchmark.cost_fit fit >/dev/null
+
 # With an NDK (ANDROID_NDK) what to ship; without one what the tests run.
-ANDROID_ABIS ?= arm64-v8a x86_64
+ANDROID_ABIS ?= arm64-v8a armeabi-v7a x86_64
 android: $(VENV)/installed  ## the library for Android, in build/android
 	PATH="$(abspath $(BIN)):$$PATH" tflite_ops/android/build $(BUILD)/android $(ANDROID_ABIS)
 

@@ -4,6 +4,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -11,7 +12,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-LIBRARY = "libtfrewprune_delegate.so"
+LIBRARY = f"libtfrewprune_delegate{'.dylib' if sys.platform == 'darwin' else '.so'}"
 
 
 class CMakeBuild(build_ext):

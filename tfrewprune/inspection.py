@@ -20,6 +20,7 @@ from tfrewprune.converter.flatbuffer import (
     tensor_shape,
     tensor_signature,
 )
+from tfrewprune.converter.hosts import RUNS_IN, read_hosts
 from tfrewprune.converter.options import BUILTIN_NAMES
 from tfrewprune.converter.plan import Cache, Settings, decide, layer_shape
 from tfrewprune.converter.reasons import SkipReason
@@ -139,6 +140,28 @@ def inspect_model(
         else:
             records.append(_dense_record(model, layer, settings, cache))
     return records
+
+
+def runs_in(tflite: bytes | str | os.PathLike[str]) -> dict[str, str]:
+    """Returns the hosts that run a packed model, and by what they do.
+
+    Args:
+        tflite: A `.tflite` model as bytes or as a path.
+
+    Returns:
+        What the file says of itself, with what a host needs where this version knows
+        it. Nothing for a dense model, which every TFLite runs.
+
+    Raises:
+        ConversionError: If the file is damaged.
+        OSError: If it cannot be read.
+
+    Example:
+        >>> list(runs_in("packed.tflite"))[1]  # doctest: +SKIP
+        'LiteRT CompiledModel >= 2.1.6'
+    """
+    model = read_model(read_content(tflite, may_export=False))
+    return {host: RUNS_IN.get(host, "") for host in read_hosts(model)}
 
 
 def _dense_record(

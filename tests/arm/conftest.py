@@ -68,23 +68,42 @@ class ArmPython:
     root: Path
     cpu: Cpu
 
-    def run(self, *arguments: str | Path, packages: Path | None = None) -> str:
+    def run(
+        self,
+        *arguments: str | Path,
+        packages: Path | None = None,
+        options: tuple[str | Path, ...] = (),
+    ) -> str:
         """Runs it; returns what it printed, fails with that if it does not end well."""
+        program = self.root / "root/usr/bin/python3.11"
+        completed = self.run_program(
+            program, *arguments, packages=packages, options=options
+        )
+        assert completed.returncode == 0, completed.stdout + completed.stderr
+        return completed.stdout
+
+    def run_program(
+        self,
+        program: Path,
+        *arguments: str | Path,
+        packages: Path | None = None,
+        options: tuple[str | Path, ...] = (),
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs an ARM program with the Python's libraries; `options` are qemu's."""
         self._describe()
         site = [self.root / "site", *([packages] if packages else [])]
-        completed = subprocess.run(
+        return subprocess.run(
             [
                 *("qemu-aarch64", "-cpu", self.cpu.qemu, "-L", self.root / "root"),
                 *("-E", f"PYTHONPATH={os.pathsep.join(map(str, site))}"),
                 *("-E", f"LD_LIBRARY_PATH={self.root / 'shims'}"),
-                self.root / "root/usr/bin/python3.11",
+                *options,
+                program,
                 *arguments,
             ],
             capture_output=True,
             text=True,
         )
-        assert completed.returncode == 0, completed.stdout + completed.stderr
-        return completed.stdout
 
     def _describe(self) -> None:
         core = (

@@ -26,6 +26,16 @@ PROMISES = {
         assert [row.rate for row in result.layers if row.reason is None] == [4, 4, 8]
         assert sum(layer.packed for layer in trp.inspect_model("lines.tflite")) >= 2
     """,
+    "ship_to_android": """
+        assert np.mean(right) > 0.8 and len(converted.report.packed) >= 2
+        assert {path.name for path in files} == {
+            "digits.tflite", "labels.txt", "Digits.kt",
+            "image.bin", "scores.bin", "dense.tflite",
+        }
+        sizes = {path.name: path.stat().st_size for path in files}
+        assert 2 * sizes["digits.tflite"] < sizes["dense.tflite"]
+        assert sizes["image.bin"] == 256 and sizes["scores.bin"] == 40
+    """,
     "one_shot": """
         assert found["pruned.tflite"][0] > found["model.tflite"][0] - 0.05
         assert found["pruned.tflite"][1] < found["model.tflite"][1]

@@ -191,7 +191,7 @@ def test_bench_compares_with_the_weights_as_floats(tmp_path) -> None:
 )
 def test_sources_that_name_other_tensors_are_refused(weights, message) -> None:
     model = read_model(trp.convert(dynamic_range(float_model()), minimum_gain=0))
-    (entry,) = model.tree.metadata
+    entry, _ = model.tree.metadata  # of the sources, of the hosts
     buffer = model.tree.buffers[entry.buffer]
     sources = json.loads(bytes(buffer.data))
     sources[0]["weights"] = weights

@@ -34,12 +34,20 @@ set(_flags "-nostdlibinc")
 if(TFREWPRUNE_ANDROID_ABI STREQUAL "arm64-v8a")
   string(APPEND _flags " -mno-outline-atomics")  # helpers of compiler-rt
 endif()
-foreach(_folder ${_cxx} ${_machine} ${_includes})
+foreach(_folder ${_cxx} ${_machine} ${_includes} ${TFREWPRUNE_ANDROID_STUBS}/include)
   string(APPEND _flags " -isystem ${_folder}")
 endforeach()
 set(CMAKE_CXX_FLAGS_INIT "${_flags}")
 set(CMAKE_SHARED_LINKER_FLAGS_INIT
     "-nostdlib -fuse-ld=lld -Wl,--strip-all -L${TFREWPRUNE_ANDROID_STUBS} -lc")
+if(TFREWPRUNE_ANDROID_ABI STREQUAL "armeabi-v7a")
+  # Division and 64-bit numbers are functions of the compiler's own library there, whose
+  # arguments go in integer registers whatever the ABI: GCC's stands in for the NDK's.
+  execute_process(COMMAND arm-linux-gnueabihf-gcc -print-libgcc-file-name
+                  OUTPUT_VARIABLE _libgcc OUTPUT_STRIP_TRAILING_WHITESPACE)
+  string(APPEND CMAKE_SHARED_LINKER_FLAGS_INIT " -Wl,--exclude-libs,ALL")
+  set(CMAKE_CXX_STANDARD_LIBRARIES_INIT ${_libgcc})
+endif()
 set(TFREWPRUNE_HAS_NOSTDLIBXX TRUE CACHE INTERNAL "clang has it; nothing links to try it")
 # Bionic's threads are part of its libc.
 set(CMAKE_HAVE_LIBC_PTHREAD TRUE CACHE INTERNAL "")

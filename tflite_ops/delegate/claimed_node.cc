@@ -27,6 +27,23 @@ constexpr const char* kKindNames[] = {
 
 }  // namespace
 
+bool FindNode(Context* context, int index, NodeInGraph* found) {
+  tflite::Node* node;
+  tflite::Registration* registration;
+  if (context->GetNodeAndRegistration(context, index, &node, &registration) !=
+      tflite::kOk) {
+    context->ReportError(context, "tfrewprune: TFLite gave no node %d.", index);
+    return false;
+  }
+  *found = {node, {}, index};
+  if (!FindOpKind(registration->custom_name, &found->kind)) {
+    context->ReportError(context, "tfrewprune: unknown operator %s (node %d).",
+                         registration->custom_name, index);
+    return false;
+  }
+  return true;
+}
+
 ClaimedNode::~ClaimedNode() {
   GraphWorkspace::Release(workspace_);
   for (void* copy : payload_copy_) free(copy);
@@ -41,24 +58,14 @@ Status ClaimedNode::Fail(Context* context, const char* format, ...) const {
   const Tensor* output = output_ >= 0 ? tensor(context, output_) : nullptr;
   const char* label =
       output != nullptr && output->name != nullptr ? output->name : "";
-  context->ReportError(context, "tfrewprune: %s (node %d, output '%s'): %s",
-                       kKindNames[static_cast<int>(options_.kind)], node_index_,
+  char number[24] = "";  // TFLite adds it where only TFLite knows
+  if (node_index_ >= 0) {
+    snprintf(number, sizeof(number), "node %d, ", node_index_);
+  }
+  context->ReportError(context, "tfrewprune: %s (%soutput '%s'): %s",
+                       kKindNames[static_cast<int>(options_.kind)], number,
                        label, text);
   return tflite::kError;
-}
-
-Status ClaimedNode::FindNode(Context* context, int node_index,
-                             tflite::Node** node) {
-  node_index_ = node_index;
-  tflite::Registration* registration;
-  if (context->GetNodeAndRegistration(context, node_index, node,
-                                      &registration) != tflite::kOk) {
-    return Fail(context, "TFLite does not give the node.");
-  }
-  if (!FindOpKind(registration->custom_name, &options_.kind)) {
-    return Fail(context, "unknown operator %s.", registration->custom_name);
-  }
-  return tflite::kOk;
 }
 
 Status ClaimedNode::CheckTensors(Context* context, const tflite::Node& node,

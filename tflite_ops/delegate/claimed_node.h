@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What every claimed node does, whatever it computes: reading the node it
-// stands for, finding payloads, messages, shapes of outputs.
+// What every node does, claimed by a delegate or an operator of the interpreter
+// itself, whatever it computes: reading the node it stands for, finding
+// payloads, messages, shapes of outputs.
 #ifndef TFREWPRUNE_DELEGATE_CLAIMED_NODE_H_
 #define TFREWPRUNE_DELEGATE_CLAIMED_NODE_H_
 
@@ -13,6 +14,18 @@
 
 namespace tfrewprune {
 
+// What a node is: TFLite's description, the operator's kind, and the node's
+// number in the graph, -1 where TFLite does not tell.
+struct NodeInGraph {
+  const tflite::Node* node;
+  OpKind kind;
+  int index;
+};
+
+// Fills all but the index of a node that is to be claimed. Returns false after
+// a message.
+bool FindNode(tflite::Context* context, int index, NodeInGraph* found);
+
 class ClaimedNode {
  protected:
   static constexpr int kMostPayloads = 3;
@@ -20,16 +33,19 @@ class ClaimedNode {
   explicit ClaimedNode(PackedDelegate* delegate) : delegate_(delegate) {}
   ~ClaimedNode();
 
-  // Finds the node that is replaced, its kind and options. `names` is what its
-  // inputs are, for messages; the bits of `optional` say which may be absent.
+  // Where messages are about.
+  void SetPlace(const NodeInGraph& place) {
+    node_index_ = place.index;
+    options_.kind = place.kind;
+  }
+  // `inputs` is what they are, for messages; the bits of `optional` say which
+  // may be absent.
   struct Signature {
     const char* inputs;
     int fewest, most;
     uint32_t optional;
     int outputs;
   };
-  tflite::Status FindNode(tflite::Context* context, int node_index,
-                          tflite::Node** node);
   tflite::Status CheckTensors(tflite::Context* context,
                               const tflite::Node& node,
                               const Signature& signature);

@@ -19,12 +19,12 @@ class PackedNode : private ClaimedNode {
  public:
   explicit PackedNode(PackedDelegate* delegate) : ClaimedNode(delegate) {}
 
-  Status Init(Context* context, int node_index);
+  Status Init(Context* context, const NodeInGraph& place);
   Status Prepare(Context* context, const tflite::Node& node);
   Status Invoke(Context* context);
 
  private:
-  Status ReadGraph(Context* context, int node_index);
+  Status ReadGraph(Context* context, const tflite::Node& node);
   Status CheckColumns(Context* context) const;
   Status CheckResidual(Context* context, const Shape& output);
   Status PrepareConv2D(Context* context, ThreadPool* pool, Shape* output);
@@ -42,8 +42,9 @@ class PackedNode : private ClaimedNode {
   PackedOperator operator_;
 };
 
-Status PackedNode::Init(Context* context, int node_index) {
-  if (ReadGraph(context, node_index) != tflite::kOk) return tflite::kError;
+Status PackedNode::Init(Context* context, const NodeInGraph& place) {
+  SetPlace(place);
+  if (ReadGraph(context, *place.node) != tflite::kOk) return tflite::kError;
   const bool conv = options_.kind == OpKind::kConv2D;
   if (ReadPayload(context, payload_, !conv, 0, &operator_) != tflite::kOk ||
       (conv && CheckColumns(context) != tflite::kOk) ||
@@ -55,25 +56,21 @@ Status PackedNode::Init(Context* context, int node_index) {
   return tflite::kOk;
 }
 
-Status PackedNode::ReadGraph(Context* context, int node_index) {
-  tflite::Node* node;
-  if (FindNode(context, node_index, &node) != tflite::kOk) {
-    return tflite::kError;
-  }
+Status PackedNode::ReadGraph(Context* context, const tflite::Node& node) {
   const bool conv = options_.kind == OpKind::kConv2D;
   const Signature signature = {
       conv ? "activation, payload and, optionally, bias and residual"
            : "activation, payload and, optionally, bias",
       2, conv ? 4 : 3, 1u << 2, 1};
-  if (CheckTensors(context, *node, signature) != tflite::kOk) {
+  if (CheckTensors(context, node, signature) != tflite::kOk) {
     return tflite::kError;
   }
-  const int inputs = node->inputs->size;
-  input_ = node->inputs->data[0];
-  payload_ = node->inputs->data[1];
-  bias_ = inputs > 2 ? node->inputs->data[2] : tflite::kOptionalTensor;
-  residual_ = inputs > 3 ? node->inputs->data[3] : tflite::kOptionalTensor;
-  return ReadOptions(context, *node);
+  const int inputs = node.inputs->size;
+  input_ = node.inputs->data[0];
+  payload_ = node.inputs->data[1];
+  bias_ = inputs > 2 ? node.inputs->data[2] : tflite::kOptionalTensor;
+  residual_ = inputs > 3 ? node.inputs->data[3] : tflite::kOptionalTensor;
+  return ReadOptions(context, node);
 }
 
 Status PackedNode::CheckColumns(Context* context) const {
@@ -263,6 +260,12 @@ Status PackedNode::Invoke(Context* context) {
 
 tflite::Registration PackedNodeRegistration() {
   return RegistrationOf<PackedNode>();
+}
+
+tflite::Registration PackedOpRegistration(OpKind kind) {
+  return kind == OpKind::kConv2D
+             ? OpRegistrationOf<PackedNode, OpKind::kConv2D>()
+             : OpRegistrationOf<PackedNode, OpKind::kFullyConnected>();
 }
 
 }  // namespace tfrewprune

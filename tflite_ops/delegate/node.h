@@ -5,6 +5,7 @@
 #define TFREWPRUNE_DELEGATE_NODE_H_
 
 #include "delegate/tflite_abi.h"
+#include "format/op_options.h"
 
 namespace tfrewprune {
 
@@ -18,6 +19,11 @@ tflite::Registration PackedNodeRegistration();
 
 // The same for one TfrewpruneGRU, TfrewpruneLSTM or TfrewpruneRNN node.
 tflite::Registration RecurrentNodeRegistration();
+
+// Both as operators of the interpreter itself, without a delegate (ops.h):
+// the first Prepare does what Init does of a claimed node.
+tflite::Registration PackedOpRegistration(OpKind kind);
+tflite::Registration RecurrentOpRegistration(OpKind kind);
 
 }  // namespace tfrewprune
 

@@ -41,7 +41,7 @@ class RecurrentNode : private ClaimedNode {
  public:
   explicit RecurrentNode(PackedDelegate* delegate) : ClaimedNode(delegate) {}
 
-  Status Init(Context* context, int node_index);
+  Status Init(Context* context, const NodeInGraph& place);
   Status Prepare(Context* context, const tflite::Node& node);
   Status Invoke(Context* context);
 
@@ -58,7 +58,6 @@ class RecurrentNode : private ClaimedNode {
   int input_[kInputs];
   int outputs_ = 0, outputs_at_[3];  // what all steps give out, h, c
   // What the operator was prepared for.
-  ThreadPool* pool_ = nullptr;
   int batch_ = 0, steps_ = 0;
   size_t input_bytes_[kInputs] = {}, output_bytes_[3] = {};
   // TFLite gives no memory to an output that nothing reads; states need some.
@@ -67,12 +66,10 @@ class RecurrentNode : private ClaimedNode {
   RecurrentOperator operator_;
 };
 
-Status RecurrentNode::Init(Context* context, int node_index) {
-  tflite::Node* node;
-  if (FindNode(context, node_index, &node) != tflite::kOk ||
-      ReadOptions(context, *node) != tflite::kOk) {
-    return tflite::kError;
-  }
+Status RecurrentNode::Init(Context* context, const NodeInGraph& place) {
+  const tflite::Node& node = *place.node;
+  SetPlace(place);
+  if (ReadOptions(context, node) != tflite::kOk) return tflite::kError;
   outputs_ = stateful() ? 1 : 1 + has_sequence() + lstm();
   const bool apart = options_.kind == OpKind::kGru && !options_.reset_after;
   uint32_t optional = 1u << kBias | 1u << kMask;
@@ -83,11 +80,11 @@ Status RecurrentNode::Init(Context* context, int node_index) {
       "sequence, kernel, recurrent kernel, candidate's recurrent kernel, bias, "
       "recurrent bias, mask, state and cell state (-1 where there is none)",
       kInputs, kInputs, optional, outputs_};
-  if (CheckTensors(context, *node, signature) != tflite::kOk) {
+  if (CheckTensors(context, node, signature) != tflite::kOk) {
     return tflite::kError;
   }
-  memcpy(input_, node->inputs->data, sizeof(input_));
-  memcpy(outputs_at_, node->outputs->data, outputs_ * sizeof(int));
+  memcpy(input_, node.inputs->data, sizeof(input_));
+  memcpy(outputs_at_, node.outputs->data, outputs_ * sizeof(int));
   // What the operator has no use for must not be there.
   struct {
     int input;
@@ -294,6 +291,17 @@ Status RecurrentNode::Invoke(Context* context) {
 
 tflite::Registration RecurrentNodeRegistration() {
   return RegistrationOf<RecurrentNode>();
+}
+
+tflite::Registration RecurrentOpRegistration(OpKind kind) {
+  switch (kind) {
+    case OpKind::kGru:
+      return OpRegistrationOf<RecurrentNode, OpKind::kGru>();
+    case OpKind::kLstm:
+      return OpRegistrationOf<RecurrentNode, OpKind::kLstm>();
+    default:
+      return OpRegistrationOf<RecurrentNode, OpKind::kRnn>();
+  }
 }
 
 }  // namespace tfrewprune

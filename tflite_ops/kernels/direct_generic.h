@@ -33,6 +33,31 @@ TFREWPRUNE_INLINE inline T Opaque(T value) {
   return value;
 }
 
+// acc[p] += x[p + offset] * w: a column, each pixel loaded while the one before
+// is multiplied, for CPUs that begin instructions in order.
+template <class V, int kPixels, int kVecs>
+TFREWPRUNE_INLINE inline void AddColumn(
+    const char* const (&x)[kPixels], ptrdiff_t offset, const float* w,
+    typename V::Reg (&acc)[kPixels][kVecs]) {
+  const auto pixel = [&](auto p) TFREWPRUNE_INLINE {
+    return *reinterpret_cast<const float*>(x[p] + offset);
+  };
+  typename V::Reg weight[kVecs];
+  Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+    weight[v] = V::Load(w + v * V::kLanes);
+  });
+  float next = pixel(Constant<0>());
+  Unroll<kPixels>([&](auto p) TFREWPRUNE_INLINE {
+    const float value = next;
+    if constexpr (p + 1 < kPixels) next = pixel(Constant<p + 1>());
+    // No load moves past this: all of them early would take all registers.
+    __asm__ volatile("" ::: "memory");
+    Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+      acc[p][v] = V::Fma(V::Set(value), weight[v], acc[p][v]);
+    });
+  });
+}
+
 // kVecs registers hold the lanes worked on at once; kPasses times that is R.
 template <class V, int kVecs, int kPasses, int kLength, int kSegments>
 void DirectTile(const DirectLayer& layer, uint32_t band_begin,
@@ -55,6 +80,16 @@ void DirectTile(const DirectLayer& layer, uint32_t band_begin,
       base[g][e] = e == 0 ? first : Opaque(first + 8 * e * stride);
     });
   });
+  // Or every pixel has an address in a register of its own, where there are
+  // enough of them: then a load adds the column's offset by itself.
+  constexpr bool kOwn = kSegments * kLength <= kAddressRegisters<V>;
+  const char* own[kSegments * kLength];
+  Unroll<kOwn ? kSegments : 0>([&](auto g) TFREWPRUNE_INLINE {
+    Unroll<kLength>([&](auto p) TFREWPRUNE_INLINE {
+      own[g * kLength + p] = Opaque(
+          reinterpret_cast<const char*>(input + segment[g].input) + p * stride);
+    });
+  });
   for (uint32_t band = band_begin; band < band_end; ++band) {
     const uint32_t* start = layer.start + size_t{band} * layer.start_stride;
     const uint32_t begin = start[tap_begin];
@@ -62,39 +97,46 @@ void DirectTile(const DirectLayer& layer, uint32_t band_begin,
     for (int pass = 0; pass < kPasses; ++pass) {
       const int lane = pass * kWidth;
       const float* bias = layer.bias + size_t{band} * kRows + lane;
-      Reg acc[kSegments][kLength][kVecs];
+      Reg acc[kSegments * kLength][kVecs];
       Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
         const Reg b = V::Load(bias + v * V::kLanes);
         Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
-          Unroll<kLength>([&](auto p) TFREWPRUNE_INLINE { acc[g][p][v] = b; });
+          Unroll<kLength>(
+              [&](auto p) TFREWPRUNE_INLINE { acc[g * kLength + p][v] = b; });
         });
       });
       const float* w =
           layer.value + size_t{begin - layer.value_begin} * kRows + lane;
-      // The next column's offset is loaded a column ahead: its latency is as
-      // long as many a column takes.
       const int32_t* o = layer.offset + begin;
-      ptrdiff_t next = *o;
-      for (const int32_t* o_end = layer.offset + end; o != o_end; w += kRows) {
-        const ptrdiff_t offset = next;
-        next = *++o;
-        Reg weight[kVecs];
-        Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
-          weight[v] = V::Load(w + v * V::kLanes);
-        });
-        Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
-          const char* x = base[g][0];
-          Unroll<kLength>([&](auto p) TFREWPRUNE_INLINE {
-            constexpr int kStep = p % 4;
-            if (p % 8 == 0) x = base[g][p / 8] + offset;
-            if (p % 8 == 4) x = Opaque(x + 4 * stride);
-            const char* xp = x + (kStep == 3 ? stride3 : kStep * stride);
-            const Reg s = V::Set(*reinterpret_cast<const float*>(xp));
-            Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
-              acc[g][p][v] = V::Fma(s, weight[v], acc[g][p][v]);
+      const int32_t* o_end = layer.offset + end;
+      if constexpr (kOwn) {
+        for (; o != o_end; ++o, w += kRows) AddColumn<V>(own, *o, w, acc);
+      } else {
+        // The next column's offset is loaded a column ahead: its latency is as
+        // long as many a column takes.
+        ptrdiff_t next = *o;
+        for (; o != o_end; w += kRows) {
+          const ptrdiff_t offset = next;
+          next = *++o;
+          Reg weight[kVecs];
+          Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+            weight[v] = V::Load(w + v * V::kLanes);
+          });
+          Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
+            const char* x = base[g][0];
+            Unroll<kLength>([&](auto p) TFREWPRUNE_INLINE {
+              constexpr int kStep = p % 4;
+              if (p % 8 == 0) x = base[g][p / 8] + offset;
+              if (p % 8 == 4) x = Opaque(x + 4 * stride);
+              const char* xp = x + (kStep == 3 ? stride3 : kStep * stride);
+              const Reg s = V::Set(*reinterpret_cast<const float*>(xp));
+              Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+                acc[g * kLength + p][v] =
+                    V::Fma(s, weight[v], acc[g * kLength + p][v]);
+              });
             });
           });
-        });
+        }
       }
       const Reg lo = V::Set(layer.minimum);
       const Reg hi = V::Set(layer.maximum);
@@ -110,7 +152,8 @@ void DirectTile(const DirectLayer& layer, uint32_t band_begin,
                                     : output + segment[g].output + row[0]);
         Unroll<kLength>([&](auto p) TFREWPRUNE_INLINE {
           Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
-            V::Store(y + v * V::kLanes, V::Clamp(lo, hi, acc[g][p][v]));
+            V::Store(y + v * V::kLanes,
+                     V::Clamp(lo, hi, acc[g * kLength + p][v]));
           });
           y += step;
         });
@@ -200,6 +243,10 @@ void Gemv(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
   // cover memory latency, near enough to stay in the first cache.
   constexpr int kPrefetch = 4096 / sizeof(Value);
   constexpr int kLine = 64 / sizeof(Value);
+  // Not where a request is an instruction in ten, and one stream of addresses
+  // is what hardware foresees best.
+  constexpr bool kAhead = kAddressRegisters<V> == 0;
+  constexpr int kColumns = kAhead ? kChains : 2 * kChains;  // a round
   using Reg = typename V::Reg;
   const Reg lo = V::Set(layer.minimum);
   const Reg hi = V::Set(layer.maximum);
@@ -220,19 +267,26 @@ void Gemv(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
       Unroll<kChains - 1>([&](auto c)
                               TFREWPRUNE_INLINE { acc[c + 1][v] = V::Zero(); });
     });
-    for (; end - column >= kChains; column += kChains, w += kChains * kRows) {
-      Unroll<kChains * kRows / kLine>([&](auto line) TFREWPRUNE_INLINE {
-        __builtin_prefetch(w + kPrefetch + line * kLine);
-      });
-      Unroll<kChains>([&](auto c) TFREWPRUNE_INLINE {
+    for (size_t left = (end - column) / kColumns; left > 0; --left) {
+      Unroll<kAhead ? kColumns * kRows / kLine : 0>(
+          [&](auto line) TFREWPRUNE_INLINE {
+            __builtin_prefetch(w + kPrefetch + line * kLine);
+          });
+      Unroll<kColumns>([&](auto c) TFREWPRUNE_INLINE {
         const Reg s = V::Set(x[column[c]]);
+        Reg weight[kVecs];  // loaded together: ARM loads pairs
         Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
-          acc[c][v] =
-              V::Fma(s, V::Load(w + c * kRows + v * V::kLanes), acc[c][v]);
+          weight[v] = V::Load(w + c * kRows + v * V::kLanes);
+        });
+        constexpr int kChain = c % kChains;
+        Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+          acc[kChain][v] = V::Fma(s, weight[v], acc[kChain][v]);
         });
       });
+      column += kColumns;
+      w += kColumns * kRows;
     }
-    if constexpr (kChains > 1) {
+    if constexpr (kColumns > 1) {
       for (; column != end; ++column, w += kRows) {
         const Reg s = V::Set(x[*column]);
         Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {

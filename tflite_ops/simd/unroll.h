@@ -23,6 +23,9 @@
 
 namespace tfrewprune {
 
+template <int kValue>
+using Constant = std::integral_constant<int, kValue>;
+
 template <class Function, int... kIndex>
 TFREWPRUNE_INLINE inline void UnrollSequence(
     Function&& function, std::integer_sequence<int, kIndex...>) {

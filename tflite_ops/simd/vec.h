@@ -24,4 +24,13 @@
 
 #define TFREWPRUNE_VEC TFREWPRUNE_INLINE static inline
 
+namespace tfrewprune {
+
+// Addresses of pixels that a kernel of V keeps in general registers beside all
+// others; 0 where there are too few of those.
+template <class V>
+inline constexpr int kAddressRegisters = 0;
+
+}  // namespace tfrewprune
+
 #endif  // TFREWPRUNE_SIMD_VEC_H_

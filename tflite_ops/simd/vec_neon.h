@@ -55,6 +55,11 @@ struct F32x4Neon {
   }
 };
 
+#if defined(__aarch64__)
+template <>
+inline constexpr int kAddressRegisters<F32x4Neon> = 12;
+#endif
+
 }  // namespace tfrewprune
 
 #endif  // TFREWPRUNE_SIMD_VEC_NEON_H_

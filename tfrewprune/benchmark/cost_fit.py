@@ -10,7 +10,7 @@ coefficients in ``payload/cost.json`` come from here, a set for each target:
 ``measure`` forces every way to pack on layers of many sizes, geometries and rates and
 times each beside LiteRT's dense layer; what the file has is not measured again. ``fit``
 solves non-negative least squares on relative errors, one system for each of the model's
-formulas. Targets that nobody could measure are derived, see ``cost_derived.py``.
+formulas. ARM is counted (``cost_counted.py``), Intel derived (``cost_derived.py``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from rich.progress import track
 
 from tfrewprune import payload
 from tfrewprune.benchmark.compare import time_pair
-from tfrewprune.benchmark.cost_derived import CORES, arm_cost, intel_cost
+from tfrewprune.benchmark.cost_counted import CORES, counted_times, read_counts
+from tfrewprune.benchmark.cost_derived import intel_cost
 from tfrewprune.benchmark.layers import Layer, build_model, parse_layers
 from tfrewprune.benchmark.weights import pruned_weights
 from tfrewprune.converter.files import write_atomically
@@ -162,8 +163,23 @@ def cases() -> Iterator[Case]:
                 yield Case(layer, 16, kept, shuffled=True)
 
 
-def measure(case: Case, target: str, isa: str | None = None) -> Sample:
-    """Packs one layer in the given way and times it beside the dense one."""
+@dataclass(frozen=True)
+class PackedCase:
+    """A case as two models.
+
+    Attributes:
+        fields: What `Sample` says of the layer and how it is packed.
+        dense: The dense model.
+        packed: The packed one.
+    """
+
+    fields: dict[str, int]
+    dense: bytes
+    packed: bytes
+
+
+def pack_case(case: Case) -> PackedCase:
+    """Packs one layer in the given way."""
     layer, band_rows, kept = case.layer, case.band_rows, case.kept
     structure = f"block{band_rows}x1" if band_rows else "unstructured"
     weights = pruned_weights(layer, structure, 1 / kept)
@@ -193,24 +209,25 @@ def measure(case: Case, target: str, isa: str | None = None) -> Sample:
     tree = read_model(dense)
     (planned,) = make_plan(tree, Settings(minimum_gain=0))
     perform(tree, [Decision(planned.layer, planned.shape, planned.kept, packing)])
-    inputs = np.random.default_rng(1).standard_normal(layer.input_shape)
+    size = {"rows": shape.rows, "columns": shape.columns}
+    size |= {"pixels": shape.pixels, "taps": shape.taps, "band_rows": band_rows}
+    return PackedCase(size | counts, dense, write_model(tree))
+
+
+def measure(case: Case, target: str, isa: str | None = None) -> Sample:
+    """Times a case beside the dense layer."""
+    models = pack_case(case)
+    inputs = np.random.default_rng(1).standard_normal(case.layer.input_shape)
     measurement, _ = time_pair(
-        LiteRtInterpreter(model_content=dense, num_threads=1),
-        Interpreter(model_content=write_model(tree), num_threads=1, isa=isa),
+        LiteRtInterpreter(model_content=models.dense, num_threads=1),
+        Interpreter(model_content=models.packed, num_threads=1, isa=isa),
         [inputs.astype(np.float32)],
         min_seconds=0.1,
     )
     times = {
         name: 1e6 * measurement.timing(name).median for name in ("dense", "packed")
     }
-    return Sample(
-        target,
-        *(shape.rows, shape.columns, shape.pixels, shape.taps),
-        **counts,
-        band_rows=band_rows,
-        **times,
-        case=case.key,
-    )
+    return Sample(target, **models.fields, **times, case=case.key)
 
 
 def fit_all(samples: list[Sample]) -> dict[str, dict]:
@@ -223,7 +240,16 @@ def fit_all(samples: list[Sample]) -> dict[str, dict]:
             **fit(chosen),
         }
     models["x86-avx512-intel"] = intel_cost(models["x86-avx512-zen5"])
-    return models | {target: arm_cost(core) for target, core in CORES.items()}
+    counted = read_counts()
+    for target, core in CORES.items():
+        times = counted_times(core, counted)
+        fields = fit([Sample(target, **fields) for fields in times])
+        fields["cache_bytes"] = core.cache_bytes
+        for part in ("dense", "many", "single", "irregular"):
+            fields[part]["uncached_byte"] = short(1 / core.memory_bytes)
+        said = f"instructions counted, cycles as stated of {core.name}"
+        models[target] = {"measured": said, **fields}
+    return models
 
 
 def fit(samples: list[Sample]) -> dict:

@@ -12,8 +12,8 @@ DESCRIPTION = """\
 Lists every layer of a .tflite that has a weight matrix: its sparsity, the structure of
 its zeros, its bytes dense and packed, its multiplications, and whether it is packed or
 left dense and why. Times are predicted by the converter's cost model for one thread;
---measure runs each layer by itself, dense and packed in turn. Of a .keras file it shows
-what `tfrewprune plan` shows.
+--measure runs each layer by itself, dense and packed in turn. Of a packed file it says
+which hosts run it, and of a .keras file it shows what `tfrewprune plan` shows.
 """
 
 
@@ -37,10 +37,11 @@ def run(arguments: argparse.Namespace) -> None:
         show_plan(arguments.model, None, as_json=arguments.json)
         return
     from tfrewprune.cli.output import print_json, reserved_stdout
-    from tfrewprune.inspection import inspect_model
+    from tfrewprune.inspection import inspect_model, runs_in
 
     with reserved_stdout() as out:
         records = inspect_model(arguments.model)
+        hosts = runs_in(arguments.model)
         times = {}
         if arguments.measure:
             from tfrewprune.benchmark.profile import time_layers
@@ -57,9 +58,11 @@ def run(arguments: argparse.Namespace) -> None:
                 | _figures(times.get((record.subgraph, record.operator)))
                 for record in records
             ]
-            print_json({"model": arguments.model, "layers": layers}, out)
+            document = {"model": arguments.model, "runs_in": hosts, "layers": layers}
+            print_json(document, out)
         else:
             print_layers(arguments.model, records, times, out)
+            _print_hosts(hosts, out)
 
 
 def print_layers(
@@ -107,6 +110,19 @@ def print_layers(
         f"{len(records) - packed_count - would} stay dense. Times are {kind}.",
         highlight=False,
     )
+
+
+def _print_hosts(hosts: dict[str, str], out: IO[str]) -> None:
+    from tfrewprune.cli import output
+
+    console = output.console(out)
+    for number, (host, how) in enumerate(hosts.items()):
+        console.print(
+            f"{'         ' if number else 'Runs in: '}{host}{how and f': {how}'}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _cells(

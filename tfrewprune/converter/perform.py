@@ -17,6 +17,7 @@ from tfrewprune.converter.flatbuffer import (
     count_readers,
     custom_operator_code,
 )
+from tfrewprune.converter.hosts import describe_hosts, take_operators
 from tfrewprune.converter.plan import Decision
 from tfrewprune.converter.recurrent.fuse import fuse_loops
 from tfrewprune.converter.recurrent.recognise import Loop, find_loops
@@ -36,9 +37,11 @@ def perform(model: Model, decisions: list[Decision]) -> None:
     something else still reads the dense weights, or their scales have to stay, does the
     payload get a tensor of its own, behind all others. Loops whose products are packed
     become one operator each. Buffers that nothing reads any more are emptied. How the
-    weights were stored is remembered for `unpack_model`.
+    weights were stored is remembered for `unpack_model`, and the file says where it
+    runs.
     """
     chosen = [decision for decision in decisions if decision.packs]
+    before = take_operators(model)
     loops = _chosen_loops(model, chosen)
     # Layers that share a packing share its bytes.
     places: dict[int, int] = {}
@@ -127,6 +130,7 @@ def perform(model: Model, decisions: list[Decision]) -> None:
     _settle_buffers(model, dense_of, old_count)
     remember(model, sources)
     fuse_loops(model, loops)
+    describe_hosts(model, before)
 
 
 def _chosen_loops(model: Model, chosen: list[Decision]) -> list[Loop]:

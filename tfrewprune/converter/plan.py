@@ -130,6 +130,9 @@ def layer_shape(
         model: The model.
         layer: One of its layers.
         weight_shape: Shape of its weights; None takes it from ``layer``.
+
+    Raises:
+        ConversionError: If the file is damaged.
     """
     weight_shape = weight_shape or layer.weight_shape
     subgraph = model.subgraphs[layer.subgraph]
@@ -142,9 +145,14 @@ def layer_shape(
     options = layer.options
     if isinstance(options, ConvOptions):
         taps = options.kernel_height * options.kernel_width
-        width = int(tensor_shape(subgraph.tensors[output])[2])
+        size = tensor_shape(subgraph.tensors[output])
+        if len(size) != 4:
+            raise ConversionError(
+                f"layer {layer.name!r}: its output must have 4 dimensions, received "
+                f"shape {size}"
+            )
         reach = (options.kernel_width - 1) * (options.dilation_width - 1)
-        gap = reach / max(1, width)
+        gap = reach / max(1, size[2])
     pixels = max(1, elements // rows)
     source = int(subgraph.operators[layer.operator].inputs[0])
     given = int(np.prod(tensor_shape(subgraph.tensors[source]), dtype=np.int64))

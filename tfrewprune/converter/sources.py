@@ -10,18 +10,19 @@ kept as JSON in the metadata of the file, which no runtime reads (``PAYLOAD.md``
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from ai_edge_litert import schema_py_generated as schema
-
 from tfrewprune.converter.densify import SparseForm
 from tfrewprune.converter.detect import DECODERS
-from tfrewprune.converter.errors import ConversionError
-from tfrewprune.converter.flatbuffer import Model, text
+from tfrewprune.converter.flatbuffer import Model
+from tfrewprune.converter.metadata import (
+    damaged,
+    drop_metadata,
+    read_metadata,
+    write_metadata,
+)
 
 _NAME = "tfrewprune.sources"
 
@@ -67,14 +68,8 @@ class Source:
 def remember(model: Model, sources: Iterable[Source]) -> None:
     """Adds sources to what the file remembers."""
     known = [*recall(model).values(), *sources]
-    if not known:
-        return
-    forget(model)
-    content = json.dumps([asdict(source) for source in known], separators=(",", ":"))
-    buffers = model.tree.buffers
-    buffers.append(schema.BufferT(data=np.frombuffer(content.encode(), np.uint8)))
-    entry = schema.MetadataT(name=_NAME, buffer=len(buffers) - 1)
-    model.tree.metadata = [*(model.tree.metadata or ()), entry]
+    if known:
+        write_metadata(model, _NAME, [asdict(source) for source in known])
 
 
 def recall(model: Model) -> dict[tuple[int, int], Source]:
@@ -83,33 +78,16 @@ def recall(model: Model) -> dict[tuple[int, int], Source]:
     Raises:
         ConversionError: If it is damaged.
     """
-    entry = _entry(model)
-    if entry is None:
-        return {}
-    data = model.tree.buffers[entry.buffer].data
     try:
-        found = [_parse(model, item) for item in json.loads(bytes(data))]
+        found = [_parse(model, item) for item in read_metadata(model, _NAME) or ()]
     except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise ConversionError(f"metadata {_NAME!r} is damaged: {error}") from error
+        raise damaged(_NAME, error) from error
     return {(source.subgraph, source.tensor): source for source in found}
 
 
 def forget(model: Model) -> None:
     """Takes the metadata out of the file again."""
-    entry = _entry(model)
-    if entry is None:
-        return
-    buffers = model.tree.buffers
-    if entry.buffer == len(buffers) - 1:
-        buffers.pop()
-    else:
-        buffers[entry.buffer] = schema.BufferT()
-    model.tree.metadata = [kept for kept in model.tree.metadata if kept is not entry]
-
-
-def _entry(model: Model) -> schema.MetadataT | None:
-    entries = model.tree.metadata or ()
-    return next((entry for entry in entries if text(entry.name) == _NAME), None)
+    drop_metadata(model, _NAME)
 
 
 def _parse(model: Model, item: dict[str, Any]) -> Source:

@@ -30,6 +30,7 @@ from tfrewprune.converter.flatbuffer import (
     tensor_shape,
     text,
 )
+from tfrewprune.converter.hosts import restore_operators
 from tfrewprune.converter.recurrent.fuse import split_operator
 from tfrewprune.converter.sources import Source, forget, recall
 from tfrewprune.payload.reading import unpack_matrix
@@ -62,6 +63,7 @@ def unpack_model(model: Model) -> bool:
             raise ConversionError(f"layer {layer.name!r}: {layer.reason}")
     if not layers:
         return False
+    restore_operators(model)
     _split_recurrent(model, [layer for layer in layers if layer.recurrent])
     layers = [layer for layer in find_layers(model) if layer.packed]
     sources = recall(model)

@@ -3,9 +3,11 @@
 
 import ctypes
 import os
+import sys
 from pathlib import Path
 
-LIBRARY_NAME = "libtfrewprune_delegate.so"
+_SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
+LIBRARY_NAME = f"libtfrewprune_delegate{_SUFFIX}"
 LIBRARY_VARIABLE = "TFREWPRUNE_LIBRARY"
 
 

@@ -8,6 +8,7 @@ Android and Linux; LiteRT's Python module carries another copy, which exports no
 from __future__ import annotations
 
 import ctypes
+import sys
 from ctypes import POINTER, c_bool, c_char_p, c_int, c_size_t, c_void_p
 from functools import cache
 from pathlib import Path
@@ -186,7 +187,8 @@ def litert() -> LiteRt:
     Raises:
         RuntimeError: If the installed ai-edge-litert is too old.
     """
-    path = Path(ai_edge_litert.__file__).parent / "libLiteRt.so"
+    suffix = ".dylib" if sys.platform == "darwin" else ".so"
+    path = Path(ai_edge_litert.__file__).parent / f"libLiteRt{suffix}"
     if not path.is_file():
         raise RuntimeError(
             f"CompiledModel needs ai-edge-litert 2.1.6 or newer. Received: no {path}."

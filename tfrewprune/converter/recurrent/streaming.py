@@ -7,7 +7,6 @@ Which input belongs to which output is kept as JSON in the metadata of the file.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -24,6 +23,7 @@ from tfrewprune.converter.flatbuffer import (
     tensor_signature,
     text,
 )
+from tfrewprune.converter.metadata import damaged, read_metadata, write_metadata
 
 _METADATA = "tfrewprune.states"
 _STATES = 7  # the input of a packed recurrent operator that is its first state
@@ -63,10 +63,7 @@ def expose_states(model: Model) -> None:
         )
     tensors = model.subgraphs[0].tensors
     named = [[text(tensors[i].name) for i in pair] for pair in pairs]
-    content = np.frombuffer(json.dumps(named).encode(), np.uint8)
-    model.tree.buffers.append(schema.BufferT(data=content))
-    entry = schema.MetadataT(name=_METADATA, buffer=len(model.tree.buffers) - 1)
-    model.tree.metadata = [*(model.tree.metadata or ()), entry]
+    write_metadata(model, _METADATA, named)
 
 
 def state_names(model: Model) -> list[tuple[str, str]]:
@@ -75,17 +72,11 @@ def state_names(model: Model) -> list[tuple[str, str]]:
     Raises:
         ConversionError: If the metadata is damaged.
     """
-    for entry in model.tree.metadata or ():
-        if text(entry.name) != _METADATA:
-            continue
-        try:
-            found = json.loads(bytes(model.tree.buffers[entry.buffer].data))
-            return [(str(before), str(after)) for before, after in found]
-        except (ValueError, TypeError, IndexError) as error:
-            raise ConversionError(
-                f"metadata {_METADATA!r} is damaged: {error}"
-            ) from error
-    return []
+    try:
+        found = read_metadata(model, _METADATA) or ()
+        return [(str(before), str(after)) for before, after in found]
+    except (ValueError, TypeError) as error:
+        raise damaged(_METADATA, error) from error
 
 
 def _expose(
