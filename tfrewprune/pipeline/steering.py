@@ -111,7 +111,9 @@ class StrengthControl(PhaseClock):
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
-        if epoch:  # where weights were restored, no look has been taken at them yet
+        if (
+            self._epoch
+        ):  # where weights were restored, no look has been taken at them yet
             for goal in self._goals:
                 goal.before = goal.excess(inner_optimizer(self.model))
 
