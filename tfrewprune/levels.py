@@ -19,10 +19,13 @@ from tfrewprune.registry import Registered
 
 PER = ("layer", "channel")
 
-#: Changes of level that are looked at to find a scale; more are told by samples.
-CHANGES = 1 << 14
+#: Changes of level up to which the best scale is found exactly.
+CHANGES = 1 << 12
 
-#: Rounds of nearest levels and least squares after that.
+#: Beyond: scales that are tried, in units of the one that reaches the largest weight;
+#: weights they are tried on; rounds of nearest levels and least squares after that.
+TRIED = np.geomspace(0.02, 1.05, 64)
+SAMPLES = 1 << 10
 POLISH = 8
 
 
@@ -78,8 +81,8 @@ class Levels(Registered, abc.ABC, kind="levels", example="EqualInterval(8)"):
     def scale(self, kernel: np.ndarray) -> np.ndarray:
         """The scale of least squared error over the weights that are not 0.0.
 
-        Exact while a scale has few weights and levels (16,384 changes of level), near
-        it beyond.
+        Found exactly while weights times levels of a scale are few (4,096), nearly
+        beyond.
 
         Args:
             kernel: (positions, channels, outputs).
@@ -104,11 +107,14 @@ class Levels(Registered, abc.ABC, kind="levels", example="EqualInterval(8)"):
     def _scale_of(self, sizes: np.ndarray) -> float:
         if not sizes.size:
             return 1.0
-        scale = _least_squares(sizes, np.array(self.magnitudes, np.float64))
+        if len(sizes) * (len(self.magnitudes) - 1) <= CHANGES:
+            return _least_squares(sizes, np.array(self.magnitudes, np.float64))
+        samples = np.sort(sizes)[:: -(-(-len(sizes) // SAMPLES))]
+        tried = TRIED * samples[0] / self.magnitudes[-1]
+        levels = self.nearest(samples / tried[:, None]) * tried[:, None]
+        scale = tried[np.square(levels - samples).sum(axis=1).argmin()]
         for _ in range(POLISH):
             integers = self.nearest(sizes / scale)
-            if not integers.any():
-                break
             scale = float(sizes @ integers / (integers @ integers))
         return scale
 
@@ -242,19 +248,12 @@ def _least_squares(sizes: np.ndarray, magnitudes: np.ndarray) -> float:
     each state has a best s of its own: (sum of size m) / (sum of m^2). The best of all
     is the one that explains most, (sum of size m)^2 / (sum of m^2).
     """
-    counts = np.ones_like(sizes)
-    limit = max(64, CHANGES // max(1, len(magnitudes) - 1))
-    if len(sizes) > limit:
-        parts = np.array_split(np.sort(sizes), limit)
-        sizes = np.array([part.mean() for part in parts])
-        counts = np.array([len(part) for part in parts], np.float64)
-    low, high = magnitudes[:-1], magnitudes[1:]
-    order = np.argsort(-(sizes[:, None] / (low + high)), axis=None, kind="stable")
-    products = ((counts * sizes)[:, None] * (high - low)).ravel()[order]
-    squares = (counts[:, None] * (high**2 - low**2)).ravel()[order]
-    first = magnitudes[0]
-    products = np.cumsum([first * (counts @ sizes), *products])
-    squares = np.cumsum([first**2 * counts.sum(), *squares])
+    first, low, high = magnitudes[0], magnitudes[:-1], magnitudes[1:]
+    order = np.argsort(-sizes[:, None] / (low + high), axis=None, kind="stable")
+    products = (sizes[:, None] * (high - low)).ravel()[order]
+    squares = np.tile(high**2 - low**2, len(sizes))[order]
+    products = first * sizes.sum() + np.concatenate([[0.0], np.cumsum(products)])
+    squares = first**2 * len(sizes) + np.concatenate([[0.0], np.cumsum(squares)])
     explained = np.divide(
         products**2, squares, out=np.zeros_like(squares), where=squares > 0
     )

@@ -33,6 +33,8 @@ def test_every_constant_has_an_origin(name):
     constants = {"structure", "method", "rate", "epochs"}
     if named.recipe.method.penalized:
         constants |= {"strength", "refreshes"}
+    if named.recipe.steps[-1].quantization is not None:
+        constants |= {"levels"}
     assert set(named.origins) == constants
     assert all(origin.endswith(".") for origin in named.origins.values())
     assert named.title and named.source
@@ -44,6 +46,7 @@ def test_every_constant_has_an_origin(name):
         "threshold",
         "refreshes",
         "then",
+        "quantization",
     }
     explained |= {"reweighted_epochs", "retrain_epochs"}
     for step in named.recipe.steps:
@@ -84,8 +87,21 @@ def test_published_constants():
     structures = [s.rules[0].structure for s in get("purified-structured").steps]
     assert structures == [trp.Column(), trp.Filter()]
     later = [name for name in NAMES if trp.recipes.describe(name).later]
-    assert later == [
-        *("sot-mram-pim", "admm-nn-s", "purified-structured", "progressive-admm")
+    assert later == ["purified-structured"]
+    # ADMM-NN: rounds that freeze 30 %; 4-bit cells; Ye et al.: the ends last.
+    levels = {
+        name: recipe.steps[-1].quantization
+        for name in NAMES
+        if (recipe := get(name)).steps[-1].quantization
+    }
+    assert {name: str(each.levels) for name, each in levels.items()} == {
+        "sot-mram-pim": "EqualInterval(4)",
+        "admm-nn-s": "EqualInterval(6)",
+        "progressive-admm": "Binary",
+    }
+    assert all(each.share == 0.3 for each in levels.values())
+    assert [name for name, each in levels.items() if each.ends_last] == [
+        "progressive-admm"
     ]
 
 
@@ -192,10 +208,22 @@ def test_a_recipe_prunes_digits(name, request, digits):
     of_gates = trp.recipes.get(name).rules[0].kind == "RNN"
     dense = request.getfixturevalue("recurrent" if of_gates else "dense")
     recipe = trp.recipes.get(name, RATE, reweighted_epochs=2, retrain_epochs=2)
+    levels = None
+    if (quantization := recipe.steps[-1].quantization) is not None:
+        levels = quantization.levels
+        short = quantization.replace(epochs=2, freeze_epochs=4)
+        recipe = trp.recipes.get(
+            *(name, RATE), reweighted_epochs=2, retrain_epochs=2, quantization=short
+        )
     rate, accuracy = compressed(recipe, dense, digits)
     # Whole columns and rows come a few hundred weights at a time.
     assert rate == pytest.approx(RATE, rel=0.05)
     assert accuracy > 0.7, "chance is 0.1, dense 0.93"
+    if levels is not None:
+        model, _ = dense
+        for kernel in model.get_weights():
+            kernel = kernel.reshape(1, -1, 1)
+            np.testing.assert_allclose(levels.project(kernel), kernel, rtol=1e-5)
 
 
 def test_the_rate_of_ss_auto_emerges(dense, digits):

@@ -72,7 +72,7 @@ class QuantizedPlan(Plan):
         quantization_epochs: All phases of a quantization together.
     """
 
-    quantization_epochs: int = 40
+    quantization_epochs: int = 12
 
 
 class Quantized(LeNet5):

@@ -106,7 +106,7 @@ class Method(Registered, kind="method", example="Reweighted()"):
         raise TypeError(f"Method {type(self).__name__} adds no penalty.")
 
     def follow(self, kernel, state: dict[str, Any], xp: Any = np) -> dict[str, Any]:
-        """Entries of the state that every step changes, as `after_step` then finds them.
+        """Entries of the state that every step changes before `after_step` reads them.
 
         Args:
             kernel: (positions, channels, outputs), float32, as the step left it.

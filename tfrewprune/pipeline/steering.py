@@ -111,9 +111,7 @@ class StrengthControl(PhaseClock):
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
-        if (
-            self._epoch
-        ):  # where weights were restored, no look has been taken at them yet
+        if self._epoch:  # no look has been taken yet at weights that were restored
             for goal in self._goals:
                 goal.before = goal.excess(inner_optimizer(self.model))
 
