@@ -103,6 +103,7 @@ _HOMES = {
         "unpack",
     ),
     "oneshot": ("Infeasible", "LossTable", "OneShotResult", "prune_one_shot"),
+    "crossbar": ("Crossbar", "crossbar_report"),
     "inspection": ("inspect_model",),
     "planning": ("PlanRow", "plan"),
     "mapping": ("map_by_loss", "map_by_rule"),

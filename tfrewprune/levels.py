@@ -109,7 +109,7 @@ class Levels(Registered, abc.ABC, kind="levels", example="EqualInterval(8)"):
             return 1.0
         if len(sizes) * (len(self.magnitudes) - 1) <= CHANGES:
             return _least_squares(sizes, np.array(self.magnitudes, np.float64))
-        samples = np.sort(sizes)[:: -(-(-len(sizes) // SAMPLES))]
+        samples = np.sort(sizes)[::-1][:: 1 + len(sizes) // SAMPLES]
         tried = TRIED * samples[0] / self.magnitudes[-1]
         levels = self.nearest(samples / tried[:, None]) * tried[:, None]
         scale = tried[np.square(levels - samples).sum(axis=1).argmin()]

@@ -27,6 +27,7 @@ LAYERS = [
     "wrappers",
     "calibration",
     "pipeline",
+    "crossbar",
     "converter",
     "oneshot",
     "mapping",
