@@ -38,7 +38,8 @@ class QuantizedRow:
 
     Attributes:
         levels: Of all layers: bits, or the name of a set.
-        method: Of :class:`tfrewprune.Quantization`.
+        method: Of :class:`tfrewprune.Quantization`; ``rounds`` are those of ``admm``
+            without the phase before them.
         rate: What pruning is asked for before; None for the dense model.
     """
 
@@ -57,10 +58,11 @@ ROWS = (
     QuantizedRow("binary", "straight-through"),
     QuantizedRow("binary", "admm"),
     *(
-        QuantizedRow(levels, method, rate)
-        for levels, rate in (("ternary", 120), (3, 180), (4, 240))
-        for method in ("straight-through", "admm")
+        QuantizedRow(3, method, 180)
+        for method in ("straight-through", "admm", "rounds")
     ),
+    QuantizedRow("ternary", "rounds", 120),
+    QuantizedRow(4, "rounds", 240),
 )
 
 
@@ -93,17 +95,23 @@ class Quantized(LeNet5):
 
         (row,) = (row for row in ROWS if row.name == method)
         model = self._source(row, seed, data)
-        rounds = row.method == "admm"
+        whole = self.plan.quantization_epochs
+        epochs, rounds = {
+            "straight-through": (whole, 0),
+            "admm": (whole // 2, whole // 2),
+            "rounds": (0, whole),
+        }[row.method]
         quantization = tfrewprune.Quantization(
             row.levels,
-            method=row.method,
-            epochs=self.plan.quantization_epochs // (1 + rounds),
-            freeze_epochs=self.plan.quantization_epochs // 2,
+            method="admm" if rounds else row.method,
+            epochs=epochs,
+            freeze_epochs=rounds,
             refreshes=19,
+            share=0.3,
             rounds=10,
         )
         model = precision.for_training(model)
-        epochs = quantization.epochs
+        epochs = max(epochs, rounds)
         training.compile_for(model, data, epochs, self.plan.learning_rate)
         fit = self._fit(seed, data)
         result = tfrewprune.quantize(model, quantization, **fit)
