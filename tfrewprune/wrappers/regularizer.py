@@ -126,8 +126,9 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         """
         if self._holder is optimizer:
             return
+        held = {name: self.held(name) for name in self.state}
         self._holder, self._copies = optimizer, {}
-        for name, variable in {"strength": self._factor, **self.state}.items():
+        for name, variable in {"strength": self._factor, **held}.items():
             copy = optimizer.add_variable(
                 shape=variable.shape, dtype="float32", name=f"penalty_{name}"
             )
