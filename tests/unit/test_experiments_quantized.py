@@ -83,7 +83,7 @@ def test_a_row_prunes_once_and_ends_on_levels(tmp_path, monkeypatch):
     assert pruned.stat().st_mtime_ns == made and len(log.records()) == 1
 
 
-def test_goals():
+def test_goals(tmp_path):
     class Log:
         def records(self):
             row = {"stage": "train", "seed": 0}
@@ -92,7 +92,7 @@ def test_goals():
                 {**row, "method": "4-bit_rounds_240x", "size_ratio": 1900.0},
             ]
 
-    experiment = Quantized(Log(), None, Quantized.full_plan)
+    experiment = Quantized(Log(), tmp_path, Quantized.full_plan)
     accurate, fair = {"test_accuracy": 0.9921}, {"test_accuracy": 0.9899}
 
     def reached(summary):

@@ -75,6 +75,17 @@ def test_a_weight_at_level_zero_comes_back(kernel):
     assert (state["shown"][dead] != 0).all()
 
 
+def test_a_latent_weight_that_meets_zero_is_not_removed(kernel):
+    method = StraightThrough(Binary())
+    state = state_of(method, kernel)
+    state |= method.follow(np.zeros_like(kernel), state)  # latent: kernel - kernel
+    assert not state["latent"].any()
+    live = kernel != 0
+    assert (state["shown"][live] != 0).all() and not state["shown"][~live].any()
+    state |= method.follow(state["shown"] - np.float32(1), state)
+    assert (state["shown"][live] < 0).all() and not state["shown"][~live].any()
+
+
 @pytest.mark.parametrize("share, rounds", [(0.3, 4), (0.5, 5), (1, 1), (0.01, 3)])
 def test_partial_freeze_is_monotone_and_takes_the_nearest_first(kernel, share, rounds):
     levels = EqualInterval(3)

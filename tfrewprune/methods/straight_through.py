@@ -50,13 +50,18 @@ class StraightThrough(Method):
         keep=None,
     ) -> dict:
         require_numpy(self, xp)
-        latent = self._moved(kernel, previous, xp) if previous else kernel
+        if previous:
+            latent, live = self._moved(kernel, previous, xp), previous["live"]
+        else:
+            latent, live = kernel, (kernel != 0).astype(np.float32)
         # The first step starts from the weights as they are, on levels or not.
-        return {"latent": latent, "shown": kernel, "scale": self.levels.scale(latent)}
+        scale = self.levels.scale(latent)
+        return {"latent": latent, "shown": kernel, "live": live, "scale": scale}
 
     def follow(self, kernel, state, xp=np) -> dict:
         latent = self._moved(kernel, state, xp)
-        shown = self.levels.on_levels(latent, state["scale"], xp)
+        nearest = self.levels.nearest(latent / state["scale"], xp) * state["scale"]
+        shown = xp.where(state["live"] > 0, nearest, xp.zeros_like(nearest))
         return {"latent": latent, "shown": shown}
 
     def after_step(
@@ -73,6 +78,6 @@ class StraightThrough(Method):
 
     def _moved(self, kernel, state, xp):
         """Latent weights after a step; those that are removed stay zero."""
-        latent = state["latent"]
-        moved = latent + (kernel - state["shown"])
-        return xp.where(latent == 0, xp.zeros_like(latent), moved)
+        moved = state["latent"] + (kernel - state["shown"])
+        # Not told by a zero of the latent weight: in a long training some pass there.
+        return xp.where(state["live"] > 0, moved, xp.zeros_like(moved))
