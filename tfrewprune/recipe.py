@@ -15,6 +15,7 @@ from typing import Any
 
 from tfrewprune.constraints import checked_constraints
 from tfrewprune.methods import Method, Reweighted
+from tfrewprune.quantization import Quantization
 from tfrewprune.structures import Block, Structure
 
 VERSION = 1
@@ -217,6 +218,9 @@ class Recipe:
         then: What follows when all this is done, on the model as it is then: what is
             removed stays removed, and a `rate` counts it. Columns at rate 5, then rows
             at rate 10: the rows remove the other half.
+        quantization: Levels that the weights which are left get to at the end; a
+            `Quantization`, or its levels (4 for 4 bits). Layers that are not pruned
+            are quantized too.
 
     Raises:
         ValueError: No rules, duplicate rules, an impossible number, or a recipe that
@@ -250,10 +254,19 @@ class Recipe:
     purify: float = 0.0
     shrink: bool = False
     then: Recipe | None = None
+    quantization: Quantization | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "rules", _as_rules(self.rules))
         object.__setattr__(self, "method", Method.get(self.method))
+        if not self.method.prunes:
+            raise ValueError(
+                f"Method {self.method} removes nothing: levels are for "
+                "Recipe(quantization=Quantization(...)), or quantize()."
+            )
+        if self.quantization is not None:
+            quantization = Quantization.get(self.quantization)
+            object.__setattr__(self, "quantization", quantization)
         _check_strength(self.strength)
         _check_rate("rate", self.rate)
         _check_rate("start_rate", self.start_rate)
@@ -309,6 +322,11 @@ class Recipe:
         if self.then is not None and not isinstance(self.then, Recipe):
             raise ValueError(
                 f"Argument `then` must be a Recipe. Received: then={self.then!r}"
+            )
+        if self.then is not None and self.quantization is not None:
+            raise ValueError(
+                "Weights lie on levels at the end: the last step of a recipe has the "
+                "`quantization`. Received: one in a step with `then`"
             )
         self._check_removal()
 
@@ -402,6 +420,8 @@ class Recipe:
         config["rules"] = [rule.get_config() for rule in self.rules]
         config["method"] = self.method.get_config()
         config["then"] = None if self.then is None else self.then.get_config()
+        if self.quantization is not None:
+            config["quantization"] = self.quantization.get_config()
         return config
 
     @classmethod

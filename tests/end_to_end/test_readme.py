@@ -35,7 +35,7 @@ def test_code_blocks_run_in_the_order_of_the_page(tmp_path, monkeypatch, capsys)
     # The page promises that pruning pays on its own example.
     assert float(re.search(r"([\d.]+)x faster", out)[1]) > 1.5
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("trained.keras", "pruned.keras", "pruned.tflite")
+        *("trained.keras", "pruned.keras", "pruned.tflite", "quantized.tflite")
     }
 
 

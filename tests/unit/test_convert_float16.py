@@ -69,8 +69,8 @@ def test_weights_beyond_float16_are_refused() -> None:
             minimum_gain=0,
             weights="float16",
         )
-    with pytest.raises(ConversionError, match="'keep' or 'float16', received 'int8'"):
-        convert(fully_connected_model(weights, (1, weights.shape[1])), weights="int8")
+    with pytest.raises(ConversionError, match="'float16' or 'int8', received 'int4'"):
+        convert(fully_connected_model(weights, (1, weights.shape[1])), weights="int4")
 
 
 def test_a_layer_whose_payload_is_larger_than_its_weights_stays_dense() -> None:

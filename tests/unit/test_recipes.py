@@ -35,6 +35,8 @@ def test_every_constant_has_an_origin(name):
         constants |= {"strength", "refreshes"}
     last = named.recipe.steps[-1]
     constants |= {field for field in ("purify", "shrink") if getattr(last, field)}
+    if named.recipe.steps[-1].quantization is not None:
+        constants |= {"levels"}
     assert set(named.origins) == constants
     assert all(origin.endswith(".") for origin in named.origins.values())
     assert named.title and named.source
@@ -46,6 +48,7 @@ def test_every_constant_has_an_origin(name):
         "threshold",
         "refreshes",
         "then",
+        "quantization",
     }
     explained |= {"reweighted_epochs", "retrain_epochs", "purify", "shrink"}
     for step in named.recipe.steps:
@@ -86,8 +89,21 @@ def test_published_constants():
     structures = [s.rules[0].structure for s in get("purified-structured").steps]
     assert structures == [trp.Column(), trp.Filter()]
     later = [name for name in NAMES if trp.recipes.describe(name).later]
-    assert later == [
-        *("sot-mram-pim", "admm-nn-s", "purified-structured", "progressive-admm")
+    assert later == ["purified-structured"]
+    # ADMM-NN: rounds that freeze 30 %; 4-bit cells; Ye et al.: the ends last.
+    levels = {
+        name: recipe.steps[-1].quantization
+        for name in NAMES
+        if (recipe := get(name)).steps[-1].quantization
+    }
+    assert {name: str(each.levels) for name, each in levels.items()} == {
+        "sot-mram-pim": "EqualInterval(4)",
+        "admm-nn-s": "EqualInterval(6)",
+        "progressive-admm": "Binary",
+    }
+    assert all(each.share == 0.3 for each in levels.values())
+    assert [name for name, each in levels.items() if each.ends_last] == [
+        "progressive-admm"
     ]
 
 
@@ -194,12 +210,24 @@ def test_a_recipe_prunes_digits(name, request, digits):
     of_gates = trp.recipes.get(name).rules[0].kind == "RNN"
     dense = request.getfixturevalue("recurrent" if of_gates else "dense")
     recipe = trp.recipes.get(name, RATE, reweighted_epochs=2, retrain_epochs=2)
+    levels = None
+    if (quantization := recipe.steps[-1].quantization) is not None:
+        levels = quantization.levels
+        short = quantization.replace(epochs=2, freeze_epochs=4)
+        recipe = trp.recipes.get(
+            *(name, RATE), reweighted_epochs=2, retrain_epochs=2, quantization=short
+        )
     result, accuracy = compressed(recipe, dense, digits)
     # Whole columns and rows come a few hundred weights at a time.
     least = RATE / 1.05
     most = 3 * RATE if recipe.steps[-1].purify else 1.05 * RATE
     assert least < result.pruned_rate < most
     assert accuracy > 0.7, "chance is 0.1, dense 0.93"
+    if levels is not None:
+        model, _ = dense
+        for kernel in model.get_weights():
+            kernel = kernel.reshape(1, -1, 1)
+            np.testing.assert_allclose(levels.project(kernel), kernel, rtol=1e-5)
 
 
 def test_the_purified_recipe_ends_in_a_smaller_model(dense, digits):

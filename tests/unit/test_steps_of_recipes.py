@@ -8,6 +8,7 @@ import pytest
 from tfrewprune.pipeline import compress
 from tfrewprune.recipe import Recipe, Rule
 from tfrewprune.structures import Column, Filter, Unstructured
+from tfrewprune.wrappers import hooked_kernels
 
 pytestmark = pytest.mark.backend
 X = np.random.default_rng(0).standard_normal((128, 24)).astype(np.float32)
@@ -63,6 +64,41 @@ def test_a_second_step_of_the_same_structure_removes_more():
         [2 / 3, 2 / 3, 8 / 9], abs=1e-3
     )
     assert not (seen[1] & ~seen[3]).any()
+
+
+def test_a_later_step_refreshes_and_tightens_over_the_whole_of_its_phase():
+    """Epochs count on from step to step, but each phase goes from 0 to 1."""
+    seen = []
+
+    class Targets(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            penalty = hooked_kernels(self.model)[0].penalty
+            if penalty is not None:
+                seen.append(penalty.refreshes)
+
+    options = {"method": "admm", "reweighted_epochs": 2, "refreshes": 3}
+    recipe = recipe_of(*(Unstructured(), Unstructured(), (3, 9)), **options)
+    fit = {"batch_size": 32, "verbose": 0}  # 4 steps an epoch
+    compress(mlp(), recipe, X, Y, callbacks=[Targets()], **fit)
+    first, second = seen[:8], seen[8:]
+    assert [count - first[0] for count in first] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [count - second[0] for count in second] == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_masks_of_a_later_step_tighten_from_its_beginning():
+    kept = []
+
+    class Kept(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            kept.append(np.count_nonzero(self.model.get_layer("hidden").kernel))
+
+    options = {"method": "gradual_magnitude", "reweighted_epochs": 4}
+    recipe = recipe_of(
+        *(Unstructured(), Unstructured(), (2, 32)), retrain_epochs=0, **options
+    ).replace(retrain_epochs=0)
+    compress(mlp(), recipe, X, Y, callbacks=[Kept()], batch_size=32, verbose=0)
+    later = kept[4:]
+    assert later[0] > 2 * later[-1], "all was cut in its first epoch"
 
 
 def test_steps_are_written_to_json_and_counted():

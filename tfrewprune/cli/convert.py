@@ -53,9 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--weights",
-        choices=("keep", "float16"),
+        choices=("keep", "float16", "int8"),
         default="keep",
-        help="type of packed weights: as in the file, or all rounded to float16",
+        help="type of packed weights: as in the file, all rounded to float16, or int8 "
+        "where they are a scale times integers",
     )
     add_target_argument(parser)
     parser.add_argument(

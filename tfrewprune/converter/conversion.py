@@ -82,7 +82,10 @@ def convert(
         weights: `"keep"` packs weights in the type that the file has them in: float32,
             float16, or int8 with scales (dynamic range). `"float16"` rounds packed
             float32 weights to float16: half the bytes, and a difference that
-            `tolerance` bounds. Arithmetic is float32.
+            `tolerance` bounds. `"int8"` packs float32 weights of layers whose weights
+            are a scale times integers, as `quantize` leaves them, as these integers: a
+            quarter of the bytes, the same weights bit for bit. Others are kept, such as
+            those that a batch normalization was folded into. Arithmetic is float32.
         target: The kind of processor the model is for, whose times decide what is
             packed and how: one of `tfrewprune.payload.cost.targets()`, such as
             `"x86-avx512-zen4"` or `"arm-small"`, or `"portable"` for phones: what
@@ -290,9 +293,9 @@ def _check_settings(
         raise ConversionError(f"tolerance must be above 0, received {tolerance}")
     if not gain >= 0:
         raise ConversionError(f"minimum_gain must be at least 0, received {gain}")
-    if weights not in ("keep", "float16"):
+    if weights not in ("keep", "float16", "int8"):
         raise ConversionError(
-            f"weights must be 'keep' or 'float16', received {weights!r}"
+            f"weights must be 'keep', 'float16' or 'int8', received {weights!r}"
         )
     if band_rows not in (None, 4, 8, 16, 32):
         raise ConversionError(

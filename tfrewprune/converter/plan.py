@@ -18,7 +18,14 @@ from tfrewprune.converter.sums import Sum, find_sums
 from tfrewprune.payload.cost import LayerShape, cost_model
 from tfrewprune.payload.irregular import IrregularPacking
 from tfrewprune.payload.packer import Packing, pack_layer
-from tfrewprune.payload.values import FLOAT16, FLOAT32, INT8, PayloadError, ValueForm
+from tfrewprune.payload.values import (
+    FLOAT16,
+    FLOAT32,
+    INT8,
+    PayloadError,
+    ValueForm,
+    integer_form,
+)
 
 # Packings by where their weights are.
 Cache: TypeAlias = dict[tuple, Packing | IrregularPacking]
@@ -34,7 +41,8 @@ class Settings:
             weights in the file. 0 packs whatever can be packed.
         band_rows: Rows of a band in every layer; None lets the packer choose.
         weights: `"keep"`: as the file has them, float32, float16 or int8; `"float16"`:
-            float32 rounded to float16.
+            float32 rounded to float16; `"int8"`: float32 as the integers that they are,
+            times a scale, where they are.
         target: The kind of processor whose times count, see `payload.cost.targets`;
             None is this machine's.
     """
@@ -192,6 +200,8 @@ def _decide(
         if layer.loop is not None and form.dtype == FLOAT32 and _are_halves(weights):
             # They came from float16: the loop of a foreign layer has them widened.
             form = ValueForm(FLOAT16)
+        if settings.weights == "int8" and form.dtype == FLOAT32:
+            form = integer_form(weights) or form
         try:
             packing = pack_layer(weights, shape, settings.band_rows, costs, form)
         except PayloadError as error:
@@ -199,7 +209,7 @@ def _decide(
         cache[key] = packing
     packing = cache[key]
     kept = packing.kept
-    dynamic_range = packing.form.dtype == INT8 and not layer.source.decoders
+    dynamic_range = value_form(tensor).dtype == INT8 and not layer.source.decoders
     dense_us = costs.dense(shape, dynamic_range)
     packed_us = packing.predict(shape, costs)
     stored = stored_bytes(model, tensor)

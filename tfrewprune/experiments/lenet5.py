@@ -178,10 +178,15 @@ class LeNet5(Experiment):
     def train(
         self, method: str, seed: int, data: datasets.ImageData
     ) -> tuple[Any, dict]:
-        model = self.start(seed, data)
         if method == "dense":
+            model = self.start(seed, data)
             return model, {"epochs": [self.plan.dense_epochs]}
         (row,) = (row for row in ROWS if row.name == method)
+        return self.pruned(row, seed, data)
+
+    def pruned(self, row: Row, seed: int, data: datasets.ImageData) -> tuple[Any, dict]:
+        """Returns the plain pruned model of a row and details for the record."""
+        model = self.start(seed, data)
         epochs, start_rate = self.plan.epochs[row.length], 1.0
         if row.length == "short":
             model = narrowed(model)

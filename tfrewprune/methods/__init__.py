@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Methods: how training is made to empty groups. Needs numpy only."""
+"""Methods: how training empties groups, or leads weights to levels. Numpy only."""
 
 from tfrewprune.methods.admm import ADMM
 from tfrewprune.methods.gradual_magnitude import GradualMagnitude
 from tfrewprune.methods.group_lasso import GroupLasso
 from tfrewprune.methods.magnitude import Magnitude
 from tfrewprune.methods.method import Method, group_lasso_penalty
+from tfrewprune.methods.partial_freeze import PartialFreeze
 from tfrewprune.methods.primal_proximal import PrimalProximal
 from tfrewprune.methods.reweighted import Reweighted
 from tfrewprune.methods.reweighted_proximal import ReweightedProximal
+from tfrewprune.methods.straight_through import StraightThrough
 
 __all__ = [
     "ADMM",
@@ -16,8 +18,10 @@ __all__ = [
     "GroupLasso",
     "Magnitude",
     "Method",
+    "PartialFreeze",
     "PrimalProximal",
     "Reweighted",
     "ReweightedProximal",
+    "StraightThrough",
     "group_lasso_penalty",
 ]

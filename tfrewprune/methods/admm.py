@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ADMM: training is pulled towards its own projection onto the structure."""
+"""ADMM: training is pulled towards its own projection, onto structure or levels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from tfrewprune.levels import Levels
 from tfrewprune.methods.method import Method, require_numpy
 from tfrewprune.structures import KernelShape, Structure
 
@@ -27,24 +28,45 @@ class ADMM(Method):
     Needs a rate, and more refreshes than `Reweighted`: the published schedules have 10
     to 30 (`Recipe(refreshes=10)`).
 
+    With `levels` the projection is the one onto them: of the weights that are left,
+    removed ones stay zero. Source: Ren et al., "ADMM-NN", arXiv 1812.11677; Ye et al.,
+    section on quantization. `Quantization` makes it, and what follows.
+
     Args:
         growth: Factor of the strength (rho) at each refresh.
+        levels: What weights shall lie on, in place of the structure.
 
     Raises:
         ValueError: `growth` below 1.
     """
 
-    projects: ClassVar[bool] = True
     controlled: ClassVar[bool] = False
     default_strength: ClassVar[float] = 1e-3
 
     growth: float = 1.3
+    levels: Levels | None = None
 
     def __post_init__(self):
+        if self.levels is not None:
+            object.__setattr__(self, "levels", Levels.get(self.levels))
         if not self.growth >= 1:
             raise ValueError(
                 f"Argument `growth` must be at least 1. Received: {self.growth!r}"
             )
+
+    @property
+    def prunes(self) -> bool:
+        """Whether it projects onto the structure."""
+        return self.levels is None
+
+    @property
+    def projects(self) -> bool:
+        """Whether it must be told how many weights are left."""
+        return self.prunes
+
+    def get_config(self) -> dict:
+        levels = None if self.levels is None else self.levels.get_config()
+        return {**super().get_config(), "levels": levels}
 
     def state(
         self,
@@ -56,15 +78,15 @@ class ADMM(Method):
         keep=None,
     ) -> dict:
         require_numpy(self, xp)
-        keep = shape.weights if keep is None else keep
-        if not previous:
-            return {
-                "target": structure.project(kernel, keep),
-                "dual": np.zeros_like(kernel),
-            }
-        moved = kernel + previous["dual"]
-        target = structure.project(moved, keep)
-        return {"target": target, "dual": moved - target}
+        moved = kernel + previous["dual"] if previous else kernel
+        if self.levels is None:
+            keep = shape.weights if keep is None else keep
+            target = structure.project(moved, keep)
+        else:
+            # Not the zeros of `moved`: what is removed is removed from the kernel.
+            target = self.levels.project(np.where(kernel == 0, 0, moved))
+        dual = moved - target if previous else np.zeros_like(kernel)
+        return {"target": target, "dual": dual}
 
     def penalty(self, kernel, structure: Structure, shape: KernelShape, state, xp=np):
         distance = kernel - state["target"] + state["dual"]

@@ -29,6 +29,9 @@ class Method(Registered, kind="method", example="Reweighted()"):
     projects: ClassVar[bool] = False
     #: Whether more strength empties more groups, so that it can follow a rate.
     controlled: ClassVar[bool] = True
+    #: Whether it empties groups; else it leads the weights that are left onto levels,
+    #: which `Quantization` is for.
+    prunes: ClassVar[bool] = True
     #: Whether masks tighten during training, along `rate_at(progress, rate, start)`.
     gradual: ClassVar[bool] = False
     #: Strength where neither the user nor a rate decides it.
@@ -101,6 +104,16 @@ class Method(Registered, kind="method", example="Reweighted()"):
     ):
         """Penalty of a kernel, a float32 scalar, for strength 1."""
         raise TypeError(f"Method {type(self).__name__} adds no penalty.")
+
+    def follow(self, kernel, state: dict[str, Any], xp: Any = np) -> dict[str, Any]:
+        """Entries of the state that every step changes before `after_step` reads them.
+
+        Args:
+            kernel: (positions, channels, outputs), float32, as the step left it.
+            state: The state so far.
+            xp: numpy or keras.ops.
+        """
+        return {}
 
     def after_step(
         self,

@@ -115,6 +115,12 @@ def _recipe(
             "prune_one_shot: `recipe` must be a tfrewprune.Recipe. Received: "
             f"{type(recipe).__name__}"
         )
+    if recipe.quantization is not None:
+        raise ValueError(
+            "prune_one_shot: weights get to levels by training. Leave the recipe's "
+            "`quantization` out (None), and call quantize() on the result's model. "
+            f"Received: quantization={recipe.quantization}"
+        )
     if recipe.threshold is not None:
         raise ValueError(
             "prune_one_shot: a `threshold` is for weights that a penalty has emptied. "

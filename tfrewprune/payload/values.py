@@ -11,6 +11,8 @@ FLOAT32, FLOAT16, INT8 = np.dtype("<f4"), np.dtype("<f2"), np.dtype("i1")
 VALUE_TYPES = (FLOAT32, FLOAT16, INT8)
 """What values are stored as, by value_type."""
 VALUE_NAMES = "float32, float16 or int8"
+LARGEST = 127
+"""The largest integer of int8 weights; -128 has no opposite."""
 
 
 class PayloadError(ValueError):
@@ -62,6 +64,35 @@ class ValueForm:
 
 
 AS_FLOAT32 = ValueForm()
+
+
+def integer_form(weights: np.ndarray) -> ValueForm | None:
+    """Returns the int8 form that holds float32 weights ``[O, K]`` bit for bit.
+
+    None unless all of them, or those of each row, are a scale times integers of at most
+    127: what training on levels leaves.
+    """
+    for rows in (weights.reshape(1, -1), weights):
+        scales = [_scale_of_integers(row) for row in rows]
+        if None not in scales:
+            return ValueForm(INT8, np.array(scales, np.float32))
+    return None
+
+
+def _scale_of_integers(values: np.ndarray) -> np.float32 | None:
+    """Returns the largest scale that float32 values are integers of; 1 for zeros."""
+    sizes = np.unique(np.abs(values[values != 0]))
+    if not len(sizes):
+        return np.float32(1)
+    if len(sizes) > LARGEST:
+        return None
+    for most in range(len(sizes), LARGEST + 1):
+        near = np.float32(float(sizes[-1]) / most)
+        # The product that was rounded to the largest value is known to an ulp.
+        for scale in (near, *(np.nextafter(near, np.float32(s)) for s in (0, np.inf))):
+            if scale > 0 and np.array_equal(np.rint(sizes / scale) * scale, sizes):
+                return scale
+    return None
 
 
 def scale_of(scale: np.ndarray, row: np.ndarray) -> np.ndarray:

@@ -18,6 +18,9 @@ class PhaseClock(keras.callbacks.Callback, abc.ABC):
         every: Epochs between two ticks; at least one step.
     """
 
+    #: Number of the phase's first epoch, where epochs count on from an earlier phase.
+    first_epoch: int = 0
+
     def __init__(self, every: float = 0.1):
         super().__init__()
         self.every = every
@@ -29,7 +32,7 @@ class PhaseClock(keras.callbacks.Callback, abc.ABC):
         """Looks at the model and acts; its weights are up to date."""
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch
+        self._epoch = epoch = epoch - self.first_epoch
         if self._due < epoch:  # a run goes on that ticked before it was cut short
             self._due = epoch + self.every - 1e-9
 
@@ -45,10 +48,10 @@ class PhaseClock(keras.callbacks.Callback, abc.ABC):
         params = self.params or {}
         last = epoch + 1 >= (params.get("epochs") or 1)
         if last or not params.get("steps"):
-            self._tell(epoch + 1)
+            self._tell(epoch + 1 - self.first_epoch)
 
     def _tell(self, position: float) -> None:
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
-        epochs = (self.params or {}).get("epochs") or 1
+        epochs = ((self.params or {}).get("epochs") or 1) - self.first_epoch
         self.tick(min(1.0, position / max(1, epochs)))

@@ -10,10 +10,10 @@ import time
 import keras
 
 from tfrewprune.pipeline.distillation import Teacher
-from tfrewprune.pipeline.phases import PhaseCallbacks
-from tfrewprune.pipeline.progress import Progress
+from tfrewprune.pipeline.levels import LevelRow, format_levels, train_stages
 from tfrewprune.pipeline.prune import check_finite, hard_prune
 from tfrewprune.pipeline.purification import purify
+from tfrewprune.pipeline.run import PhaseRun, build_from_data
 from tfrewprune.pipeline.summary import model_rate, sparsity_summary
 from tfrewprune.pipeline.train import (
     check_compiled,
@@ -21,12 +21,13 @@ from tfrewprune.pipeline.train import (
     masked_retrain,
     reweighted_train,
 )
+from tfrewprune.quantization import Stage
 from tfrewprune.recipe import Recipe
 from tfrewprune.rows import LayerRow, format_rows, total_rate
 from tfrewprune.shrinking import ShrinkResult, shrink
 from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.cloning import plain_copy, strip
-from tfrewprune.wrappers.compilation import compile_arguments, compile_with
+from tfrewprune.wrappers.leveled import resolve_levels
 from tfrewprune.wrappers.selection import check_budget
 from tfrewprune.wrappers.targets import resolve
 
@@ -40,15 +41,18 @@ class CompressResult:
         layers: One `LayerRow` a layer.
         history: Logs of every phase that trained, by epoch:
             `{"reweighted": {"loss": [...], ...}, "retrain": {...}}`, and for a recipe
-            with a second step `"reweighted 2"` and `"retrain 2"`.
+            with a second step `"reweighted 2"` and `"retrain 2"`; then those of
+            `Quantization.stages`.
         scores: Validation results of the model `"before"`, `"pruned"` (before
-            retraining) and `"after"`; empty without validation data.
+            retraining), `"retrained"` (before a quantization) and `"after"`; empty
+            without validation data.
         recipe: The recipe that was followed.
         seconds: Wall time.
         costs: Of each constraint the `"limit"` and what was `"reached"`, in its own
             units; empty without constraints.
         collapsed: Layers that lost everything under the method, by epoch (from 1).
         shrunk: What became of each layer physically, for a recipe with `shrink`.
+        levels: One `LevelRow` a layer, where the recipe has a quantization.
     """
 
     model: keras.Model
@@ -60,6 +64,7 @@ class CompressResult:
     costs: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     collapsed: dict[str, int] = dataclasses.field(default_factory=dict)
     shrunk: ShrinkResult | None = None
+    levels: list[LevelRow] = dataclasses.field(default_factory=list)
 
     @property
     def rate(self) -> float:
@@ -87,6 +92,7 @@ class CompressResult:
             "costs": self.costs,
             "collapsed": self.collapsed,
             "shrunk": self.shrunk and self.shrunk.to_dict(),
+            "levels": [row.to_dict() for row in self.levels],
         }
 
     @property
@@ -108,7 +114,9 @@ class CompressResult:
         return "\n".join(lines)
 
     def __str__(self) -> str:
-        return f"{format_rows(self.layers)}\n{self.headline}"
+        tables = [format_rows(self.layers)]
+        tables += [format_levels(self.levels)] if self.levels else []
+        return "\n".join([*tables, self.headline])
 
 
 def compress(
@@ -125,7 +133,7 @@ def compress(
     verbose: str | int = "auto",
     **fit,
 ) -> CompressResult:
-    """Reweighted training, hard pruning, masked retraining, stripping.
+    """Reweighted training, hard pruning, masked retraining, levels, stripping.
 
     Each phase starts with a new optimizer and new metrics of the settings the model
     was compiled with, so that learning-rate schedules start over. Epochs count on from
@@ -167,7 +175,6 @@ def compress(
     >>> result.model.save("pruned.keras")
     """
     started = time.perf_counter()
-    options = dict(fit)
     recipe = _recipe(recipe, rate, constraints)
     check_compiled(model, "compress")
     for name in {"epochs", "initial_epoch"} & set(fit):
@@ -175,74 +182,61 @@ def compress(
             "compress: the recipe holds the epochs of each phase (reweighted_epochs, "
             f"retrain_epochs). Received: {name}={fit[name]}"
         )
-    phases = {}
+    stages = _stages(recipe)
+    phases, finished = {}, []
     for number, step in enumerate(recipe.steps):
         trains = step.method.trains
         phases[_named("reweighted", number)] = trains * step.reweighted_epochs
         phases[_named("retrain", number)] = step.retrain_epochs
+        finished.append(_named("retrain", number))
+    phases.update({stage.name: stage.epochs for stage in stages})
+    finished += [stage.name for stage in stages if stage.shows_levels]
     if any(phases.values()):
         none = ", or a recipe with reweighted_epochs=0 and retrain_epochs=0"
         check_data(x, "compress", none)
     build_from_data(model, x)
     check_finite(model)
-    arguments = compile_arguments(model)
     if isinstance(teacher, str) and teacher == "dense":
         teacher = plain_copy(model, "compress")
-    retrain = masked_retrain
-    if teacher is not None:
-        retrain = functools.partial(masked_retrain, teacher=Teacher.get(teacher))
-    scores: dict[str, dict[str, float]] = {}
-
-    def score(name: str, scored: keras.Model) -> None:
-        if validation_data is not None:
-            scores[name] = evaluate(scored, validation_data, options)
-
-    history: dict[str, dict[str, list[float]]] = {}
-    collapsed: dict[str, int] = {}
+    taught = {} if teacher is None else {"teacher": Teacher.get(teacher)}
+    retrain = functools.partial(masked_retrain, **taught)
     # The recipe must fit before any time is spent.
     for step in recipe.steps:
         check_budget(resolve(model, step), step)
-    trained = [name for name, epochs in phases.items() if epochs]
-    chosen = PhaseCallbacks(callbacks, trained[-1] if trained else None)
-    with Progress(phases, verbose) as progress:
-        fit.update(validation_data=validation_data, verbose=progress.fit_verbose)
-        epoch = 0
-
-        def train(phase: str, step: Recipe, run) -> None:
-            nonlocal epoch
-            if phases[phase]:
-                compile_with(model, arguments)
-                watchers = [*chosen.of(phase), *progress.phase(phase)]
-                span = {"initial_epoch": epoch, "epochs": epoch + phases[phase]}
-                done = run(model, step, x, y, watchers, **span, **fit)
-                epoch = span["epochs"]
-                collapsed.update(getattr(done, "collapsed", {}))
-                if done.epoch:  # none are left where a run goes on after this phase
-                    history[phase] = done.history
-
-        score("before", model)
+    if stages:
+        resolve_levels(model, stages[-1].quantization)
+    levels: list[LevelRow] = []
+    run = PhaseRun(
+        *(model, phases, (x, y), validation_data),
+        *(callbacks, tuple(finished), verbose, fit),
+    )
+    with run:
+        run.score("before", model)
         for number, step in enumerate(recipe.steps):
-            train(_named("reweighted", number), step, reweighted_train)
+            run.train(_named("reweighted", number), step, reweighted_train)
             rows = hard_prune(model, step)
             if step.purify:
                 rows = purify(model, step, importance=step.purify)
             costs = _costs(model, step)
-            score("pruned", model)
-            train(_named("retrain", number), step, retrain)
+            run.score("pruned", model)
+            run.train(_named("retrain", number), step, retrain)
+        if stages:
+            run.score("retrained", model)
+            levels = train_stages(run, model, stages, **taught)
         stripped, shrunk = strip(model), None
         if recipe.steps[-1].shrink:
             shrunk = shrink(stripped)
             stripped = shrunk.model
-        score("after", stripped)
-    chosen.finish()
+        run.score("after", stripped)
     result = CompressResult(
-        *(stripped, rows, history, scores, recipe),
+        *(stripped, rows, run.history, run.scores, recipe),
         seconds=time.perf_counter() - started,
         costs=costs,
-        collapsed=collapsed,
+        collapsed=run.collapsed,
+        levels=levels,
         shrunk=shrunk,
     )
-    progress.finish(result.headline)
+    run.finish(result.headline)
     return result
 
 
@@ -272,6 +266,11 @@ def _recipe(
     return recipe.replace(rate=None, threshold=None, constraints=constraints)
 
 
+def _stages(recipe: Recipe) -> tuple[Stage, ...]:
+    quantization = recipe.steps[-1].quantization
+    return () if quantization is None else quantization.stages
+
+
 def _named(phase: str, number: int) -> str:
     """The name of a phase of the first step of a recipe, or of a later one."""
     return f"{phase} {number + 1}" if number else phase
@@ -287,46 +286,3 @@ def _costs(model: keras.Model, recipe: Recipe) -> dict[str, dict[str, float]]:
         for target in budget.targets
     }
     return budget.report(kept)
-
-
-def build_from_data(model: keras.Model, x) -> None:
-    """Builds an unbuilt model by calling it on the first example of `x`.
-
-    Raises:
-        ValueError: The first batch cannot be looked at without consuming it.
-    """
-    unbuilt = [layer.name for layer in model._flatten_layers() if not layer.built]
-    if not unbuilt:
-        return
-    if isinstance(x, keras.utils.PyDataset):
-        batch = x[0]
-    elif hasattr(x, "element_spec") or hasattr(x, "dataset"):  # tf.data, torch loader
-        batch = next(iter(x))
-    elif hasattr(x, "__next__") or x is None:
-        raise ValueError(
-            f"compress: layers {unbuilt} are not built, and a generator cannot be "
-            "looked at without consuming it. Call the model on one batch first."
-        )
-    else:
-        batch = (x,)
-    inputs = batch[0] if isinstance(batch, tuple | list) else batch
-    model(keras.tree.map_structure(lambda array: array[:1], inputs))
-
-
-def evaluate(model: keras.Model, validation_data, fit: dict) -> dict[str, float]:
-    """Validation results by name.
-
-    Args:
-        model: A compiled model.
-        validation_data: As in `fit`.
-        fit: Arguments of `fit`, for batch size and steps.
-    """
-    if isinstance(validation_data, tuple | list):
-        x, y, weights = (*validation_data, None, None)[:3]
-        data = {"x": x, "y": y, "sample_weight": weights}
-    else:
-        data = {"x": validation_data}
-    batch = fit.get("validation_batch_size") or fit.get("batch_size")
-    options = {"batch_size": batch, "steps": fit.get("validation_steps")}
-    results = model.evaluate(verbose=0, return_dict=True, **data, **options)
-    return {key: float(value) for key, value in results.items()}

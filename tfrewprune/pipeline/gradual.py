@@ -62,7 +62,7 @@ class GradualPrune(PhaseClock):
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
         if self._step is None:
-            self._step = epoch * ((self.params or {}).get("steps") or 0)
+            self._step = self._epoch * ((self.params or {}).get("steps") or 0)
 
     def on_train_batch_begin(self, batch, logs=None):
         steps = self.recipe.method.steps

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import keras
 
@@ -23,7 +23,7 @@ class PhaseCallbacks:
     """Gives every phase the callbacks that are right for it.
 
     - `EarlyStopping` and `ModelCheckpoint(save_best_only=True)` judge a model by a
-      metric: they act in the last phase only, where all candidates are pruned.
+      metric: they act in one phase only, the last where all candidates are finished.
     - `CSVLogger` writes all phases to its file.
     - `BackupAndRestore` keeps a backup for each phase in a folder of its own: a run
       that was interrupted goes on in the right phase with the right weights. The
@@ -32,18 +32,27 @@ class PhaseCallbacks:
 
     Args:
         callbacks: The user's callbacks; None for none.
-        last: Name of the last phase that trains; None when none does.
+        trained: Names of the phases that train, in order.
+        finished: Names of those all of whose models are finished: pruned, on their
+            levels.
     """
 
-    def __init__(self, callbacks: Iterable[Callback] | None, last: str | None):
+    def __init__(
+        self,
+        callbacks: Iterable[Callback] | None,
+        trained: Sequence[str],
+        finished: Sequence[str],
+    ):
         self._callbacks = list(callbacks or [])
-        self._last = last
+        fit = [name for name in trained if name in finished]
+        self._judged = next(reversed([*trained, *fit]), None)
         idle = [type(c).__name__ for c in self._callbacks if _judges(c)]
-        if idle and not (last or "").startswith("retrain"):
+        if idle and not fit:
             warnings.warn(
-                f"{', '.join(idle)} chooses among models that are not pruned yet: the "
-                "recipe has no retraining phase (retrain_epochs=0).",
-                stacklevel=3,
+                f"{', '.join(idle)} chooses among models that are not pruned, or not "
+                "on their levels, yet: there is no retraining phase "
+                "(retrain_epochs=0).",
+                stacklevel=4,
             )
         self._appending: list[Callback] = []
         self._first = True
@@ -54,7 +63,7 @@ class PhaseCallbacks:
         for callback in self._callbacks:
             if isinstance(callback, keras.callbacks.BackupAndRestore):
                 chosen.append(_backup_of(callback, phase))
-            elif phase == self._last or not _judges(callback):
+            elif phase == self._judged or not _judges(callback):
                 logs = isinstance(callback, keras.callbacks.CSVLogger)
                 if logs and not self._first and not callback.append:
                     callback.append = True

@@ -14,7 +14,8 @@ from typing import Any
 import keras
 
 from tfrewprune.constraints import CONSTRAINTS
-from tfrewprune.pipeline.compression import compress, evaluate
+from tfrewprune.pipeline.compression import compress
+from tfrewprune.pipeline.run import evaluate
 from tfrewprune.pipeline.train import check_compiled
 from tfrewprune.recipe import Infeasible, Recipe
 from tfrewprune.wrappers.compilation import compile_arguments, compile_with

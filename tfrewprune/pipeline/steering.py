@@ -133,7 +133,7 @@ class StrengthControl(PhaseClock):
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
         for goal in self._goals:
-            if epoch:  # where weights were restored, they have not been looked at yet
+            if self._epoch:  # weights that were restored have not been looked at yet
                 goal.before = goal.excess(inner_optimizer(self.model))
                 continue
             for target in goal.budget.targets:

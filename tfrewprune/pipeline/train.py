@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two training phases: under the penalty, and under the mask."""
+"""The training phases: under the penalty, under the mask, towards levels."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ from tfrewprune.pipeline.collapse import CollapseWatch
 from tfrewprune.pipeline.distillation import Teacher, taught_by
 from tfrewprune.pipeline.prune import first_cut
 from tfrewprune.pipeline.steering import phase_callbacks
+from tfrewprune.quantization import Stage
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import apply_masks, attach, detach_penalty
 from tfrewprune.wrappers.callbacks import Reweight, SparsityLogger
+from tfrewprune.wrappers.leveled import attach_levels
 from tfrewprune.wrappers.targets import hooked_kernels
 
 
 def reweighted_train(
-    model: keras.Model, recipe: Recipe, x=None, y=None, callbacks=None, **fit
+    model: keras.Model,
+    recipe: Recipe,
+    x=None,
+    y=None,
+    callbacks=None,
+    *,
+    first_epoch: int = 0,
+    **fit,
 ) -> keras.callbacks.History:
     """Trains under the recipe's method, so that groups empty themselves or go.
 
@@ -31,6 +40,8 @@ def reweighted_train(
         y: As in `fit`.
         callbacks: More callbacks; their logs hold `sparsity`, `rate`, `penalty`
             and `strength`.
+        first_epoch: Number of the first epoch, where epochs count on from an earlier
+            phase; `epochs` then is that of the last.
         **fit: Passed to `fit`; `epochs` overrides `recipe.reweighted_epochs`.
 
     Returns:
@@ -46,9 +57,12 @@ def reweighted_train(
     first_cut(model, recipe)
     attach(model, recipe)
     model._initial_epoch = None  # BackupAndRestore left it there in an earlier fit
-    fit.setdefault("epochs", recipe.reweighted_epochs)
+    fit.setdefault("initial_epoch", first_epoch)
+    fit.setdefault("epochs", first_epoch + recipe.reweighted_epochs)
     watch = CollapseWatch(recipe)
-    ours = [Reweight(recipe.refreshes), *phase_callbacks(recipe)]
+    ours = [Reweight(recipe.refreshes, first_epoch), *phase_callbacks(recipe)]
+    for clock in ours[1:]:
+        clock.first_epoch = first_epoch
     ours += [SparsityLogger(), watch]
     history = model.fit(x, y, callbacks=[*ours, *(callbacks or [])], **fit)
     history.collapsed = watch.collapsed
@@ -62,6 +76,7 @@ def masked_retrain(
     y=None,
     callbacks=None,
     *,
+    first_epoch: int = 0,
     teacher: Teacher | keras.Model | None = None,
     **fit,
 ) -> keras.callbacks.History:
@@ -73,6 +88,7 @@ def masked_retrain(
         x: As in `fit`.
         y: As in `fit`.
         callbacks: More callbacks; they see `sparsity` and `rate` in the logs.
+        first_epoch: As in `reweighted_train`.
         teacher: A model whose outputs the training follows beside the labels, or a
             `Teacher` that says how much.
         **fit: Passed to `fit`; `epochs` overrides `recipe.retrain_epochs`.
@@ -93,7 +109,8 @@ def masked_retrain(
         )
     detach_penalty(model)
     model._initial_epoch = None  # BackupAndRestore left it there in an earlier fit
-    fit.setdefault("epochs", recipe.retrain_epochs)
+    fit.setdefault("initial_epoch", first_epoch)
+    fit.setdefault("epochs", first_epoch + recipe.retrain_epochs)
     # The logs of all phases have the same columns.
     counts = [SparsityLogger(), CollapseWatch(recipe, tell=False)]
     callbacks = [*counts, *(callbacks or [])]
@@ -101,6 +118,49 @@ def masked_retrain(
         history = model.fit(x, y, callbacks=callbacks, **fit)
     apply_masks(model)
     return history
+
+
+def levels_train(
+    model: keras.Model,
+    stage: Stage,
+    x=None,
+    y=None,
+    callbacks=None,
+    *,
+    first_epoch: int = 0,
+    teacher: Teacher | keras.Model | None = None,
+    **fit,
+) -> keras.callbacks.History:
+    """Trains one stage of a quantization; afterwards its layers lie on their levels.
+
+    Those of an `"admm"` stage do so after the rounds that follow it.
+
+    Args:
+        model: A compiled model.
+        stage: One of `Quantization.stages`, in their order.
+        x: As in `fit`.
+        y: As in `fit`.
+        callbacks: More callbacks.
+        first_epoch: As in `reweighted_train`.
+        teacher: As in `masked_retrain`.
+        **fit: Passed to `fit`; `epochs` overrides the stage's.
+
+    Returns:
+        The history of `fit`.
+
+    Raises:
+        ValueError: The model is not compiled, there is no data, or the quantization
+            does not fit.
+    """
+    check_compiled(model, "levels_train")
+    check_data(x, "levels_train")
+    attach_levels(model, stage)
+    model._initial_epoch = None  # BackupAndRestore left it there in an earlier fit
+    fit.setdefault("initial_epoch", first_epoch)
+    fit.setdefault("epochs", first_epoch + stage.epochs)
+    ours = [Reweight(stage.refreshes, first_epoch), SparsityLogger()]
+    with taught_by(model, None if teacher is None else Teacher.get(teacher)):
+        return model.fit(x, y, callbacks=[*ours, *(callbacks or [])], **fit)
 
 
 def check_compiled(model: keras.Model, caller: str) -> None:

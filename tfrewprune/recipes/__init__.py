@@ -70,7 +70,8 @@ def get(
         structure: In place of the recipe's own, as in `Rule`; not where two steps have
             a structure each.
         **changes: Other arguments of `Recipe`, such as `retrain_epochs`, of each step.
-            A `threshold` or `constraints` replaces the recipe's own rate.
+            A `threshold` or `constraints` replaces the recipe's own rate; a
+            `quantization` its own, None leaves it out.
 
     Raises:
         ValueError: There is no such recipe or argument, or the values do not fit.
@@ -112,5 +113,7 @@ def get(
         )
         settled = {"threshold": None} if rate is not None or open_rate else {}
         arguments = {**settled, "rate": share, **changes}
+        if result is not None:  # only the last step has levels
+            arguments.pop("quantization", None)
         result = step.replace(rules=(rule,), then=result, **arguments)
     return result

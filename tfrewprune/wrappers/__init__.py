@@ -21,6 +21,7 @@ from tfrewprune.wrappers.callbacks import Reweight, SparsityLogger
 from tfrewprune.wrappers.cloning import strip, wrap
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.kernels import KernelSpec, register_prunable
+from tfrewprune.wrappers.leveled import attach_levels, snap_to_levels
 from tfrewprune.wrappers.prunable import Prunable
 from tfrewprune.wrappers.regularizer import (
     GroupLassoRegularizer,
@@ -41,11 +42,13 @@ __all__ = [
     "Target",
     "apply_masks",
     "attach",
+    "attach_levels",
     "detach_mask",
     "detach_penalty",
     "hooked_kernels",
     "register_prunable",
     "resolve",
+    "snap_to_levels",
     "strip",
     "wrap",
 ]

@@ -55,8 +55,16 @@ class AfterStep:
         measure = measure_of(optimizer, variable)
         if ops.is_tensor(measure):
             measure = layout.to_kernel(measure, ops)
+        kernel = layout.to_kernel(ops.cast(weights, "float32"), ops)
+        steps = optimizer.gradient_accumulation_steps
+        updated = (optimizer._iterations + 1) % steps == 0 if steps else None
+        for name, value in penalty.method.follow(kernel, state, ops).items():
+            if steps:
+                value = ops.where(updated, value, state[name])
+            penalty.held(name).assign(value)
+            state[name] = value
         moved = penalty.method.after_step(
-            layout.to_kernel(ops.cast(weights, "float32"), ops),
+            kernel,
             penalty.structure,
             shape,
             state,
@@ -66,11 +74,7 @@ class AfterStep:
         )
         moved = ops.cast(moved, weights.dtype)
         moved = layout.from_kernel(moved, variable.shape, ops, weights)
-        steps = optimizer.gradient_accumulation_steps
-        if not steps:
-            return moved
-        updated = (optimizer._iterations + 1) % steps == 0
-        return ops.where(updated, moved, weights)
+        return ops.where(updated, moved, weights) if steps else moved
 
     def _optimizer(self, variable: keras.Variable) -> keras.optimizers.Optimizer:
         model = self._model()

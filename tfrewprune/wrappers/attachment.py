@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfrewprune.methods import Method
 from tfrewprune.recipe import Recipe
 from tfrewprune.structures import Structure, Unstructured
 from tfrewprune.wrappers.after_step import AfterStep
@@ -63,7 +64,7 @@ def attach(model: keras.Model, recipe: Recipe) -> list[Target]:
         if target.path_key not in chosen and _set_penalty(target, None):
             changed += target.owners
     for target in chosen.values():
-        if attach_target(model, target, recipe, keep.get(target.path_key)):
+        if attach_recipe(model, target, recipe, keep.get(target.path_key)):
             changed += target.owners
     rebuild_steps(changed)
     return targets
@@ -82,26 +83,40 @@ def allowances(targets: list[Target], recipe: Recipe) -> dict[tuple, int]:
     }
 
 
-def attach_target(
+def attach_recipe(
     model: keras.Model, target: Target, recipe: Recipe, keep: int | None = None
 ) -> bool:
-    """Puts the recipe's penalty on one kernel; returns whether steps must see it anew.
+    """`attach_target` with what the recipe says."""
+    return attach_target(
+        *(model, target, recipe.method, recipe.strength_of(target.rule), keep),
+        controlled=recipe.is_controlled(target.rule),
+    )
+
+
+def attach_target(
+    model: keras.Model,
+    target: Target,
+    method: Method,
+    strength: float,
+    keep: int | None = None,
+    controlled: bool = False,
+) -> bool:
+    """Puts a method's penalty on one kernel; returns whether steps must see it anew.
 
     A penalty of the same structure and method stays and merely takes the strength and
     the number of weights to keep.
     """
-    strength = recipe.strength_of(target.rule)
     structure, old = target.rule.structure, target.penalty
     bound = _has_masks(target)
     with variable_scope(model):
-        if not recipe.method.penalized:
+        if not method.penalized:
             changed = _set_penalty(target, None)
-        elif old and (old.structure, old.method) == (structure, recipe.method):
+        elif old and (old.structure, old.method) == (structure, method):
             old.strength, old.keep = strength, keep
             changed = not old.bound
         else:
             penalty = regularizer_for(
-                recipe.method, structure, strength, target.spec.layout, None
+                method, structure, strength, target.spec.layout, None
             )
             penalty.rest = [
                 (part.variable(target.layer), part.layout) for part in target.spec.rest
@@ -110,7 +125,7 @@ def attach_target(
             target.penalty.keep = keep
             target.penalty.refresh(target.variable.value)
         if target.penalty is not None:
-            target.penalty.controlled = recipe.is_controlled(target.rule)
+            target.penalty.controlled = controlled
         _open_mask(target)
         _set_after_step(model, target)
     return changed or not bound

@@ -28,6 +28,8 @@ class Reweight(keras.callbacks.Callback):
 
     Args:
         refreshes: Number of refreshes inside the phase.
+        first_epoch: Number of the phase's first epoch, where epochs count on from an
+            earlier phase.
 
     Raises:
         ValueError: A negative number.
@@ -38,7 +40,7 @@ class Reweight(keras.callbacks.Callback):
             `self.losses`.
     """
 
-    def __init__(self, refreshes: int = 4):
+    def __init__(self, refreshes: int = 4, first_epoch: int = 0):
         super().__init__()
         if isinstance(refreshes, bool) or not isinstance(refreshes, int):
             raise ValueError(
@@ -49,6 +51,7 @@ class Reweight(keras.callbacks.Callback):
                 f"Argument `refreshes` must be at least 0. Received: {refreshes}"
             )
         self.refreshes = refreshes
+        self.first_epoch = first_epoch
         self._pending: list[float] = []
         self._started = self._checked = False
         self._epoch = 0
@@ -65,7 +68,7 @@ class Reweight(keras.callbacks.Callback):
         if not self._started:
             self._started = True
             self._pending = [p for p in self._pending if p > self._progress(0)]
-            if epoch == 0:  # else the state came back with the weights
+            if epoch == self.first_epoch:  # else the state came back with the weights
                 self._refresh(start=True)
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -110,7 +113,8 @@ class Reweight(keras.callbacks.Callback):
         params = self.params or {}  # Keras sets none in a loop of the user's own
         steps = params.get("steps")
         inside = min(batch / steps, 1.0) if steps else 0.0
-        return (self._epoch + inside) / max(1, params.get("epochs") or 1)
+        length = max(1, (params.get("epochs") or 1) - self.first_epoch)
+        return (self._epoch - self.first_epoch + inside) / length
 
     def _refresh(self, start: bool = False) -> None:
         if hasattr(self.model, "jax_state_sync"):

@@ -12,7 +12,7 @@ from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import (
     allowances,
     apply_masks,
-    attach_target,
+    attach_recipe,
     release,
     revived_weights,
 )
@@ -75,7 +75,7 @@ def wrap(model: keras.Model, recipe: Recipe) -> keras.Model:
     keep = allowances(cloned, recipe)
     for target in cloned:
         if id(target.layer) not in wrapped:
-            attach_target(clone, target, recipe, keep.get(target.path_key))
+            attach_recipe(clone, target, recipe, keep.get(target.path_key))
         elif target.penalty is not None:
             target.penalty.refresh(target.variable.value)
     return clone

@@ -111,6 +111,14 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         if name in self._copies:
             self._copies[name].assign(value)
 
+    def held(self, name: str) -> keras.Variable:
+        """The variable that steps change or read: the optimizer's copy if it has one.
+
+        Args:
+            name: Of an entry of the state.
+        """
+        return self._copies.get(name, self.state[name])
+
     def copy_to(self, optimizer: keras.optimizers.Optimizer) -> None:
         """Has an optimizer hold copies for constraints, which see nothing else on JAX.
 
@@ -118,8 +126,9 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         """
         if self._holder is optimizer:
             return
+        held = {name: self.held(name) for name in self.state}
         self._holder, self._copies = optimizer, {}
-        for name, variable in {"strength": self._factor, **self.state}.items():
+        for name, variable in {"strength": self._factor, **held}.items():
             copy = optimizer.add_variable(
                 shape=variable.shape, dtype="float32", name=f"penalty_{name}"
             )
@@ -202,7 +211,7 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         self.bind(weights.shape)
         previous = None
         if not start:
-            previous = {k: ops.convert_to_numpy(v) for k, v in self.state.items()}
+            previous = {k: ops.convert_to_numpy(self.held(k)) for k in self.state}
             self.strength *= self.method.growth
         for name, value in self._fresh_state(weights, previous).items():
             self.assign(name, value)

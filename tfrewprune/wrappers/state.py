@@ -127,8 +127,9 @@ class PruningState(keras.Layer):
             kernel = _key(variable, penalty or mask)
             if penalty is not None:
                 store[f"{kernel}_strength"] = np.array(penalty.strength)
-                for name, value in penalty.state.items():
-                    store[f"{kernel}_{name}"] = ops.convert_to_numpy(value)
+                for name in penalty.state:
+                    held = ops.convert_to_numpy(penalty.held(name))
+                    store[f"{kernel}_{name}"] = held
             if mask is not None and mask.groups is not None:
                 structure = json.dumps(mask.structure.get_config()).encode()
                 store[f"{kernel}_mask"] = mask.groups.astype(np.uint8)
