@@ -137,7 +137,7 @@ def convert(
         if not verify or not packs:
             return None
         original = read_model(content)
-        return verify_models(original, planned, packed, packs, inputs, tolerance)
+        return verify_models(original, packed, packs, inputs, tolerance, planned)
 
     if measure:
         packed, trial = pack_worth_measuring(planned, decisions)

@@ -20,11 +20,11 @@ from tfrewprune.converter.unpack import unpack_model
 
 def verify(
     original: Model,
-    planned: bytes,
     packed: bytes,
     decisions: list[Decision],
     inputs: Iterable[Any] | None,
     tolerance: float,
+    planned: bytes | None = None,
 ) -> float:
     """Runs the dense and the packed model and compares all outputs.
 
@@ -32,11 +32,12 @@ def verify(
 
     Args:
         original: The model before conversion.
-        planned: The same as the decisions see it, with its recurrences as loops.
         packed: The model after conversion.
         decisions: What was done to the layers that were packed.
         inputs: Runs of the caller, beside random ones; see ``given_cases``.
         tolerance: Largest difference allowed, see ``largest_difference``.
+        planned: The original as the decisions see it, with its recurrences as loops;
+            None where it is the same.
 
     Returns:
         The largest difference found.
@@ -65,8 +66,10 @@ def verify(
         difference = max(map(largest_difference, dense, received), default=0.0)
         worst = max(worst, difference)
         if len(dense) != len(received) or not difference <= tolerance:
-            models["dense"] = (in_float(_unpacked(planned)), False)
-            where = _locate(read_model(planned), models, case, decisions, tolerance)
+            if planned is not None:
+                original = read_model(planned)
+                models["dense"] = (in_float(_unpacked(planned)), False)
+            where = _locate(original, models, case, decisions, tolerance)
             raise ConversionError(
                 f"the packed model's outputs differ by {difference:.3g} of their "
                 f"largest magnitude, expected at most {tolerance:g}; {where}"

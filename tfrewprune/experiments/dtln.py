@@ -251,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     stages = ("train", "time")
     parser.add_argument("--stages", nargs="+", choices=stages, default=stages)
     parser.add_argument("--models", type=Path, default=Path("build/experiments/dtln"))
-    parser.add_argument("--epochs", type=int, default=8, help="of a retraining")
+    parser.add_argument("--epochs", type=int, default=5, help="of a retraining")
     parser.add_argument("--recordings", type=int, default=250, help="to train with")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each timing")
     default = runs.RESULTS / "dtln.json"

@@ -312,8 +312,10 @@ def expected_gain(target: Target, structure: Structure, rate: float) -> float | 
 
     Returns:
         The cost model's prediction for one input of the shape that the layer was built
-        with; None if that shape is not known.
+        with; None if that shape is not known, or several matrices lose whole units.
     """
+    if target.spec.unit != "matrix":
+        return None
     try:
         size = layer_size(target)
     except ValueError:
