@@ -13,7 +13,7 @@ from tfrewprune.calibration.inputs import (
     calibration_inputs,
     check_outputs,
 )
-from tfrewprune.calibration.problem import Problem
+from tfrewprune.calibration.problem import DAMPING, Problem, damping_for
 from tfrewprune.calibration.selection import _removal, prune
 from tfrewprune.structures import (
     Balanced,
@@ -260,3 +260,17 @@ def test_outputs_that_tell_inputs_not_apart_are_refused():
     with pytest.raises(ValueError, match="NaN or infinite outputs"):
         check_outputs([np.array([[1.0], [np.nan]])])
     check_outputs([np.arange(4.0)])
+
+
+def test_few_samples_leave_a_refit_nearer_to_the_dense_weights():
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(64, 16))
+    keep = np.repeat(rng.random((64, 1)) < 0.5, 16, axis=1)
+
+    def moved(samples, **options):
+        x = rng.normal(size=(samples, 64))
+        problem = Problem(weights, [(x, x @ weights)], **options)
+        return np.square(problem.solve(keep) - weights * keep).sum()
+
+    assert moved(16) < 0.9 * moved(16, damping=DAMPING)
+    assert damping_for(64, 16) > damping_for(64, 64) > damping_for(64, 6400) == DAMPING

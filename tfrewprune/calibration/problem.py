@@ -17,6 +17,20 @@ import numpy as np
 
 #: Added to the second moments' diagonal, of its mean: what GPTQ and SparseGPT take.
 DAMPING = 0.01
+#: The same for each column a sample, where samples are few: a refit of 196 columns on
+#: 50 inputs fits those inputs alone otherwise. See `damping_for`.
+SCARCE = 0.05
+
+
+def damping_for(columns: int, samples: int) -> float:
+    """How much a layer's solution is pulled to the dense weights.
+
+    Measured on a net of dense layers (196 - 128 - 64 - 10, MNIST at half size,
+    Block(16, 1)) on 5,000 images not seen: at 50 inputs 2 to 3 points more at 3x and 4
+    to 9 at 6x than `DAMPING` alone, level from 500 on. Convolutions have thousands of
+    samples and keep `DAMPING`.
+    """
+    return max(DAMPING, SCARCE * columns / max(1, samples))
 
 
 class Problem:
@@ -28,7 +42,7 @@ class Problem:
         centred: Whether the layer can add a constant to each output. The moments are
             then about the mean, and `shift` says what the constant must change by.
         damping: Pulls the solution to the dense weights, in parts of the mean second
-            moment of a column.
+            moment of a column; None for `damping_for`.
 
     Attributes:
         samples: Rows of X.
@@ -43,7 +57,7 @@ class Problem:
         weights: np.ndarray,
         batches: Iterable[tuple[np.ndarray, np.ndarray]],
         centred: bool = True,
-        damping: float = DAMPING,
+        damping: float | None = None,
     ):
         columns, outputs = weights.shape
         self.weights = np.asarray(weights, np.float64)
@@ -70,6 +84,8 @@ class Problem:
             self._xx -= np.outer(self._x, self._x)
             self._xy -= np.outer(self._x, self._y)
             self._yy -= np.square(self._y)
+        if damping is None:
+            damping = damping_for(columns, self.samples)
         mean = float(np.trace(self._xx)) / columns
         self.dead = not mean > 1e-12 * max(1.0, float(np.square(self._x).max()))
         strength = 1.0 if self.dead else damping * mean
