@@ -108,11 +108,14 @@ class Quantized(LeNet5):
             freeze_epochs=rounds,
             refreshes=19,
             share=0.3,
-            rounds=10,
+            rounds=20,
         )
         model = precision.for_training(model)
         epochs = max(epochs, rounds)
-        training.compile_for(model, data, epochs, self.plan.learning_rate)
+        # The last weights that are free need the rate of the first to make up for all.
+        constant = row.method == "rounds"
+        rate = self.plan.learning_rate
+        training.compile_for(model, data, epochs, rate, constant=constant)
         fit = self._fit(seed, data)
         result = tfrewprune.quantize(model, quantization, **fit)
         model = precision.for_deployment(result.model)
