@@ -3,8 +3,8 @@
 
 The network, the data, their shifts and the dense start are those of
 :mod:`tfrewprune.experiments.lenet5`. A row of a rate first prunes single weights by
-``gradual-fisher``, as a row does there, then quantizes what is left; the pruned model is
-kept and shared by the rows of its rate and length.
+``gradual-fisher``, as a row does there, then quantizes what is left; the pruned model
+is kept and shared by the rows of its rate and length.
 
 Sizes are those of the 430,500 weights alone, without biases, over 32 bits each:
 ``size_ratio`` counts the bits of the weights that are left, ceil(log2(2 M + 1)) for M
