@@ -3,8 +3,8 @@
 
 The network, the data, their shifts and the dense start are those of
 :mod:`tfrewprune.experiments.lenet5`. A row of a rate first prunes single weights by
-``gradual-fisher``, as a short row does there, then quantizes what is left; the pruned
-model is kept and shared by the rows of its rate.
+``gradual-fisher``, as a row does there, then quantizes what is left; the pruned model
+is kept and shared by the rows of its rate and length.
 
 Sizes are those of the 430,500 weights alone, without biases, over 32 bits each:
 ``size_ratio`` counts the bits of the weights that are left, ceil(log2(2 M + 1)) for M
@@ -41,17 +41,20 @@ class QuantizedRow:
         method: Of :class:`tfrewprune.Quantization`; ``rounds`` are those of ``admm``
             without the phase before them.
         rate: What pruning is asked for before; None for the dense model.
+        length: Of the pruning, as in :class:`tfrewprune.experiments.rows.Row`.
     """
 
     levels: int | str
     method: str
     rate: float | None = None
+    length: str = "short"
 
     @property
     def name(self) -> str:
         levels = f"{self.levels}-bit" if isinstance(self.levels, int) else self.levels
         pruned = () if self.rate is None else (f"{self.rate:g}x",)
-        return "_".join((levels, self.method, *pruned))
+        longer = () if self.length == "short" else (self.length,)
+        return "_".join((levels, self.method, *pruned, *longer))
 
 
 ROWS = (
@@ -61,6 +64,7 @@ ROWS = (
         QuantizedRow(3, method, 180)
         for method in ("straight-through", "admm", "rounds")
     ),
+    QuantizedRow(3, "rounds", 180, "long"),
     QuantizedRow("ternary", "rounds", 120),
     QuantizedRow(4, "rounds", 240),
 )
@@ -108,11 +112,14 @@ class Quantized(LeNet5):
             freeze_epochs=rounds,
             refreshes=19,
             share=0.3,
-            rounds=10,
+            rounds=20,
         )
         model = precision.for_training(model)
         epochs = max(epochs, rounds)
-        training.compile_for(model, data, epochs, self.plan.learning_rate)
+        # The last weights that are free need the rate of the first to make up for all.
+        constant = row.method == "rounds"
+        rate = self.plan.learning_rate
+        training.compile_for(model, data, epochs, rate, constant=constant)
         fit = self._fit(seed, data)
         result = tfrewprune.quantize(model, quantization, **fit)
         model = precision.for_deployment(result.model)
@@ -132,7 +139,7 @@ class Quantized(LeNet5):
 
         if row.rate is None:
             return self.start(seed, data)
-        pruning = Row("single-weights", "gradual-fisher", row.rate)
+        pruning = Row("single-weights", "gradual-fisher", row.rate, row.length)
         path = self.path(pruning.name, seed, ".keras")
         if not path.exists():
             self.pruned(pruning, seed, data)[0].save(path)
