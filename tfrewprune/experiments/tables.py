@@ -144,6 +144,8 @@ def show(
     console.print(build(title, [*methods, *published], shown, scored))
     reached_goals = goals(summary)
     document = {"title": title, "methods": summary, "goals": dict(reached_goals)}
+    if published:
+        document["published"] = published
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
     log.path.with_suffix(".json").write_text(text, encoding="utf-8")
     for goal, reached in reached_goals:
