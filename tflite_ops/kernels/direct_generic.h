@@ -14,14 +14,14 @@ namespace tfrewprune {
 // The slow way out: lanes of `pixels` pixels, kept in `lanes`, to any rows.
 // Bands whose rows are neighbours never come here. (V only keeps the symbols of
 // two instruction sets apart.)
-template <class V, int kWidth>
-__attribute__((noinline)) void StoreRows(const float* lanes, int pixels,
-                                         const int32_t* row, float* y,
-                                         ptrdiff_t output_stride) {
-  for (int r = 0; r < kWidth; ++r) {
+template <class V>
+TFREWPRUNE_ONE_COPY void StoreRows(const float* lanes, int pixels, int width,
+                                   const int32_t* row, float* y,
+                                   ptrdiff_t output_stride) {
+  for (int r = 0; r < width; ++r) {
     if (row[r] < 0) continue;
     for (int p = 0; p < pixels; ++p) {
-      y[p * output_stride + row[r]] = lanes[p * kWidth + r];
+      y[p * output_stride + row[r]] = lanes[p * width + r];
     }
   }
 }
@@ -141,29 +141,28 @@ void DirectTile(const DirectLayer& layer, uint32_t band_begin,
       const Reg lo = V::Set(layer.minimum);
       const Reg hi = V::Set(layer.maximum);
       const int32_t* row = layer.row + size_t{band} * kRows + lane;
-      if (layer.full_run[band]) {
-        Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
-          float* y = output + segment[g].output + row[0];
-          Unroll<kLength>([&](auto p) TFREWPRUNE_INLINE {
-            Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
-              V::Store(y + v * V::kLanes,
-                       V::Clamp(lo, hi, acc[g * kLength + p][v]));
-            });
-            y += layer.output_stride;
+      // Rows that are not neighbours go the way of a buffer, so that one copy
+      // of the stores, a third of a kernel's code, serves both. (Opaque, or the
+      // compiler makes two.)
+      const bool scattered = !layer.full_run[band];
+      const ptrdiff_t step = Opaque(scattered ? kWidth : layer.output_stride);
+      float lanes[kSegments * kLength * kWidth];
+      Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
+        float* y = Opaque(scattered ? lanes + g * (kLength * kWidth)
+                                    : output + segment[g].output + row[0]);
+        Unroll<kLength>([&](auto p) TFREWPRUNE_INLINE {
+          Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
+            V::Store(y + v * V::kLanes,
+                     V::Clamp(lo, hi, acc[g * kLength + p][v]));
           });
+          y += step;
         });
-      } else {
-        float lanes[kLength * kWidth];
-        Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
-          Unroll<kLength>([&](auto p) TFREWPRUNE_INLINE {
-            Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
-              V::Store(lanes + p * kWidth + v * V::kLanes,
-                       V::Clamp(lo, hi, acc[g * kLength + p][v]));
-            });
-          });
-          StoreRows<V, kWidth>(lanes, kLength, row, output + segment[g].output,
-                               layer.output_stride);
-        });
+      });
+      if (scattered) {
+        for (int g = 0; g < kSegments; ++g) {
+          StoreRows<V>(lanes + g * (kLength * kWidth), kLength, kWidth, row,
+                       output + segment[g].output, layer.output_stride);
+        }
       }
     }
   }
@@ -191,6 +190,7 @@ void AddResidual(const float* residual, int64_t count, float minimum,
              V::Clamp(lo, hi, V::Add(V::Load(y + i), V::Load(residual + i))));
   }
   for (; i < count; ++i) {  // NaN stays NaN
+    TFREWPRUNE_SCALAR_LOOP;
     const float sum = y[i] + residual[i];
     y[i] = sum < minimum ? minimum : sum > maximum ? maximum : sum;
   }
@@ -203,7 +203,10 @@ void Widen(const Half* from, uint64_t count, float* to) {
   for (; i + V::kLanes <= count; i += V::kLanes) {
     V::Store(to + i, V::Load(from + i));
   }
-  for (; i < count; ++i) to[i] = ToFloat(from[i]);
+  for (; i < count; ++i) {
+    TFREWPRUNE_SCALAR_LOOP;
+    to[i] = ToFloat(from[i]);
+  }
 }
 
 // The contract of WidenIntegersKernel.
@@ -224,7 +227,10 @@ void WidenIntegers(const int8_t* from, uint64_t count, const float* scale,
       V::Store(to + i + v * V::kLanes, V::Fma(integers, scales[v], zero));
     });
   }
-  for (; i < count; ++i) to[i] = from[i] * scale[i % kScales];
+  for (; i < count; ++i) {
+    TFREWPRUNE_SCALAR_LOOP;
+    to[i] = from[i] * scale[i % kScales];
+  }
 }
 
 // Several columns at a time, so that the chain of dependent FMAs does not
@@ -309,7 +315,7 @@ void Gemv(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
       Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
         V::Store(lanes + v * V::kLanes, acc[0][v]);
       });
-      StoreRows<V, kRows>(lanes, 1, row, y, 0);
+      StoreRows<V>(lanes, 1, kRows, row, y, 0);
     }
   }
 }

@@ -75,8 +75,8 @@ struct Places {
   alignas(32) uint16_t lanes[kFlatUnit];  // all or none
 };
 
-TFREWPRUNE_VEC void FindPlaces(const PlanesLayer& layer, const FlatRun& run,
-                               Places* places) {
+TFREWPRUNE_ONE_COPY void FindPlaces(const PlanesLayer& layer,
+                                    const FlatRun& run, Places* places) {
   const __m512i rank =
       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   int before = 0;
@@ -96,8 +96,9 @@ TFREWPRUNE_VEC void FindPlaces(const PlanesLayer& layer, const FlatRun& run,
 
 // Up to 16 rows that follow each other in the output.
 template <int kUnits>
-TFREWPRUNE_VEC void StoreRun(const PlanesLayer& layer, const Places* places,
-                             int lanes, const float* stage, float* y) {
+TFREWPRUNE_ONE_COPY void StoreRun(const PlanesLayer& layer,
+                                  const Places* places, int lanes,
+                                  const float* stage, float* y) {
   const Reg lo = Vec::Set(layer.minimum);
   const Reg hi = Vec::Set(layer.maximum);
   const uint32_t mask = (1u << lanes) - 1;
@@ -117,11 +118,11 @@ TFREWPRUNE_VEC void StoreRun(const PlanesLayer& layer, const Places* places,
 }
 
 // The slow way out, to any rows.
-__attribute__((noinline)) void StoreScattered(const PlanesLayer& layer,
-                                              const FlatRun& run,
-                                              const Places* places, int lanes,
-                                              const int32_t* row,
-                                              const float* stage, float* y) {
+TFREWPRUNE_ONE_COPY void StoreScattered(const PlanesLayer& layer,
+                                        const FlatRun& run,
+                                        const Places* places, int lanes,
+                                        const int32_t* row, const float* stage,
+                                        float* y) {
   for (int r = 0; r < lanes; ++r, stage += ptrdiff_t{run.units} * kFlatUnit) {
     if (row[r] < 0) continue;
     for (int p = 0; p < run.units * kFlatUnit; ++p) {

@@ -8,8 +8,9 @@ namespace tfrewprune {
 namespace {
 
 // n <= 16 pixels of all `channels`, and zeros up to pixel `end`.
-void TransposePixels(const float* in, ptrdiff_t stride, int n, int end,
-                     int channels, float* out, ptrdiff_t plane) {
+TFREWPRUNE_ONE_COPY void TransposePixels(const float* in, ptrdiff_t stride,
+                                         int n, int end, int channels,
+                                         float* out, ptrdiff_t plane) {
   const int step = n <= 8 ? 32 : 16;  // few pixels: twice as many channels
   for (int c = 0; c < channels; c += step) {
     if (n <= 8) {

@@ -10,6 +10,17 @@
 
 #define TFREWPRUNE_INLINE __attribute__((always_inline))
 
+// A function that stands once in the library.
+#if defined(__clang__)
+#define TFREWPRUNE_ONE_COPY __attribute__((noinline))
+#else  // GCC at -O3 makes copies for constant arguments
+#define TFREWPRUNE_ONE_COPY __attribute__((noinline, noclone))
+#endif
+
+// In the body of a loop over the few elements that fill no vector: keeps the
+// compiler from making vectors of it after all, which is much code.
+#define TFREWPRUNE_SCALAR_LOOP __asm__ volatile("")
+
 namespace tfrewprune {
 
 template <int kValue>
