@@ -58,6 +58,11 @@ def test_takes_only_functions_of_the_oldest_android(library, abi):
     assert _symbols(library, defined=False) <= _imports(abi)
 
 
+def test_so_does_the_benchmark(build, abi):
+    program = build / "android" / abi / "build/tfrewprune_benchmark"
+    assert _symbols(program, defined=False) <= _imports(abi)
+
+
 def test_exports_the_listed_functions_alone(library):
     exported = _symbols(library, defined=True)
     jni = {name for name in exported if name.startswith("Java_io_tfrewprune_")}

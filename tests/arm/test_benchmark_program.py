@@ -68,7 +68,8 @@ def test_both_models_are_timed_after_a_check(benchmark, models, tmp_path):
         assert 0 < low <= middle <= high
     ratio = found["dense"]["median_ms"] / found["packed"]["median_ms"]
     assert found["ratio"] == pytest.approx(ratio, rel=1e-2)
-    assert cache.read_text()
+    # ARM has one driver for this layer, so nothing to measure and remember.
+    assert found["isa"] == "neon" or cache.read_text()
 
 
 def test_a_packed_model_alone(benchmark, models):

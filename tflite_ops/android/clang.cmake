@@ -40,6 +40,8 @@ endforeach()
 set(CMAKE_CXX_FLAGS_INIT "${_flags}")
 set(CMAKE_SHARED_LINKER_FLAGS_INIT
     "-nostdlib -fuse-ld=lld -Wl,--strip-all -L${TFREWPRUNE_ANDROID_STUBS} -lc")
+set(CMAKE_EXE_LINKER_FLAGS_INIT
+    "${CMAKE_SHARED_LINKER_FLAGS_INIT} -pie -Wl,-e,main -Wl,--no-undefined")
 if(TFREWPRUNE_ANDROID_ABI STREQUAL "armeabi-v7a")
   # Division and 64-bit numbers are functions of the compiler's own library there, whose
   # arguments go in integer registers whatever the ABI: GCC's stands in for the NDK's.

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The C functions of the static library alone (tfrewprune_ops.h).
-#include "tfrewprune_ops.h"
-
 #include "delegate/ops.h"
 #include "delegate/options.h"
+#include "tfrewprune_ops.h"
 
 const TfLiteRegistration* tfrewprune_op(int index, const char** name) {
   const tfrewprune::Op op = tfrewprune::OpAt(index);

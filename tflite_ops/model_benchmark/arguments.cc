@@ -19,7 +19,8 @@ constexpr char kHelp[] =
     "program\n"
     "  --threads=N        of both models (1)\n"
     "  --seconds=S        how long to measure, both models together (3)\n"
-    "  --tune             measure kernels first, as an app with tune=once does\n"
+    "  --tune             measure kernels first, as an app with tune=once "
+    "does\n"
     "  --cache=FILE       keeps what was measured, with --tune\n"
     "  --isa=NAME         kernels: auto, neon, portable, ...\n"
     "  --driver=NAME      one driver, where it can do the layer\n"
@@ -109,8 +110,10 @@ bool ParseArguments(int count, char** values, Arguments* arguments,
     } else if (arguments->dense == nullptr) {
       arguments->dense = argument;
     } else {
-      dprintf(2, "tfrewprune_benchmark: expected two models at most, also "
-                 "received %s\n", argument);
+      dprintf(2,
+              "tfrewprune_benchmark: expected two models at most, also "
+              "received %s\n",
+              argument);
       return false;
     }
   }

@@ -53,14 +53,14 @@ const LiteRt* LoadLiteRt(const char* path) {
             kName, dlerror());
     return nullptr;
   }
-#define X(name, arguments)                                                  \
-  functions.name = reinterpret_cast<LiteRtStatus(*) arguments>(             \
-      FindLiteRtSymbol("LiteRt" #name));                                    \
-  if (functions.name == nullptr) {                                          \
-    dprintf(2,                                                              \
+#define X(name, arguments)                                                    \
+  functions.name = reinterpret_cast<LiteRtStatus(*) arguments>(               \
+      FindLiteRtSymbol("LiteRt" #name));                                      \
+  if (functions.name == nullptr) {                                            \
+    dprintf(2,                                                                \
             "tfrewprune_benchmark: expected LiteRT 2.1.6 or newer, received " \
-            "one without LiteRt" #name "\n");                               \
-    return nullptr;                                                         \
+            "one without LiteRt" #name "\n");                                 \
+    return nullptr;                                                           \
   }
   TFREWPRUNE_LITERT_FUNCTIONS(X)
 #undef X

@@ -38,42 +38,42 @@ struct LiteRtEnvironmentOption {
 
 // X(name, arguments): every function of `LiteRt`, `LiteRt<name>` in the
 // library.
-#define TFREWPRUNE_LITERT_FUNCTIONS(X)                                        \
-  X(CreateEnvironment, (int, const LiteRtEnvironmentOption*, LiteRtHandle*))  \
-  X(CreateModelFromFile, (LiteRtHandle, const char*, LiteRtHandle*))          \
-  X(GetModelSignature, (LiteRtHandle, size_t, LiteRtHandle*))                 \
-  X(GetNumSignatureInputs, (LiteRtHandle, size_t*))                           \
-  X(GetNumSignatureOutputs, (LiteRtHandle, size_t*))                          \
-  X(GetSignatureInputTensorByIndex, (LiteRtHandle, size_t, LiteRtHandle*))    \
-  X(GetSignatureOutputTensorByIndex, (LiteRtHandle, size_t, LiteRtHandle*))   \
-  X(GetRankedTensorType, (LiteRtHandle, LiteRtTensorType*))                   \
-  X(CreateOptions, (LiteRtHandle*))                                           \
-  X(SetOptionsHardwareAccelerators, (LiteRtHandle, int))                      \
-  X(CreateOpaqueOptions,                                                      \
-    (const char*, const char*, void (*)(void*), LiteRtHandle*))               \
-  X(AddOpaqueOptions, (LiteRtHandle, LiteRtHandle))                           \
-  X(CreateCompiledModel,                                                      \
-    (LiteRtHandle, LiteRtHandle, LiteRtHandle, LiteRtHandle*))                \
-  X(GetCompiledModelInputTensorLayout,                                        \
-    (LiteRtHandle, size_t, size_t, LiteRtLayout*))                            \
-  X(GetCompiledModelOutputTensorLayouts,                                      \
-    (LiteRtHandle, size_t, size_t, LiteRtLayout*, bool))                      \
-  X(CompiledModelResizeInputTensorNonStrict,                                  \
-    (LiteRtHandle, size_t, size_t, const int*, size_t))                       \
-  X(GetCompiledModelInputBufferRequirements,                                  \
-    (LiteRtHandle, size_t, size_t, LiteRtHandle*))                            \
-  X(GetCompiledModelOutputBufferRequirements,                                 \
-    (LiteRtHandle, size_t, size_t, LiteRtHandle*))                            \
-  X(CreateManagedTensorBufferFromRequirements,                                \
-    (LiteRtHandle, const LiteRtTensorType*, LiteRtHandle, LiteRtHandle*))     \
-  X(LockTensorBuffer, (LiteRtHandle, void**, int))                            \
-  X(UnlockTensorBuffer, (LiteRtHandle))                                       \
-  X(RunCompiledModel, (LiteRtHandle, size_t, size_t, LiteRtHandle*, size_t,   \
-                       LiteRtHandle*))                                        \
-  X(DestroyEnvironment, (LiteRtHandle))                                       \
-  X(DestroyModel, (LiteRtHandle))                                             \
-  X(DestroyOptions, (LiteRtHandle))                                           \
-  X(DestroyCompiledModel, (LiteRtHandle))                                     \
+#define TFREWPRUNE_LITERT_FUNCTIONS(X)                                       \
+  X(CreateEnvironment, (int, const LiteRtEnvironmentOption*, LiteRtHandle*)) \
+  X(CreateModelFromFile, (LiteRtHandle, const char*, LiteRtHandle*))         \
+  X(GetModelSignature, (LiteRtHandle, size_t, LiteRtHandle*))                \
+  X(GetNumSignatureInputs, (LiteRtHandle, size_t*))                          \
+  X(GetNumSignatureOutputs, (LiteRtHandle, size_t*))                         \
+  X(GetSignatureInputTensorByIndex, (LiteRtHandle, size_t, LiteRtHandle*))   \
+  X(GetSignatureOutputTensorByIndex, (LiteRtHandle, size_t, LiteRtHandle*))  \
+  X(GetRankedTensorType, (LiteRtHandle, LiteRtTensorType*))                  \
+  X(CreateOptions, (LiteRtHandle*))                                          \
+  X(SetOptionsHardwareAccelerators, (LiteRtHandle, int))                     \
+  X(CreateOpaqueOptions,                                                     \
+    (const char*, const char*, void (*)(void*), LiteRtHandle*))              \
+  X(AddOpaqueOptions, (LiteRtHandle, LiteRtHandle))                          \
+  X(CreateCompiledModel,                                                     \
+    (LiteRtHandle, LiteRtHandle, LiteRtHandle, LiteRtHandle*))               \
+  X(GetCompiledModelInputTensorLayout,                                       \
+    (LiteRtHandle, size_t, size_t, LiteRtLayout*))                           \
+  X(GetCompiledModelOutputTensorLayouts,                                     \
+    (LiteRtHandle, size_t, size_t, LiteRtLayout*, bool))                     \
+  X(CompiledModelResizeInputTensorNonStrict,                                 \
+    (LiteRtHandle, size_t, size_t, const int*, size_t))                      \
+  X(GetCompiledModelInputBufferRequirements,                                 \
+    (LiteRtHandle, size_t, size_t, LiteRtHandle*))                           \
+  X(GetCompiledModelOutputBufferRequirements,                                \
+    (LiteRtHandle, size_t, size_t, LiteRtHandle*))                           \
+  X(CreateManagedTensorBufferFromRequirements,                               \
+    (LiteRtHandle, const LiteRtTensorType*, LiteRtHandle, LiteRtHandle*))    \
+  X(LockTensorBuffer, (LiteRtHandle, void**, int))                           \
+  X(UnlockTensorBuffer, (LiteRtHandle))                                      \
+  X(RunCompiledModel,                                                        \
+    (LiteRtHandle, size_t, size_t, LiteRtHandle*, size_t, LiteRtHandle*))    \
+  X(DestroyEnvironment, (LiteRtHandle))                                      \
+  X(DestroyModel, (LiteRtHandle))                                            \
+  X(DestroyOptions, (LiteRtHandle))                                          \
+  X(DestroyCompiledModel, (LiteRtHandle))                                    \
   X(DestroyTensorBuffer, (LiteRtHandle))
 
 struct LiteRt {

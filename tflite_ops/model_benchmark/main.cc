@@ -33,11 +33,12 @@ struct Side {
   double seconds[kMostRounds];
 
   void Sort() {
-    qsort(seconds, runs, sizeof(double), [](const void* one, const void* other) {
-      const double a = *static_cast<const double*>(one);
-      const double b = *static_cast<const double*>(other);
-      return a < b ? -1 : a > b ? 1 : 0;
-    });
+    qsort(seconds, runs, sizeof(double),
+          [](const void* one, const void* other) {
+            const double a = *static_cast<const double*>(one);
+            const double b = *static_cast<const double*>(other);
+            return a < b ? -1 : a > b ? 1 : 0;
+          });
   }
 
   // Of sorted seconds, in milliseconds.
@@ -69,7 +70,7 @@ bool Measure(Side* packed, Side* dense, double seconds) {
   const double begin = Now();
   const double warm = begin + kWarmUp * seconds;
   const double end = warm + seconds;
-  for (int round = 0; packed->runs < kMostRounds; ++round) {
+  while (packed->runs < kMostRounds) {
     const double now = Now();
     if (now > end && packed->runs >= kFewestRounds) break;
     const bool keep = now >= warm;

@@ -95,8 +95,8 @@ bool Model::Compile(int threads) {
   return Check(litert_.CreateOptions(&options_), "make options") &&
          Check(litert_.SetOptionsHardwareAccelerators(options_, kCpu),
                "choose the CPU") &&
-         Check(litert_.CreateOpaqueOptions("xnnpack", threads_, [](void*) {},
-                                           &cpu),
+         Check(litert_.CreateOpaqueOptions(
+                   "xnnpack", threads_, [](void*) {}, &cpu),
                "make options") &&
          Check(litert_.AddOpaqueOptions(options_, cpu), "set threads") &&
          Check(litert_.CreateCompiledModel(environment_, model_, options_,
@@ -145,9 +145,9 @@ bool Model::MakeInputs() {
   uint64_t state = 1;
   for (size_t i = 0; i < inputs_; ++i) {
     LiteRtLayout layout;
-    if (!Check(litert_.GetCompiledModelInputTensorLayout(compiled_, 0, i,
-                                                         &layout),
-               "tell a shape")) {
+    if (!Check(
+            litert_.GetCompiledModelInputTensorLayout(compiled_, 0, i, &layout),
+            "tell a shape")) {
       return false;
     }
     bool open = false;  // a batch or length that the caller chooses
@@ -169,8 +169,8 @@ bool Model::MakeInputs() {
 
 bool Model::MakeOutputs() {
   LiteRtLayout layouts[kMostTensors];
-  if (!Check(litert_.GetCompiledModelOutputTensorLayouts(
-                 compiled_, 0, outputs_, layouts, true),
+  if (!Check(litert_.GetCompiledModelOutputTensorLayouts(compiled_, 0, outputs_,
+                                                         layouts, true),
              "tell its outputs' shapes")) {
     return false;
   }

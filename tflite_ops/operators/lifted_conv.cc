@@ -289,7 +289,8 @@ void LiftedConv::RunBlocks(int panel, uint32_t segment, uint32_t segment_end,
                            const Scratch& scratch) const {
   const int lanes = kernels_->lanes;
   IrregularRun run;
-  run.row_step = static_cast<ptrdiff_t>(plan_.row_stride * plan_.y.stride * lanes);
+  run.row_step =
+      static_cast<ptrdiff_t>(plan_.row_stride * plan_.y.stride * lanes);
   run.offset = offset_.get() + weights_.segment_start[segment];
   run.value = value;
   run.segment = segment_.get() + segment;
