@@ -27,7 +27,7 @@ def damping_for(columns: int, samples: int) -> float:
 
     Measured on a net of dense layers (196 - 128 - 64 - 10, MNIST at half size,
     Block(16, 1)) on 5,000 images not seen: at 50 inputs 2 to 3 points more at 3x and 4
-    to 9 at 6x than `DAMPING` alone, level from 500 on. Convolutions have thousands of
+    to 9 at 6x than `DAMPING` alone, level from 200 on. Convolutions have thousands of
     samples and keep `DAMPING`.
     """
     return max(DAMPING, SCARCE * columns / max(1, samples))
