@@ -227,13 +227,13 @@ void PackedNode::Announce(Context* context) {
 }
 
 Status PackedNode::Invoke(Context* context) {
+  if (!prepared_) return Fail(context, "the node was not prepared.");
   const Tensor& input = context->tensors[input_];
   const Tensor& output = context->tensors[output_];
   const Tensor* bias = tensor(context, bias_);
   const Tensor* residual = tensor(context, residual_);
   // A tensor of another size than Prepare saw would be read past its end.
-  if (!prepared_ || input.bytes != input_bytes_ ||
-      output.bytes != output_bytes_ ||
+  if (input.bytes != input_bytes_ || output.bytes != output_bytes_ ||
       (bias != nullptr && bias->bytes != operator_.rows() * sizeof(float)) ||
       (residual != nullptr && residual->bytes != output_bytes_)) {
     return Fail(context,

@@ -244,8 +244,9 @@ Status RecurrentNode::PrepareOperator(Context* context) {
 }
 
 Status RecurrentNode::Invoke(Context* context) {
+  if (!prepared_) return Fail(context, "the node was not prepared.");
   // A tensor of another size than Prepare saw would be read past its end.
-  bool same = prepared_;
+  bool same = true;
   float* floats[kInputs] = {};
   for (int i = 0; i < kInputs; ++i) {
     const Tensor* input = tensor(context, input_[i]);
