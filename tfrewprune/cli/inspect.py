@@ -113,16 +113,17 @@ def print_layers(
 
 
 def _print_hosts(hosts: dict[str, str], out: IO[str]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
     from tfrewprune.cli import output
 
-    console = output.console(out)
+    grid = Table.grid(padding=(0, 1))
     for number, (host, how) in enumerate(hosts.items()):
-        console.print(
-            f"{'         ' if number else 'Runs in: '}{host}{how and f': {how}'}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        label = "" if number else "Runs in:"
+        grid.add_row(label, Text(f"{host}{how and f': {how}'}", overflow="fold"))
+    if hosts:
+        output.console(out).print(grid)
 
 
 def _cells(
