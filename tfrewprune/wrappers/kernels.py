@@ -302,15 +302,18 @@ def steps_of(layer: keras.layers.RNN) -> int | None:
     return shape[1] if shape else None
 
 
-def attention_length(layer: keras.Layer, projection: str) -> int | None:
+#: Attributes of an attention layer: what multiplies as many positions as it has keys.
+OF_KEYS = ("_key_dense", "_value_dense")
+
+
+def attention_length(layer: keras.Layer, *, keys: bool) -> int | None:
     """Positions that a projection of an attention layer multiplies; None if open.
 
     Args:
         layer: The attention layer.
-        projection: The attribute of it that holds the projection.
+        keys: Whether the projection is that of keys or values.
     """
     shapes = (layer.get_build_config() or {}).get("shapes_dict", {})
-    keys = projection in ("_key_dense", "_value_dense")
     shape = shapes.get("value_shape" if keys else "query_shape")
     lengths = shape[1:-1] if shape else (None,)
     return None if None in lengths else math.prod(lengths)
@@ -325,7 +328,7 @@ def macs_per_weight(layer: keras.Layer, spec: KernelSpec) -> int:
     config = layer.get_build_config() or {}
     if spec.layout.kind == "heads":
         lengths = {
-            attention_length(layer, part.inside)
+            attention_length(layer, keys=part.inside in OF_KEYS)
             for part in spec.parts
             if part.inside is not None
         }

@@ -17,6 +17,7 @@ from tfrewprune.recipe import TYPICAL_RATE, Recipe, Rule
 from tfrewprune.structures import KernelShape, Structure
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.kernels import (
+    OF_KEYS,
     KernelSpec,
     attention_length,
     cells_of,
@@ -266,9 +267,9 @@ def layer_size(target: Target) -> LayerShape:
     if isinstance(target.layer, keras.layers.Embedding):
         return LayerShape(kernel.outputs, kernel.columns, 1)
     if target.around is not None:
-        names = vars(target.around).items()
-        projection = next(name for name, value in names if value is target.layer)
-        pixels = attention_length(target.around, projection)
+        # By name: on PyTorch a layer's `__dict__` does not hold the layers inside.
+        keys = any(getattr(target.around, n, None) is target.layer for n in OF_KEYS)
+        pixels = attention_length(target.around, keys=keys)
         if pixels is not None:
             return LayerShape(kernel.outputs, kernel.columns, pixels)
     pixels = macs_per_weight(target.layer, target.spec)
