@@ -5,6 +5,7 @@ import re
 import shlex
 from pathlib import Path
 
+import keras
 import pytest
 
 from tfrewprune.cli import SUBCOMMANDS, main
@@ -16,6 +17,7 @@ TEXT = README.read_text()
 @pytest.mark.slow
 def test_code_blocks_run_in_the_order_of_the_page(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    keras.utils.clear_session()  # layers are numbered from the first again
     names: dict = {"__name__": "readme"}
     ran = []
     for language, code in re.findall(r"```(python|sh)\n(.*?)```", TEXT, re.DOTALL):
