@@ -235,6 +235,11 @@ def count_weights(model) -> dict[str, Any]:
         for layer in model.layers
         if hasattr(layer, "kernel")
     }
+    return counted(kernels)
+
+
+def counted(kernels: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Returns what :func:`count_weights` does, of kernels by name."""
     kept = {name: int(np.count_nonzero(kernel)) for name, kernel in kernels.items()}
     total = sum(kernel.size for kernel in kernels.values())
     return {

@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from tfrewprune.experiments.experiment import counted
 from tfrewprune.experiments.rows import Row
 
 if TYPE_CHECKING:
@@ -114,11 +113,4 @@ def count_weights(model: keras.Model, layers: Sequence[str]) -> dict[str, Any]:
         for name in layers
         for part in ("kernel", "recurrent_kernel")
     }
-    kept = {name: int(np.count_nonzero(matrix)) for name, matrix in matrices.items()}
-    total = sum(matrix.size for matrix in matrices.values())
-    return {
-        "weights": total,
-        "kept": sum(kept.values()),
-        "kept_in_layer": kept,
-        "rate": total / max(1, sum(kept.values())),
-    }
+    return counted(matrices)

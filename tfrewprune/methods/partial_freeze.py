@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import numpy as np
 
-from tfrewprune.levels import Levels
 from tfrewprune.methods.method import Method, require_numpy
+from tfrewprune.methods.on_levels import OnLevels
 from tfrewprune.structures import KernelShape, Structure
 
 
 @dataclasses.dataclass(frozen=True)
-class PartialFreeze(Method):
+class PartialFreeze(OnLevels, Method):
     """Rounds that each fix a share of the free weights, the nearest, to their levels.
 
     The scale is fitted at the start; the last round fixes all that is left. Removed
@@ -30,25 +29,16 @@ class PartialFreeze(Method):
         ValueError: Impossible numbers.
     """
 
-    in_loss: ClassVar[bool] = False
-    controlled: ClassVar[bool] = False
-    prunes: ClassVar[bool] = False
-    default_strength: ClassVar[float] = 1.0
-
-    levels: Levels
     share: float = 0.5
     rounds: int = 5
 
     def __post_init__(self):
-        object.__setattr__(self, "levels", Levels.get(self.levels))
+        super().__post_init__()
         if not 0 < self.share <= 1 or self.rounds < 1:
             raise ValueError(
                 "A partial freeze needs a share above 0 and at most 1, and at least 1 "
                 f"round. Received: share={self.share!r}, rounds={self.rounds!r}"
             )
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "levels": self.levels.get_config()}
 
     def state(
         self,

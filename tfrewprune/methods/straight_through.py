@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import numpy as np
 
-from tfrewprune.levels import Levels
 from tfrewprune.methods.method import Method, require_numpy
+from tfrewprune.methods.on_levels import OnLevels
 from tfrewprune.structures import KernelShape, Structure
 
 
 @dataclasses.dataclass(frozen=True)
-class StraightThrough(Method):
+class StraightThrough(OnLevels, Method):
     """Every step moves latent weights by the gradient at their nearest levels.
 
     The weights that the model computes with lie on levels at every step: outputs and
@@ -26,19 +25,6 @@ class StraightThrough(Method):
     Args:
         levels: What weights lie on.
     """
-
-    in_loss: ClassVar[bool] = False
-    controlled: ClassVar[bool] = False
-    prunes: ClassVar[bool] = False
-    default_strength: ClassVar[float] = 1.0
-
-    levels: Levels
-
-    def __post_init__(self):
-        object.__setattr__(self, "levels", Levels.get(self.levels))
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "levels": self.levels.get_config()}
 
     def state(
         self,

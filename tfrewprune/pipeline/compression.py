@@ -9,7 +9,7 @@ import time
 
 import keras
 
-from tfrewprune.pipeline.distillation import Teacher
+from tfrewprune.pipeline.distillation import Teacher, teacher_of
 from tfrewprune.pipeline.levels import LevelRow, format_levels, train_stages
 from tfrewprune.pipeline.prune import check_finite, hard_prune
 from tfrewprune.pipeline.purification import purify
@@ -26,7 +26,7 @@ from tfrewprune.recipe import Recipe
 from tfrewprune.rows import LayerRow, format_rows, total_rate
 from tfrewprune.shrinking import ShrinkResult, shrink
 from tfrewprune.wrappers.budget import Budget
-from tfrewprune.wrappers.cloning import plain_copy, strip
+from tfrewprune.wrappers.cloning import strip
 from tfrewprune.wrappers.leveled import resolve_levels
 from tfrewprune.wrappers.selection import check_budget
 from tfrewprune.wrappers.targets import resolve
@@ -194,12 +194,10 @@ def compress(
     if any(phases.values()):
         none = ", or a recipe with reweighted_epochs=0 and retrain_epochs=0"
         check_data(x, "compress", none)
-    build_from_data(model, x)
+    build_from_data(model, x, "compress")
     check_finite(model)
-    if isinstance(teacher, str) and teacher == "dense":
-        teacher = plain_copy(model, "compress")
-    taught = {} if teacher is None else {"teacher": Teacher.get(teacher)}
-    retrain = functools.partial(masked_retrain, **taught)
+    teacher = teacher_of(model, teacher, "compress")
+    retrain = functools.partial(masked_retrain, teacher=teacher)
     # The recipe must fit before any time is spent.
     for step in recipe.steps:
         check_budget(resolve(model, step), step)
@@ -222,7 +220,7 @@ def compress(
             run.train(_named("retrain", number), step, retrain)
         if stages:
             run.score("retrained", model)
-            levels = train_stages(run, model, stages, **taught)
+            levels = train_stages(run, model, stages, teacher)
         stripped, shrunk = strip(model), None
         if recipe.steps[-1].shrink:
             shrunk = shrink(stripped)

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 import keras
 from keras import ops
 
+from tfrewprune.wrappers.cloning import plain_copy
+
 #: What logits are divided by before both are compared.
 TEMPERATURE = 2.0
 _SMALL = 1e-7
@@ -60,8 +62,19 @@ class Teacher:
         return value if isinstance(value, cls) else cls(value)
 
 
+def teacher_of(
+    model: keras.Model, teacher: Teacher | keras.Model | str | None, caller: str
+) -> Teacher | None:
+    """The teacher that an argument stands for; `"dense"` is a copy of the model."""
+    if isinstance(teacher, str) and teacher == "dense":
+        teacher = plain_copy(model, caller)
+    return None if teacher is None else Teacher.get(teacher)
+
+
 @contextlib.contextmanager
-def taught_by(model: keras.Model, teacher: Teacher | None) -> Iterator[None]:
+def taught_by(
+    model: keras.Model, teacher: Teacher | keras.Model | None
+) -> Iterator[None]:
     """While it lasts, training steps of `model` also follow the teacher.
 
     Args:
@@ -74,6 +87,7 @@ def taught_by(model: keras.Model, teacher: Teacher | None) -> Iterator[None]:
     if teacher is None:
         yield
         return
+    teacher = Teacher.get(teacher)
     _check_alike(model, teacher.model)
     kinds = _kinds(model)
     of_task = model.compute_loss

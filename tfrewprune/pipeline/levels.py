@@ -7,19 +7,18 @@ import dataclasses
 import functools
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
 
 from tfrewprune.levels import Levels
-from tfrewprune.pipeline.distillation import Teacher
+from tfrewprune.pipeline.distillation import Teacher, teacher_of
 from tfrewprune.pipeline.prune import check_finite
 from tfrewprune.pipeline.run import PhaseRun, build_from_data
 from tfrewprune.pipeline.train import check_compiled, check_data, levels_train
 from tfrewprune.quantization import Quantization, Stage
 from tfrewprune.text import keep_ends, line_width
-from tfrewprune.wrappers.cloning import plain_copy, strip
+from tfrewprune.wrappers.cloning import strip
 from tfrewprune.wrappers.leveled import Leveled, resolve_levels, snap_to_levels
 
 
@@ -164,12 +163,10 @@ def quantize(
     if any(phases.values()):
         none = ", or a quantization with epochs=0 and freeze_epochs=0"
         check_data(x, "quantize", none)
-    build_from_data(model, x)
+    build_from_data(model, x, "quantize")
     check_finite(model)
     resolve_levels(model, quantization)
-    if isinstance(teacher, str) and teacher == "dense":
-        teacher = plain_copy(model, "quantize")
-    taught = {} if teacher is None else {"teacher": Teacher.get(teacher)}
+    teacher = teacher_of(model, teacher, "quantize")
     finished = tuple(stage.name for stage in stages if stage.shows_levels)
     run = PhaseRun(
         *(model, phases, (x, y), validation_data, callbacks, finished, verbose, fit)
@@ -178,7 +175,7 @@ def quantize(
         run.score("before", model)
         if validation_data is not None:
             _score_rounded(run, model, quantization)
-        rows = train_stages(run, model, stages, **taught)
+        rows = train_stages(run, model, stages, teacher)
         stripped = strip(model)
         run.score("after", stripped)
     result = QuantizeResult(
@@ -190,7 +187,10 @@ def quantize(
 
 
 def train_stages(
-    run: PhaseRun, model: keras.Model, stages: Sequence[Stage], **taught: Any
+    run: PhaseRun,
+    model: keras.Model,
+    stages: Sequence[Stage],
+    teacher: Teacher | None,
 ) -> list[LevelRow]:
     """Trains the stages of a quantization; after those of a part it is on its levels.
 
@@ -198,7 +198,7 @@ def train_stages(
         run: That the phases are part of.
         model: Changed in place.
         stages: Of one quantization.
-        **taught: A `teacher`, see `levels_train`.
+        teacher: What `teacher_of` returned.
     """
     quantization = stages[0].quantization
     before = {
@@ -207,7 +207,7 @@ def train_stages(
         if each.levels is not None
     }
     for stage in stages:
-        run.train(stage.name, stage, functools.partial(levels_train, **taught))
+        run.train(stage.name, stage, functools.partial(levels_train, teacher=teacher))
         if stage.last_of_part:
             resolved = snap_to_levels(model, quantization, stage.part)
     return [_row(each, before) for each in resolved]

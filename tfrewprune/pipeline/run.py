@@ -97,7 +97,7 @@ class PhaseRun:
         self._progress.finish(headline)
 
 
-def build_from_data(model: keras.Model, x) -> None:
+def build_from_data(model: keras.Model, x, caller: str) -> None:
     """Builds an unbuilt model by calling it on the first example of `x`.
 
     Raises:
@@ -112,7 +112,7 @@ def build_from_data(model: keras.Model, x) -> None:
         batch = next(iter(x))
     elif hasattr(x, "__next__") or x is None:
         raise ValueError(
-            f"compress: layers {unbuilt} are not built, and a generator cannot be "
+            f"{caller}: layers {unbuilt} are not built, and a generator cannot be "
             "looked at without consuming it. Call the model on one batch first."
         )
     else:

@@ -56,15 +56,13 @@ def reweighted_train(
     check_data(x, "reweighted_train")
     first_cut(model, recipe)
     attach(model, recipe)
-    model._initial_epoch = None  # BackupAndRestore left it there in an earlier fit
-    fit.setdefault("initial_epoch", first_epoch)
-    fit.setdefault("epochs", first_epoch + recipe.reweighted_epochs)
     watch = CollapseWatch(recipe)
     ours = [Reweight(recipe.refreshes, first_epoch), *phase_callbacks(recipe)]
     for clock in ours[1:]:
         clock.first_epoch = first_epoch
     ours += [SparsityLogger(), watch]
-    history = model.fit(x, y, callbacks=[*ours, *(callbacks or [])], **fit)
+    span = (first_epoch, recipe.reweighted_epochs)
+    history = _fit(model, x, y, [*ours, *(callbacks or [])], *span, fit)
     history.collapsed = watch.collapsed
     return history
 
@@ -108,14 +106,11 @@ def masked_retrain(
             "first; after strip() the mask is gone."
         )
     detach_penalty(model)
-    model._initial_epoch = None  # BackupAndRestore left it there in an earlier fit
-    fit.setdefault("initial_epoch", first_epoch)
-    fit.setdefault("epochs", first_epoch + recipe.retrain_epochs)
     # The logs of all phases have the same columns.
     counts = [SparsityLogger(), CollapseWatch(recipe, tell=False)]
-    callbacks = [*counts, *(callbacks or [])]
-    with taught_by(model, None if teacher is None else Teacher.get(teacher)):
-        history = model.fit(x, y, callbacks=callbacks, **fit)
+    span = (first_epoch, recipe.retrain_epochs)
+    with taught_by(model, teacher):
+        history = _fit(model, x, y, [*counts, *(callbacks or [])], *span, fit)
     apply_masks(model)
     return history
 
@@ -155,12 +150,19 @@ def levels_train(
     check_compiled(model, "levels_train")
     check_data(x, "levels_train")
     attach_levels(model, stage)
-    model._initial_epoch = None  # BackupAndRestore left it there in an earlier fit
-    fit.setdefault("initial_epoch", first_epoch)
-    fit.setdefault("epochs", first_epoch + stage.epochs)
     ours = [Reweight(stage.refreshes, first_epoch), SparsityLogger()]
-    with taught_by(model, None if teacher is None else Teacher.get(teacher)):
-        return model.fit(x, y, callbacks=[*ours, *(callbacks or [])], **fit)
+    span = (first_epoch, stage.epochs)
+    with taught_by(model, teacher):
+        return _fit(model, x, y, [*ours, *(callbacks or [])], *span, fit)
+
+
+def _fit(
+    model: keras.Model, x, y, callbacks: list, first: int, epochs: int, fit: dict
+) -> keras.callbacks.History:
+    """`model.fit` over so many epochs from `first` on, where `fit` says no others."""
+    model._initial_epoch = None  # BackupAndRestore left it there in an earlier fit
+    fit = {"initial_epoch": first, "epochs": first + epochs, **fit}
+    return model.fit(x, y, callbacks=callbacks, **fit)
 
 
 def check_compiled(model: keras.Model, caller: str) -> None:
