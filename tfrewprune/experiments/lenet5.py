@@ -48,6 +48,7 @@ ROWS = (
     Row("single-weights", "gradual-fisher", 345, "long"),
     Row("single-weights", "reweighted-proximal", 345, "long"),
     Row("filters-and-columns", "gradual-fisher", 190, "long"),
+    Row("filters-and-columns", "gradual-fisher-paths", 235, "long"),
     Row("block-16x1", "gradual-fisher", 58, "long"),
     *(
         Row("single-weights", method, 330)
