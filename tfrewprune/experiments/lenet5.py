@@ -169,7 +169,8 @@ class LeNet5(Experiment):
 
     name = "lenet5"
     title = "LeNet-5 on MNIST"
-    methods = ("dense", *(row.name for row in ROWS))
+    rows = ROWS
+    methods = ("dense", *(row.name for row in rows))
     full_plan = Plan()
     quick_plan = QUICK
 
@@ -182,7 +183,7 @@ class LeNet5(Experiment):
         if method == "dense":
             model = self.start(seed, data)
             return model, {"epochs": [self.plan.dense_epochs]}
-        (row,) = (row for row in ROWS if row.name == method)
+        (row,) = (row for row in self.rows if row.name == method)
         return self.pruned(row, seed, data)
 
     def pruned(self, row: Row, seed: int, data: datasets.ImageData) -> tuple[Any, dict]:
