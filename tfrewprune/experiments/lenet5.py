@@ -7,8 +7,8 @@ runs of a seed start from the same dense model and have the same number of epoch
 and a learning rate that is constant while weights go and falls to 0 along a cosine
 afterwards. Short rows have the same images, shifted by up to two pixels. Long rows are
 shifted by one: at 230x the network can no longer learn more (with filters and columns,
-8 + 16 epochs, two pixels leave 97.9 % of the validation images, one 98.4 %). Each method chooses the rates
-of the layers by itself; none inherits another's.
+8 + 16 epochs, two pixels leave 97.9 % of the validation images, one 98.4 %). Each
+method chooses the rates of the layers by itself; none inherits another's.
 
 What a run does: a first cut by magnitude, training under the method, the last cut,
 removal of the paths that are dead, training of the rest under its mask. Short rows are
