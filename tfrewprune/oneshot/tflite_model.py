@@ -29,8 +29,9 @@ from tfrewprune.oneshot.pruning import Job
 from tfrewprune.oneshot.source import Source
 from tfrewprune.oneshot.tflite_network import TFLiteNetwork
 from tfrewprune.payload.gain import predicted_gain
-from tfrewprune.recipe import TYPICAL_RATE, Recipe, Rule
+from tfrewprune.recipe import TYPICAL_RATE, Recipe
 from tfrewprune.rows import LayerRow
+from tfrewprune.rule import Rule
 
 _TYPES = {
     schema.TensorType.FLOAT32: "float32",
