@@ -31,11 +31,11 @@ from tfrewprune.experiments.tables import Summary, summarize
 
 ACCURACY = 0.99
 RATES = {
-    "single-weights": (100, 150, 220),
-    "pattern-and-connectivity": (40, 60, 90),
-    "block-16x1": (40, 58, 80),
-    "block-4x1": (60, 90, 130),
-    "filters-and-columns": (40, 65, 100),
+    "single-weights": (150, 220),
+    "pattern-and-connectivity": (40, 70),
+    "block-16x1": (58, 85),
+    "block-4x1": (75, 115),
+    "filters-and-columns": (40, 75),
 }
 ROWS = tuple(
     Row(structure, "gradual-fisher", rate)
