@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Phone recognition with pruned GRUs: three methods at equal budgets, 10x to 300x.
+"""Phone recognition with pruned GRUs: four methods at equal budgets, 10x to 300x.
 
 The network is the one of RTMobile (arXiv 2002.11474) scaled to this machine and data:
 two GRU layers and a linear output, one phone every 30 ms (see
@@ -11,6 +11,7 @@ The learning rate is constant while weights go and falls to 0 along a cosine aft
 epochs, and so has their control, ``dense_long``.
 
 - ``reweighted_block-16x1``: the reweighted penalty, its strength following the rate;
+- ``reweighted-proximal_block-16x1``: the same as a step after the optimizer's;
 - ``gradual_block-16x1``: gradual magnitude pruning on the same structure;
 - ``admm_bsp``: RTMobile's recipe, ADMM on columns of blocks, then on rows of blocks.
 
@@ -44,6 +45,7 @@ ROWS = tuple(
     for rate in RATES
     for method, structure in (
         ("reweighted", "block-16x1"),
+        ("reweighted-proximal", "block-16x1"),
         ("gradual", "block-16x1"),
         ("admm", "bsp"),
     )
