@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tfrewprune.experiments import datasets, harmful, runs, tables
+from tfrewprune.experiments import datasets, harmful, one_shot_vww, runs, tables
 from tfrewprune.experiments.lenet5 import LeNet5
 from tfrewprune.experiments.resnet8 import ResNet8
 
@@ -302,6 +302,25 @@ def test_measuring_before_training_says_what_is_missing(finished):
     experiment = LeNet5(finished, finished.path.parent, LeNet5.full_plan)
     with pytest.raises(FileNotFoundError, match="run stage 'train' of dense, seed 7"):
         experiment.run("measure", "dense", 7, data=None)
+
+
+def test_squares_of_a_photograph_are_parts_of_it_and_mirrored_half_of_the_time():
+    rows, columns = np.mgrid[:150, :140]
+    photograph = np.stack([rows, columns, rows + columns], axis=-1).astype(np.int64)
+    squares = one_shot_vww.cut_out(photograph, 40, np.random.default_rng(0))
+    assert squares.shape == (40, 96, 96, 3)
+    mirrored = 0
+    for square in squares:
+        down, across = square[:, 0, 0], square[0, :, 1]
+        step = np.sign(across[-1] - across[0])
+        mirrored += step < 0
+        assert np.all(np.diff(down) >= 1)
+        assert np.all(step * np.diff(across) >= 1)
+        extent = down[-1] - down[0] + 1
+        assert 99 <= extent <= 140
+        assert abs(abs(across[-1] - across[0]) + 1 - extent) <= 1  # squares
+        np.testing.assert_array_equal(square[..., 2], square[..., 0] + square[..., 1])
+    assert 10 < mirrored < 30
 
 
 def harmful_records(structure, rate, validation, test, seed=0):
