@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bands of like filters in a convolutional network; the question of ``banding``.
 
-Four 3x3 convolutions of 32 to 128 filters on 12,000 images of CIFAR-10 with random
+Four 3x3 convolutions of 32 to 128 filters on 8,000 images of CIFAR-10 with random
 flips and shifts of up to four pixels; all but the first are pruned to 1/16. Everything
 else is as in :mod:`tfrewprune.experiments.banding`.
 
@@ -38,7 +38,7 @@ def network():
             *convolution(32, 2, "first"),
             *convolution(64, 1, "hidden1"),
             *convolution(128, 2, "hidden2"),
-            *convolution(128, 1, "hidden3"),
+            *convolution(128, 2, "hidden3"),
             layers.GlobalAveragePooling2D(),
             layers.Dense(10, name="classes"),
         ]
@@ -51,7 +51,7 @@ class BandingFilters(banding.Banding):
     name = "banding_filters"
     title = "Bands of neighbours and of like filters: CIFAR-10, 16x, Block(16, 1)"
     full_plan = dataclasses.replace(
-        banding.Plan(), dense_epochs=10, learning_rate=2e-3, images=12_000
+        banding.Plan(), dense_epochs=10, learning_rate=2e-3, images=8_000
     )
 
     def load_data(self) -> datasets.ImageData:
