@@ -16,61 +16,56 @@
 
 namespace tfrewprune {
 
-#define TFREWPRUNE_INDEX(c, index)         \
-  ".if %c[index_bytes] == 2\n"             \
-  "ldrh w" #index ", [%[column], #2 * " #c \
-  "]\n"                                    \
-  ".else\n"                                \
-  "ldr w" #index ", [%[column], #4 * " #c  \
-  "]\n"                                    \
+// clang-format off
+#define TFREWPRUNE_INDEX(c, index)                             \
+  ".if %c[index_bytes] == 2\n"                                 \
+  "ldrh w" #index ", [%[column], #2 * " #c "]\n"               \
+  ".else\n"                                                    \
+  "ldr w" #index ", [%[column], #4 * " #c "]\n"                \
   ".endif\n"
-#define TFREWPRUNE_INPUT(s, index) "ldr s" #s ", [%[x], x" #index ", lsl #2]\n"
-#define TFREWPRUNE_WEIGHTS(a, b, c, d)                   \
-  ".if %c[value_bytes] == 4\n"                           \
-  "ld1 {v" #a ".4s-v" #d                                 \
-  ".4s}, [%[w]], #64\n"                                  \
-  ".else\n"                                              \
-  "ld1 {v" #a ".4h-v" #d                                 \
-  ".4h}, [%[w]], #32\n"                                  \
-  "fcvtl v" #a ".4s, v" #a ".4h\nfcvtl v" #b ".4s, v" #b \
-  ".4h\n"                                                \
-  "fcvtl v" #c ".4s, v" #c ".4h\nfcvtl v" #d ".4s, v" #d \
-  ".4h\n"                                                \
+#define TFREWPRUNE_INPUT(s, index)  \
+  "ldr s" #s ", [%[x], x" #index ", lsl #2]\n"
+#define TFREWPRUNE_WEIGHTS(a, b, c, d)                         \
+  ".if %c[value_bytes] == 4\n"                                 \
+  "ld1 {v" #a ".4s-v" #d ".4s}, [%[w]], #64\n"                 \
+  ".else\n"                                                    \
+  "ld1 {v" #a ".4h-v" #d ".4h}, [%[w]], #32\n"                 \
+  "fcvtl v" #a ".4s, v" #a ".4h\n"                             \
+  "fcvtl v" #b ".4s, v" #b ".4h\n"                             \
+  "fcvtl v" #c ".4s, v" #c ".4h\n"                             \
+  "fcvtl v" #d ".4s, v" #d ".4h\n"                             \
   ".endif\n"
-#define TFREWPRUNE_EVEN_FMAS(a, b, c, d) \
-  "fmla v" #a                            \
-  ".4s, v0.4s, v8.s[0]\n"                \
-  "fmla v" #b                            \
-  ".4s, v1.4s, v8.s[0]\n"                \
-  "fmla v" #c                            \
-  ".4s, v2.4s, v8.s[0]\n"                \
+#define TFREWPRUNE_EVEN_FMAS(a, b, c, d)                       \
+  "fmla v" #a ".4s, v0.4s, v8.s[0]\n"                          \
+  "fmla v" #b ".4s, v1.4s, v8.s[0]\n"                          \
+  "fmla v" #c ".4s, v2.4s, v8.s[0]\n"                          \
   "fmla v" #d ".4s, v3.4s, v8.s[0]\n"
-#define TFREWPRUNE_ODD_FMAS(a, b, c, d) \
-  "fmla v" #a                           \
-  ".4s, v4.4s, v9.s[0]\n"               \
-  "fmla v" #b                           \
-  ".4s, v5.4s, v9.s[0]\n"               \
-  "fmla v" #c                           \
-  ".4s, v6.4s, v9.s[0]\n"               \
+#define TFREWPRUNE_ODD_FMAS(a, b, c, d)                        \
+  "fmla v" #a ".4s, v4.4s, v9.s[0]\n"                          \
+  "fmla v" #b ".4s, v5.4s, v9.s[0]\n"                          \
+  "fmla v" #c ".4s, v6.4s, v9.s[0]\n"                          \
   "fmla v" #d ".4s, v7.4s, v9.s[0]\n"
-// What the column behind this one needs is loaded before it is multiplied.
-#define TFREWPRUNE_LOAD_EVEN(next) \
-  TFREWPRUNE_INPUT(8, 16)          \
-  TFREWPRUNE_INDEX(next, 16) TFREWPRUNE_WEIGHTS(0, 1, 2, 3)
-#define TFREWPRUNE_LOAD_ODD(next) \
-  TFREWPRUNE_INPUT(9, 17)         \
-  TFREWPRUNE_INDEX(next, 17) TFREWPRUNE_WEIGHTS(4, 5, 6, 7)
-#define TFREWPRUNE_ALL_LANES(op, a, b, c, d)                               \
-  op " v16.4s, v16.4s, v" #a ".4s\n" op " v17.4s, v17.4s, v" #b ".4s\n" op \
-     " v18.4s, v18.4s, v" #c ".4s\n" op " v19.4s, v19.4s, v" #d ".4s\n"
+// What a column needs is loaded before the one in front of it is multiplied,
+// its index yet another one earlier.
+#define TFREWPRUNE_LOAD_EVEN(next)                             \
+  TFREWPRUNE_INPUT(8, 16) TFREWPRUNE_INDEX(next, 16)           \
+  TFREWPRUNE_WEIGHTS(0, 1, 2, 3)
+#define TFREWPRUNE_LOAD_ODD(next)                              \
+  TFREWPRUNE_INPUT(9, 17) TFREWPRUNE_INDEX(next, 17)           \
+  TFREWPRUNE_WEIGHTS(4, 5, 6, 7)
+#define TFREWPRUNE_ALL_LANES(op, a, b, c, d)                   \
+  op " v16.4s, v16.4s, v" #a ".4s\n"                           \
+  op " v17.4s, v17.4s, v" #b ".4s\n"                           \
+  op " v18.4s, v18.4s, v" #c ".4s\n"                           \
+  op " v19.4s, v19.4s, v" #d ".4s\n"
+// clang-format on
 
 // The contract of kernels/gemv.h.
 template <class Index, class Value>
 void Gemv16(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
             const float* x, float* y) {
   constexpr int kWidth = 16;
-  const int clamps =
-      (layer.minimum > -INFINITY) + 2 * (layer.maximum < INFINITY);
+  const bool clamped = layer.minimum > -INFINITY || layer.maximum < INFINITY;
   const uint32_t* start = layer.band_start + band_begin;
   const uint32_t* const start_end = layer.band_start + band_end;
   const Index* column = static_cast<const Index*>(layer.column) + *start;
@@ -122,7 +117,7 @@ void Gemv16(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
         TFREWPRUNE_ALL_LANES("fadd", 20, 21, 22, 23)
         TFREWPRUNE_ALL_LANES("fadd", 24, 25, 26, 27)
         TFREWPRUNE_ALL_LANES("fadd", 28, 29, 30, 31)
-        "cbz %w[clamps], 5f\n"
+        "cbz %w[clamped], 5f\n"
         "ld2r {v0.4s, v1.4s}, [%[limits]]\n"
         TFREWPRUNE_ALL_LANES("fmax", 0, 0, 0, 0)
         TFREWPRUNE_ALL_LANES("fmin", 1, 1, 1, 1)
@@ -131,7 +126,7 @@ void Gemv16(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
         : [column] "+&r"(column), [w] "+&r"(w), [bias] "+&r"(bias),
           [columns] "+&r"(columns)
         : [index_bytes] "i"(sizeof(Index)), [value_bytes] "i"(sizeof(Value)),
-          [x] "r"(x), [clamps] "r"(clamps), [limits] "r"(&layer.minimum),
+          [x] "r"(x), [clamped] "r"(clamped), [limits] "r"(&layer.minimum),
           [to] "r"(to)
         : "x16", "x17", "cc", "memory", "v0", "v1", "v2", "v3", "v4", "v5",
           "v6", "v7", "v8", "v9", "v16", "v17", "v18", "v19", "v20", "v21",

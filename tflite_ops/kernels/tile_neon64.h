@@ -18,59 +18,65 @@
 
 namespace tfrewprune {
 
+// clang-format off
 // Text for pixels that a tile has; the assembler leaves out that of others.
-#define TFREWPRUNE_IF_PIXEL(p, text) ".if %c[pixels] > " #p "\n" text ".endif\n"
-#define TFREWPRUNE_LOAD_PIXEL(p, s, offset) \
+#define TFREWPRUNE_IF_PIXEL(p, text)  \
+  ".if %c[pixels] > " #p "\n" text ".endif\n"
+#define TFREWPRUNE_BIAS_PIXEL(p, a, d, then)  \
+  TFREWPRUNE_IF_PIXEL(p, "ld1 {v" #a ".4s-v" #d ".4s}, [%[bias]]" then "\n")
+#define TFREWPRUNE_LOAD_PIXEL(p, s, offset)  \
   TFREWPRUNE_IF_PIXEL(p, "ldr s" #s ", [%[x" #p "], " offset ", sxtw]\n")
-#define TFREWPRUNE_FMA_PIXEL(p, s, a, b, c, d)          \
-  TFREWPRUNE_IF_PIXEL(p, "fmla v" #a ".4s, v0.4s, v" #s \
-                         ".s[0]\n"                      \
-                         "fmla v" #b ".4s, v1.4s, v" #s \
-                         ".s[0]\n"                      \
-                         "fmla v" #c ".4s, v2.4s, v" #s \
-                         ".s[0]\n"                      \
-                         "fmla v" #d ".4s, v3.4s, v" #s ".s[0]\n")
+#define TFREWPRUNE_FMA_PIXEL(p, s, a, b, c, d)                 \
+  TFREWPRUNE_IF_PIXEL(p,                                       \
+      "fmla v" #a ".4s, v0.4s, v" #s ".s[0]\n"                 \
+      "fmla v" #b ".4s, v1.4s, v" #s ".s[0]\n"                 \
+      "fmla v" #c ".4s, v2.4s, v" #s ".s[0]\n"                 \
+      "fmla v" #d ".4s, v3.4s, v" #s ".s[0]\n")
 // Each pixel is loaded before the one before is multiplied, for CPUs that begin
 // instructions in order.
-#define TFREWPRUNE_COLUMN(offset, next_offsets)                               \
-  TFREWPRUNE_LOAD_PIXEL(0, 4, offset)                                         \
-  ".if %c[passes] == 1\n"                                                     \
-  "ld1 {v0.4s-v3.4s}, [%[w]], #64\n"                                          \
-  ".else\n"                                                                   \
-  "ld1 {v0.4s-v3.4s}, [%[w]], %[w_step]\n"                                    \
-  ".endif\n" TFREWPRUNE_LOAD_PIXEL(1, 5, offset) TFREWPRUNE_FMA_PIXEL(        \
-      0, 4, 8, 9, 10, 11) TFREWPRUNE_LOAD_PIXEL(2, 6, offset)                 \
-      TFREWPRUNE_FMA_PIXEL(1, 5, 12, 13, 14, 15) TFREWPRUNE_LOAD_PIXEL(       \
-          3, 7, offset) TFREWPRUNE_FMA_PIXEL(2, 6, 16, 17, 18, 19)            \
-          TFREWPRUNE_LOAD_PIXEL(4, 4, offset)                                 \
-              TFREWPRUNE_FMA_PIXEL(3, 7, 20, 21, 22, 23)                      \
-                  TFREWPRUNE_LOAD_PIXEL(5, 5, offset)                         \
-                      next_offsets TFREWPRUNE_FMA_PIXEL(4, 4, 24, 25, 26, 27) \
-                          TFREWPRUNE_FMA_PIXEL(5, 5, 28, 29, 30, 31)
-#define TFREWPRUNE_LIMIT_PIXEL(p, limit, v, a, b, c, d)                 \
-  TFREWPRUNE_IF_PIXEL(p, limit " v" #a ".4s, v" #a ".4s, " v "\n" limit \
-                               " v" #b ".4s, v" #b ".4s, " v "\n" limit \
-                               " v" #c ".4s, v" #c ".4s, " v "\n" limit \
-                               " v" #d ".4s, v" #d ".4s, " v "\n")
-#define TFREWPRUNE_LIMIT(limit, v)                    \
-  TFREWPRUNE_LIMIT_PIXEL(0, limit, v, 8, 9, 10, 11)   \
-  TFREWPRUNE_LIMIT_PIXEL(1, limit, v, 12, 13, 14, 15) \
-  TFREWPRUNE_LIMIT_PIXEL(2, limit, v, 16, 17, 18, 19) \
-  TFREWPRUNE_LIMIT_PIXEL(3, limit, v, 20, 21, 22, 23) \
-  TFREWPRUNE_LIMIT_PIXEL(4, limit, v, 24, 25, 26, 27) \
-  TFREWPRUNE_LIMIT_PIXEL(5, limit, v, 28, 29, 30, 31)
-#define TFREWPRUNE_TWO_COLUMNS \
-  TFREWPRUNE_COLUMN("w16", "") \
+#define TFREWPRUNE_COLUMN(offset, next_offsets)                \
+  TFREWPRUNE_LOAD_PIXEL(0, 4, offset)                          \
+  ".if %c[passes] == 1\n"                                      \
+  "ld1 {v0.4s-v3.4s}, [%[w]], #64\n"                           \
+  ".else\n"                                                    \
+  "ld1 {v0.4s-v3.4s}, [%[w]], %[w_step]\n"                     \
+  ".endif\n"                                                   \
+  TFREWPRUNE_LOAD_PIXEL(1, 5, offset)                          \
+  TFREWPRUNE_FMA_PIXEL(0, 4, 8, 9, 10, 11)                     \
+  TFREWPRUNE_LOAD_PIXEL(2, 6, offset)                          \
+  TFREWPRUNE_FMA_PIXEL(1, 5, 12, 13, 14, 15)                   \
+  TFREWPRUNE_LOAD_PIXEL(3, 7, offset)                          \
+  TFREWPRUNE_FMA_PIXEL(2, 6, 16, 17, 18, 19)                   \
+  TFREWPRUNE_LOAD_PIXEL(4, 4, offset)                          \
+  TFREWPRUNE_FMA_PIXEL(3, 7, 20, 21, 22, 23)                   \
+  TFREWPRUNE_LOAD_PIXEL(5, 5, offset)                          \
+  next_offsets                                                 \
+  TFREWPRUNE_FMA_PIXEL(4, 4, 24, 25, 26, 27)                   \
+  TFREWPRUNE_FMA_PIXEL(5, 5, 28, 29, 30, 31)
+#define TFREWPRUNE_TWO_COLUMNS  \
+  TFREWPRUNE_COLUMN("w16", "")  \
   TFREWPRUNE_COLUMN("w17", "ldp w16, w17, [%[o]], #8\n")
-#define TFREWPRUNE_BIAS_PIXEL(p, a, d, then) \
-  TFREWPRUNE_IF_PIXEL(p, "ld1 {v" #a ".4s-v" #d ".4s}, [%[bias]]" then "\n")
-#define TFREWPRUNE_STORE_PIXEL(p, a, d) \
+#define TFREWPRUNE_LIMIT_PIXEL(p, limit, v, a, b, c, d)        \
+  TFREWPRUNE_IF_PIXEL(p,                                       \
+      limit " v" #a ".4s, v" #a ".4s, " v "\n"                 \
+      limit " v" #b ".4s, v" #b ".4s, " v "\n"                 \
+      limit " v" #c ".4s, v" #c ".4s, " v "\n"                 \
+      limit " v" #d ".4s, v" #d ".4s, " v "\n")
+#define TFREWPRUNE_LIMIT(limit, v)                             \
+  TFREWPRUNE_LIMIT_PIXEL(0, limit, v, 8, 9, 10, 11)            \
+  TFREWPRUNE_LIMIT_PIXEL(1, limit, v, 12, 13, 14, 15)          \
+  TFREWPRUNE_LIMIT_PIXEL(2, limit, v, 16, 17, 18, 19)          \
+  TFREWPRUNE_LIMIT_PIXEL(3, limit, v, 20, 21, 22, 23)          \
+  TFREWPRUNE_LIMIT_PIXEL(4, limit, v, 24, 25, 26, 27)          \
+  TFREWPRUNE_LIMIT_PIXEL(5, limit, v, 28, 29, 30, 31)
+#define TFREWPRUNE_STORE_PIXEL(p, a, d)  \
   TFREWPRUNE_IF_PIXEL(p, "st1 {v" #a ".4s-v" #d ".4s}, [x16], %[step]\n")
-#define TFREWPRUNE_STORE_ALONE(p, a, d)                     \
-  TFREWPRUNE_IF_PIXEL(p, "ldr x16, [%[place], #8 * " #p     \
-                         "]\n"                              \
-                         "add x16, x16, %w[row], sxtw #2\n" \
-                         "st1 {v" #a ".4s-v" #d ".4s}, [x16]\n")
+#define TFREWPRUNE_STORE_ALONE(p, a, d)                        \
+  TFREWPRUNE_IF_PIXEL(p,                                       \
+      "ldr x16, [%[place], #8 * " #p "]\n"                     \
+      "add x16, x16, %w[row], sxtw #2\n"                       \
+      "st1 {v" #a ".4s-v" #d ".4s}, [x16]\n")
+// clang-format on
 
 // The clamp of a layer, and which sides of it do anything.
 struct Clamps16 {
@@ -87,18 +93,44 @@ struct Clamps16 {
 // What kernels/direct.h says of some bands, for pixels anywhere: x[p] are their
 // inputs, y[p] their outputs; or they lie `step` bytes apart from y[0] on, if
 // that is not 0.
-using Bands16 = void(const DirectLayer& layer, uint32_t band, uint32_t band_end,
-                     uint32_t tap_begin, uint32_t tap_end,
-                     const char* const (&x)[6], float* const* y,
-                     ptrdiff_t step);
+template <int kPasses, int kPixels>
+void RunBands16(const DirectLayer& layer, uint32_t band, uint32_t band_end,
+                uint32_t tap_begin, uint32_t tap_end, const char* const (&x)[6],
+                float* const* y, ptrdiff_t step);
 
-// One band, `width` rows that are no neighbours: into a buffer as if they were.
-template <class V>
-TFREWPRUNE_ONE_COPY void ScatteredBand(int pixels, int width,
-                                       const DirectLayer& layer, uint32_t band,
+// A band whose rows are no neighbours: into a buffer as if they were, then each
+// row to all pixels. (In the loop over bands Clang would make copies of it
+// all.)
+template <int kPasses, int kPixels>
+TFREWPRUNE_ONE_COPY void ScatterBand16(const DirectLayer& layer, uint32_t band,
                                        uint32_t tap_begin, uint32_t tap_end,
                                        const char* const (&x)[6],
-                                       float* const* y, ptrdiff_t step);
+                                       float* const* y, ptrdiff_t step) {
+  constexpr int kRows = 16 * kPasses;
+  static constexpr int32_t kRow[] = {0, 0, 0, 0, 0, 0, 0, 0, 0,
+                                     0, 0, 0, 0, 0, 0, 0, 16};
+  static constexpr uint8_t kFullRun[] = {1};
+  DirectLayer alone = layer;
+  alone.start += size_t{band} * layer.start_stride;
+  alone.bias += size_t{band} * kRows;
+  alone.row = kRow;
+  alone.full_run = kFullRun;
+  float lanes[kPixels * kRows];
+  float* const lane = lanes;
+  RunBands16<kPasses, kPixels>(alone, 0, 1, tap_begin, tap_end, x, &lane,
+                               kRows * sizeof(float));
+  float* to[kPixels];
+  Unroll<kPixels>([&](auto p) TFREWPRUNE_INLINE {
+    to[p] = step == 0 ? y[p] : y[0] + p * (step / int64_t{sizeof(float)});
+  });
+  const int32_t* row = layer.row + size_t{band} * kRows;
+  for (int r = 0; r < kRows; ++r) {
+    const ptrdiff_t place = row[r];
+    if (place < 0) continue;
+    Unroll<kPixels>(
+        [&](auto p) TFREWPRUNE_INLINE { to[p][place] = lanes[p * kRows + r]; });
+  }
+}
 
 template <int kPasses, int kPixels>
 TFREWPRUNE_ONE_COPY void RunBands16(const DirectLayer& layer, uint32_t band,
@@ -130,9 +162,9 @@ TFREWPRUNE_ONE_COPY void RunBands16(const DirectLayer& layer, uint32_t band,
     if (__builtin_expect(!*full_run++, false)) {
       // Opaque, or Clang counts bands in a register of their own.
       const ptrdiff_t band_after = Opaque(full_run) - layer.full_run;
-      ScatteredBand<F32x4Neon>(kPixels, kRows, layer,
-                               static_cast<uint32_t>(band_after - 1), tap_begin,
-                               tap_end, x, y, step);
+      ScatterBand16<kPasses, kPixels>(layer,
+                                      static_cast<uint32_t>(band_after - 1),
+                                      tap_begin, tap_end, x, y, step);
       bias += kRows;
       row += kRows;
       continue;
@@ -197,36 +229,6 @@ TFREWPRUNE_ONE_COPY void RunBands16(const DirectLayer& layer, uint32_t band,
       if (kPasses == 1 || --pass == 0) break;
       w += kWidth * sizeof(float);
     }
-  }
-}
-
-template <class V>
-TFREWPRUNE_ONE_COPY void ScatteredBand(int pixels, int width,
-                                       const DirectLayer& layer, uint32_t band,
-                                       uint32_t tap_begin, uint32_t tap_end,
-                                       const char* const (&x)[6],
-                                       float* const* y, ptrdiff_t step) {
-  static constexpr Bands16* kRun[] = {
-      RunBands16<1, 1>, RunBands16<1, 2>, RunBands16<1, 3>, RunBands16<1, 4>,
-      RunBands16<1, 5>, RunBands16<1, 6>, RunBands16<2, 1>, RunBands16<2, 2>,
-      RunBands16<2, 3>, RunBands16<2, 4>, RunBands16<2, 5>, RunBands16<2, 6>};
-  static constexpr int32_t kRow[] = {0, 0, 0, 0, 0, 0, 0, 0, 0,
-                                     0, 0, 0, 0, 0, 0, 0, 16};
-  static constexpr uint8_t kFullRun[] = {1};
-  DirectLayer alone = layer;
-  alone.start += size_t{band} * layer.start_stride;
-  alone.bias += size_t{band} * width;
-  alone.row = kRow;
-  alone.full_run = kFullRun;
-  float lanes[6 * 32];
-  float* const lane = lanes;
-  kRun[(width / 16 - 1) * 6 + pixels - 1](alone, 0, 1, tap_begin, tap_end, x,
-                                          &lane,
-                                          width * int64_t{sizeof(float)});
-  const int32_t* row = layer.row + size_t{band} * width;
-  for (int p = 0; p < pixels; ++p) {
-    float* to = step == 0 ? y[p] : y[0] + p * (step / int64_t{sizeof(float)});
-    StoreRows<V>(lanes + p * width, 1, width, row, to, 0);
   }
 }
 
