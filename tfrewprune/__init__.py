@@ -59,7 +59,8 @@ _HOMES = {
         "ReweightedProximal",
     ),
     "quantization": ("Quantization",),
-    "recipe": ("Recipe", "Rule"),
+    "recipe": ("Recipe",),
+    "rule": ("Rule",),
     "recipes": ("recipes",),  # the module itself
     "wrappers": (
         "GroupLassoRegularizer",

@@ -160,6 +160,14 @@ class Banding(Experiment):
     def load_data(self) -> datasets.ImageData:
         return phone_frames()
 
+    def network(self):
+        """Returns the untrained network; layers named ``hidden*`` are pruned."""
+        return network()
+
+    def fit_arguments(self, data: datasets.ImageData) -> dict[str, Any]:
+        """Keyword arguments of ``fit`` that all phases share."""
+        return training.fit_arguments(data)
+
     def train(
         self, method: str, seed: int, data: datasets.ImageData
     ) -> tuple[Any, dict]:
@@ -170,9 +178,9 @@ class Banding(Experiment):
         if path.exists():
             model = keras.models.load_model(path, compile=False)
         else:
-            model = network()
+            model = self.network()
             training.compile_for(model, data, plan.dense_epochs, plan.learning_rate)
-            model.fit(epochs=plan.dense_epochs, **training.fit_arguments(data))
+            model.fit(epochs=plan.dense_epochs, **self.fit_arguments(data))
             model.save(path)
         keras.utils.set_random_seed(1000 + seed)  # the same batches for every method
         if method == "dense":
@@ -180,7 +188,7 @@ class Banding(Experiment):
         import tfrewprune
 
         chosen = recipe(method, plan)
-        fit = training.fit_arguments(data)
+        fit = self.fit_arguments(data)
         if chosen.method.trains:
             epochs = chosen.reweighted_epochs
             training.compile_for(model, data, epochs, plan.learning_rate)
