@@ -86,6 +86,7 @@ _HOMES = {
         "RateSearch",
         "StrengthControl",
         "Teacher",
+        "arrange",
         "compress",
         "hard_prune",
         "largest_rate",

@@ -97,6 +97,24 @@ def test_channels_that_something_else_reads_in_order_stay_in_order(reader):
     assert scattered(arranged(model), "a")
 
 
+def test_a_model_that_cannot_be_copied_is_converted_as_it_is():
+    class Own(layers.Layer):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def call(self, x):
+            return self.function(x)
+
+    inputs = keras.Input((6, 6, 16), batch_size=1)
+    x = layers.Conv2D(64, 3, padding="same", name="a")(inputs)
+    outputs = layers.Conv2D(4, 1, name="last")(Own(lambda x: 2 * x)(x))
+    model = keras.Model(inputs, outputs)
+    pruned(model, trp.Block(16, 1, cluster=True), ["a"])
+    assert arranged(model) is model
+    assert len(trp.convert(model).report.packed) == 1
+
+
 def test_a_converted_model_has_its_bands_side_by_side(tmp_path):
     model = keras.Sequential(
         [

@@ -9,22 +9,20 @@ order of their own, so the filters that make them can move, and what reads them 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 
 import keras
 import numpy as np
 
 from tfrewprune.payload.grouping import scattered_bands
 from tfrewprune.payload.packer import smallest_packing
+from tfrewprune.shrinking.arrangement import find_arrangement
 from tfrewprune.shrinking.checking import difference, random_inputs
 from tfrewprune.shrinking.graph import is_functional
-from tfrewprune.shrinking.passages import Passage
 from tfrewprune.shrinking.products import Product
 from tfrewprune.shrinking.reading import read
 from tfrewprune.shrinking.rebuilding import reached, rebuilt
-from tfrewprune.shrinking.selection import Selection
 from tfrewprune.shrinking.shrink import TOLERANCE_FLOAT32
-from tfrewprune.shrinking.signals import Signal, Units
+from tfrewprune.shrinking.signals import Units
 from tfrewprune.wrappers.cloning import plain_copy
 
 #: Share of zeros from which on a matrix may have bands worth moving rows for.
@@ -48,32 +46,23 @@ def arranged(model: keras.Model) -> keras.Model:
     """
     if not is_functional(model) or not any(map(_is_sparse, model.layers)):
         return model
+    try:
+        return _arranged(model) or model
+    except Exception:  # whatever a layer of the user's raises when it is copied
+        return model
+
+
+def _arranged(model: keras.Model) -> keras.Model | None:
     plain = plain_copy(model, "arranged")
     units = Units()
     passages, _ = read(plain, units, bypass=False)
-    order = _order(passages, units)
-    if order is None:
-        return model
-    left = reached(plain, passages)
-    moved = rebuilt(plain, left, _Arrangement(units, order), inside={})
-    inputs = random_inputs(plain)
+    arrangement = find_arrangement(passages, units, _best_rows)
+    if arrangement is None:
+        return None
+    moved = rebuilt(plain, reached(plain, passages), arrangement, inside={})
     # Sums in another order; anything beyond that would be a layer misread.
-    return moved if difference(plain, moved, inputs) <= TOLERANCE_FLOAT32 else model
-
-
-class _Arrangement(Selection):
-    """All channels stay, in a new order."""
-
-    def __init__(self, units: Units, order: np.ndarray):
-        everything = np.ones(len(units), bool)
-        super().__init__(units, everything, everything, {})
-        self.order = order
-
-    def kept(self, signal: Signal) -> np.ndarray:
-        roots = self.units.roots(signal.units)
-        # Channels of one layer may come in several runs, as after Flatten.
-        run = np.cumsum(np.diff(roots, prepend=roots[:1]) < 0)
-        return np.lexsort((self.order[roots], run))
+    apart = difference(plain, moved, random_inputs(plain))
+    return moved if apart <= TOLERANCE_FLOAT32 else None
 
 
 def _is_sparse(layer: keras.Layer) -> bool:
@@ -82,45 +71,6 @@ def _is_sparse(layer: keras.Layer) -> bool:
         return False
     zeros = keras.ops.convert_to_numpy(kernel.value) == 0
     return bool(zeros.mean() >= SPARSE)
-
-
-def _order(passages: list[Passage], units: Units) -> np.ndarray | None:
-    """A new place for every unit among those of its layer; None: as they are."""
-    order = np.arange(len(units))
-    signals = [s for p in passages for s in (*p.inputs, *p.outputs)]
-    writers: dict[tuple[int, int], list[Product]] = defaultdict(list)
-    for passage in passages:
-        if isinstance(passage, Product):
-            roots = units.roots(passage.outputs[0].units)
-            first, count = int(roots[0]), len(roots)
-            if np.array_equal(roots, np.arange(first, first + count)):
-                writers[first, count].append(passage)
-    pins = units.pins()
-    for (first, count), products in writers.items():
-        own = range(first, first + count)
-        if any(unit in pins for unit in own):
-            continue
-        if not all(_in_whole_runs(units.roots(s.units), own) for s in signals):
-            continue
-        rows = _best_rows(products, count)
-        order[first + rows] = np.arange(first, first + count)
-    return None if np.array_equal(order, np.arange(len(units))) else order
-
-
-def _in_whole_runs(roots: np.ndarray, own: range) -> bool:
-    """Whether channels hold a layer's units all together and in order, or none."""
-    inside = (roots >= own.start) & (roots < own.stop)
-    if not inside.any():
-        return True
-    # A run ends where other channels follow, and where the units begin again.
-    starts = np.diff(inside.astype(int), prepend=0) == 1
-    starts |= inside & (np.diff(roots, prepend=roots[:1]) < 0)
-    runs = np.split(roots[inside], np.flatnonzero(starts[inside])[1:])
-    return all(
-        len(run) % len(own) == 0
-        and np.array_equal(run, np.repeat(own, len(run) // len(own)))
-        for run in runs
-    )
 
 
 def _best_rows(products: list[Product], count: int) -> np.ndarray:
