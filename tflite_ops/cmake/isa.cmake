@@ -54,13 +54,12 @@ int main() { return vgetq_lane_f32(vfmaq_f32(vdupq_n_f32(0), vdupq_n_f32(0), vdu
   TFREWPRUNE_ARMV7)
 unset(CMAKE_REQUIRED_FLAGS)
 
-# Any 64-bit ARM has NEON: what else there is serves comparisons, which apps do not
-# make, and is a sixth of the library.
-set(default ON)
+# Any 64-bit ARM has NEON: there portable kernels serve comparisons, which apps do not
+# make, and would be a sixth of the library.
+set(TFREWPRUNE_PORTABLE ON)
 if(TFREWPRUNE_AARCH64 AND (ANDROID OR TFREWPRUNE_ANDROID_ABI))
-  set(default OFF)
+  set(TFREWPRUNE_PORTABLE OFF)
 endif()
-option(TFREWPRUNE_PORTABLE "Kernels that any CPU can run" ${default})
 if(TFREWPRUNE_PORTABLE)
   tfrewprune_kernel("" kernels/direct_portable.cc kernels/irregular_portable.cc
                     kernels/recurrent_portable.cc)
