@@ -16,22 +16,22 @@ from tfrewprune.benchmark.packing import pack_every_layer
 from tfrewprune.benchmark.weights import pruned_weights
 
 RATE = 8
-# Instructions for each surviving multiply-add over XNNPACK's for each dense one. What
-# was counted, and 2 % for another compiler; 1.15 is wanted. With few columns a band,
-# storing what comes out has too little beside it.
+# Instructions for each surviving multiply-add over XNNPACK's for each dense one, wanted
+# of every layer; and what was counted, with 2 % for another compiler.
+WANTED = 1.15
 MOST = {
-    "conv3x3_56_64": 1.24,
-    "conv3x3_28_128": 1.20,
-    "conv3x3_14_256": 1.17,
-    "conv3x3_7_512": 1.07,
-    "conv1x1_56_64_256": 1.70,
-    "conv1x1_28_128_512": 1.46,
-    "conv1x1_14_256_1024": 1.34,
-    "conv1x1_14_1024_256": 1.24,
-    "conv1x1_7_512_2048": 1.22,
-    "fc_1024": 1.36,
-    "fc_4096": 1.24,
-    "fc_2048_1000": 1.32,
+    "conv3x3_56_64": 1.06,
+    "conv3x3_28_128": 1.05,
+    "conv3x3_14_256": 1.03,
+    "conv3x3_7_512": 0.93,
+    "conv1x1_56_64_256": WANTED,
+    "conv1x1_28_128_512": 1.11,
+    "conv1x1_14_256_1024": 1.09,
+    "conv1x1_14_1024_256": 1.08,
+    "conv1x1_7_512_2048": 1.04,
+    "fc_1024": 1.07,
+    "fc_4096": 1.05,
+    "fc_2048_1000": 1.09,
 }
 
 
@@ -43,7 +43,7 @@ def _macs(layer: Layer) -> int:
 def counts(build, linux_library, tmp_path_factory) -> dict[str, tuple[dict, dict]]:
     """Instructions a multiply-add, dense and packed, by layer and kind."""
     folder = tmp_path_factory.mktemp("counts")
-    files = [empty(folder)]
+    files = [empty(folder)] * 2  # the first run of a process takes more
     layers = [layer for layer in load_layers("goals") if layer.name in MOST]
     for layer in layers:
         weights = pruned_weights(layer, "block16x1", RATE)
@@ -53,7 +53,7 @@ def counts(build, linux_library, tmp_path_factory) -> dict[str, tuple[dict, dict
             files.append(folder / f"{layer.name}.{name}.tflite")
             files[-1].write_bytes(content)
     python = ArmPython(build / "arm-root", CPUS["cortex-a76"])
-    nothing, *found = count(python, build_counter(folder), linux_library, files)
+    _, nothing, *found = count(python, build_counter(folder), linux_library, files)
     result = {}
     for number, layer in enumerate(layers):
         dense, packed = found[2 * number : 2 * number + 2]
@@ -80,7 +80,7 @@ def _print(result: dict[str, tuple[dict, dict]]) -> None:
 @pytest.mark.parametrize("name", MOST)
 def test_kernels_need_few_instructions(counts, name):
     dense, packed = counts[name]
-    assert packed["all"] / dense["all"] <= MOST[name]
+    assert packed["all"] / dense["all"] <= MOST[name] <= WANTED
 
 
 def test_the_counter_sees_what_a_layer_must_do(counts):

@@ -51,6 +51,12 @@ def _models(rng: np.random.Generator) -> dict[str, tuple[bytes, tuple[int, ...]]
             ),
             (2, 256),
         ),
+        "one_vector": (
+            dense.fully_connected_model(
+                dense.block_sparse((96, 256), seed=6), (1, 256)
+            ),
+            (1, 256),
+        ),
         "float16": (dense.half_model(), (1, 6, 6, 4)),
     }
 

@@ -124,7 +124,7 @@ TEST_F(TuningCacheTest, ADamagedFileIsIgnoredAndReplaced) {
   Put(std::string(1 << 22, 'x'));
   EXPECT_EQ(ReadCount(), 0);
   TuningCache cache;
-  cache.Add(3, {FindDriver("flat"), false});
+  cache.Add(3, {FindDriver("lifted"), false});
   ASSERT_EQ(cache.Write(path_.c_str()), nullptr);
   EXPECT_EQ(ReadCount(), 1);
 }
@@ -195,7 +195,7 @@ TEST_F(TuningCacheTest, ReplacedAtOnce) {
   std::thread writer([&] {
     for (uint64_t key = 10; !stop.load(); ++key) {
       TuningCache cache;
-      cache.Add(key % 50, {FindDriver("flat"), false});
+      cache.Add(key % 50, {FindDriver("lifted"), false});
       EXPECT_EQ(cache.Write(path_.c_str()), nullptr);
     }
   });

@@ -54,10 +54,24 @@ int main() { return vgetq_lane_f32(vfmaq_f32(vdupq_n_f32(0), vdupq_n_f32(0), vdu
   TFREWPRUNE_ARMV7)
 unset(CMAKE_REQUIRED_FLAGS)
 
-tfrewprune_kernel("" kernels/direct_portable.cc kernels/irregular_portable.cc
-                  kernels/recurrent_portable.cc
-                  operators/dots.cc)  # its loops are the kernel
+# Any 64-bit ARM has NEON: there portable kernels serve comparisons, which apps do not
+# make, and would be a sixth of the library.
+set(TFREWPRUNE_PORTABLE ON)
+if(TFREWPRUNE_AARCH64 AND (ANDROID OR TFREWPRUNE_ANDROID_ABI))
+  set(TFREWPRUNE_PORTABLE OFF)
+endif()
+if(TFREWPRUNE_PORTABLE)
+  tfrewprune_kernel("" kernels/direct_portable.cc kernels/irregular_portable.cc
+                    kernels/recurrent_portable.cc)
+endif()
+tfrewprune_kernel("" operators/dots.cc)  # its loops are the kernel
+set(TFREWPRUNE_PLANES_SOURCES "")  # drivers whose kernels AVX-512 alone has
 if(TFREWPRUNE_X86_64)
+  set(TFREWPRUNE_PLANES_SOURCES
+      operators/flat_conv.cc
+      operators/flat_runs.cc
+      operators/planar_conv.cc
+      operators/planes_layout.cc)
   tfrewprune_kernel("-mavx2;-mfma;-mf16c" kernels/direct_avx2.cc kernels/irregular_avx2.cc
                     kernels/recurrent_avx2.cc)
   tfrewprune_kernel("-mavx512f;-mavx512vl;-mavx512dq;-mavx512bw;-mfma;-mf16c;-mprefer-vector-width=512"

@@ -55,7 +55,9 @@ bool IsaFromName(const char* name, Isa* isa) {
 bool IsaSupported(Isa isa) {
   switch (isa) {
     case Isa::kReference:
+#if defined(TFREWPRUNE_PORTABLE)
     case Isa::kPortable:
+#endif
       return true;
 #if defined(__x86_64__)
     case Isa::kAvx2:

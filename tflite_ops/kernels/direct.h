@@ -27,8 +27,8 @@ struct DirectLayer {
   uint32_t value_begin;     // 0 where they lie in the payload
   const uint32_t* start;    // B x start_stride
   uint32_t start_stride;    // kernel height + 1
-  const int32_t* offset;    // N, bytes from a pixel's first tap; and one more
-                            // entry, of any value, that can be read
+  const int32_t* offset;    // N, bytes from a pixel's first tap; and two more
+                            // entries, of any value, that can be read
   const float* bias;        // B x R, in packed order, 0 in unused lanes
   const int32_t* row;       // B x R output rows, -1 in unused lanes
   const uint8_t* full_run;  // B: 1 when the band's R lanes are R rows that

@@ -6,8 +6,10 @@ namespace tfrewprune {
 const IrregularKernels* SelectIrregularKernels(Isa isa) {
   if (!IsaSupported(isa)) return nullptr;
   switch (isa) {
+#if defined(TFREWPRUNE_PORTABLE)
     case Isa::kPortable:
       return PortableIrregularKernels();
+#endif
 #if defined(__x86_64__)
     case Isa::kAvx2:
       return Avx2IrregularKernels();

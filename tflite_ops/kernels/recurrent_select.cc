@@ -5,8 +5,10 @@ namespace tfrewprune {
 
 const CellKernels* SelectCellKernels(Isa isa) {
   switch (isa) {
+#if defined(TFREWPRUNE_PORTABLE)
     case Isa::kPortable:
       return PortableCellKernels();
+#endif
 #if defined(__x86_64__)
     case Isa::kAvx2:
       return Avx2CellKernels();

@@ -25,8 +25,10 @@ const Kernels* SelectKernels(Isa isa) {
   switch (isa) {
     case Isa::kReference:
       return &kReferenceKernels;
+#if defined(TFREWPRUNE_PORTABLE)
     case Isa::kPortable:
       return PortableKernels();
+#endif
 #if defined(__x86_64__)
     case Isa::kAvx2:
       return Avx2Kernels();

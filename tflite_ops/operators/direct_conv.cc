@@ -99,8 +99,8 @@ const char* DirectConv::Prepare(const Problem& problem) {
   const int64_t copied = border_.width() * g.in_h * g.in_c;
   const int64_t columns = static_cast<int64_t>(weights_.column_count);
   image_.first = DivideUp(copied, 16) * 16;
-  copy_.first = image_.first + (border_.whole() ? 0 : columns + 1);
-  const int64_t used = copy_.first + (copied > 0 ? columns + 1 : 0);
+  copy_.first = image_.first + (border_.whole() ? 0 : columns + 2);
+  const int64_t used = copy_.first + (copied > 0 ? columns + 2 : 0);
   bands_at_once_ = BandsAtOnce(1);
   if (!ReserveScratch(used, bands_at_once_)) return kOutOfMemory;
   prepare_tasks_ = 1;
@@ -255,34 +255,38 @@ void DirectConv::MakeOffsets(const Source& source, uint32_t band,
   }
 }
 
-void DirectConv::RunTile(int i, const BandValues& values, uint32_t band,
+DirectConv::Layers DirectConv::LayersOf(const BandValues& values) const {
+  Layers layers = {image_.layer, copy_.layer};
+  layers.image.value = layers.copy.value = values.value;
+  layers.image.value_begin = layers.copy.value_begin = values.begin;
+  return layers;
+}
+
+void DirectConv::RunTile(int i, const Layers& layers, uint32_t band,
                          uint32_t band_end) const {
   const Tile& tile = tiling_.tile(i);
   const bool copied = i >= copy_tile_;
-  DirectLayer layer = copied ? copy_.layer : image_.layer;
-  layer.value = values.value;
-  layer.value_begin = values.begin;
-  tile.kernel(layer, band, band_end, tile.tap_begin, tile.tap_end,
-              copied ? workspace_->get() : input_, output_,
-              tiling_.segments(tile));
+  tile.kernel(copied ? layers.copy : layers.image, band, band_end,
+              tile.tap_begin, tile.tap_end, copied ? workspace_->get() : input_,
+              output_, tiling_.segments(tile));
 }
 
 // The first tile meets weights that come from memory: the CPU's own
 // prefetching, which stops at every page, is late. (Asking inside of the
 // kernels costs all other tiles 2 to 5 %.)
-void DirectConv::RunFirstTile(int i, const BandValues& values, uint32_t band,
+void DirectConv::RunFirstTile(int i, const Layers& layers, uint32_t band,
                               uint32_t band_end) const {
   const uint64_t stride = uint64_t{weights_.band_rows};
+  const float* value = layers.image.value;
   for (; band < band_end; ++band) {
     if (band + 1 < band_end) {
-      const float* end = values.value + weights_.band_start[band + 2] * stride;
-      for (const float* w =
-               values.value + weights_.band_start[band + 1] * stride;
+      const float* end = value + weights_.band_start[band + 2] * stride;
+      for (const float* w = value + weights_.band_start[band + 1] * stride;
            w < end; w += 16) {
         __builtin_prefetch(w);
       }
     }
-    RunTile(i, values, band, band + 1);
+    RunTile(i, layers, band, band + 1);
   }
 }
 
@@ -302,18 +306,20 @@ void DirectConv::ComputeTask(int task, int worker) {
     int64_t band = bands * band_task / band_tasks_;
     do {  // once also where there are no bands
       const int64_t stop = Min(band_end, band + bands_at_once_);
-      const BandValues values = FloatValues(band, stop, worker);
+      const Layers layers = LayersOf(FloatValues(band, stop, worker));
       for (int i = static_cast<int>(tile); i < tile_stop; ++i) {
         if (i == tile && cold_) {
-          RunFirstTile(i, values, static_cast<uint32_t>(band),
+          RunFirstTile(i, layers, static_cast<uint32_t>(band),
                        static_cast<uint32_t>(stop));
         } else {
-          RunTile(i, values, static_cast<uint32_t>(band),
+          RunTile(i, layers, static_cast<uint32_t>(band),
                   static_cast<uint32_t>(stop));
         }
         if (stop < band_end) continue;
         if (band_task == 0) FillMissingRows(tiling_, i, OutputStride(i));
-        if (band_tasks_ == 1) AddResidual(tiling_, i, OutputStride(i));
+        if (band_tasks_ == 1 && residual_.values != nullptr) {
+          AddResidual(tiling_, i, OutputStride(i));
+        }
       }
       band = stop;
     } while (band < band_end);

@@ -39,9 +39,14 @@ class DirectConv : public BandedDriver {
   }
   void MakeOffsets(const Source& source, uint32_t band, uint32_t band_end);
   void ComputeTask(int task, int worker);
-  void RunTile(int i, const BandValues& values, uint32_t band,
+  // Both sources' layers with the weights of some bands.
+  struct Layers {
+    DirectLayer image, copy;
+  };
+  Layers LayersOf(const BandValues& values) const;
+  void RunTile(int i, const Layers& layers, uint32_t band,
                uint32_t band_end) const;
-  void RunFirstTile(int i, const BandValues& values, uint32_t band,
+  void RunFirstTile(int i, const Layers& layers, uint32_t band,
                     uint32_t band_end) const;
   int64_t OutputStride(int i) const;  // of a tile
 

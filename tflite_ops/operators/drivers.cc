@@ -6,11 +6,13 @@
 #include "operators/direct_conv.h"
 #include "operators/dots.h"
 #include "operators/driver.h"
-#include "operators/flat_conv.h"
 #include "operators/gemv.h"
 #include "operators/lifted_conv.h"
-#include "operators/planar_conv.h"
 #include "operators/reference_loops.h"
+#if defined(__x86_64__)
+#include "operators/flat_conv.h"
+#include "operators/planar_conv.h"
+#endif
 
 namespace tfrewprune {
 namespace {
@@ -18,8 +20,10 @@ namespace {
 constexpr Driver kDrivers[] = {
     // Bands: weights whose rows share their columns.
     MakeDriver<DirectConv>("direct"),
+#if defined(__x86_64__)
     MakeDriver<PlanarConv>("planar"),
     MakeDriver<FlatConv>("flat"),
+#endif
     MakeDriver<Gemv>("gemv"),
     // Weights whose rows do not.
     MakeDriver<LiftedConv>("lifted"),

@@ -70,7 +70,7 @@ const char* PlanarConv::Prepare(const Problem& problem) {
   offset_tasks_ = static_cast<int>(
       threads_ == 1 ? 1 : Min(2 * threads_, 1 + columns / kTaskOffsets));
   plane_offsets_ = problem.kernels->plane_offsets;
-  const char* error = PreparePlanes(*problem.kernels, 1, 0, columns + 1);
+  const char* error = PreparePlanes(*problem.kernels, 1, 0, columns + 2);
   layer_ = MakeDirectLayer(1, weights_.rows);
   return error;
 }
