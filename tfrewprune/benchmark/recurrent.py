@@ -107,12 +107,13 @@ def measure_network(
     with tempfile.TemporaryDirectory() as folder:
         paths = write_files(model, folder, weights=weights, batch=batch)
         if network.startswith("lstm"):
-            fused = _by_sequence_lstm(paths["packed"].read_bytes())
+            fused = _by_sequence_lstm(paths["packed"].read_bytes(), batch)
             paths["fused"] = Path(folder) / "fused.tflite"
             paths["fused"].write_bytes(fused)
         measurement, error = compare_files(
             folder,
             threads=threads,
+            batch=batch,
             tolerance=1e-4 if weights == "keep" else 1e-2,
             min_seconds=min_seconds,
         )
@@ -169,6 +170,7 @@ def compare_files(
     folder: str | os.PathLike[str],
     *,
     threads: int = 1,
+    batch: int = 1,
     tolerance: float = 1e-4,
     min_seconds: float = 3.0,
 ) -> tuple[Measurement, float]:
@@ -177,6 +179,7 @@ def compare_files(
     Args:
         folder: Where they are; `fused.tflite`, LiteRT's own LSTM, if there is one.
         threads: Threads of all.
+        batch: What an open batch becomes.
         tolerance: Largest allowed difference of outputs, over the largest output, of
             the packed model.
         min_seconds: How long to measure.
@@ -199,7 +202,10 @@ def compare_files(
         )
         if (place / f"{name}.tflite").exists()
     }
-    inputs = random_inputs(interpreters["loop"])
+    inputs = [
+        np.random.default_rng(0).standard_normal((batch, *given.shape[1:]), np.float32)
+        for given in random_inputs(interpreters["loop"])
+    ]
     outputs = {name: run_once(one, inputs) for name, one in interpreters.items()}
     error = check_results(outputs["loop"], outputs["packed"], tolerance=tolerance)
     for name in outputs.keys() - {"loop", "packed"}:
@@ -241,7 +247,7 @@ def _network(network: str, rate: float, batch: int) -> Any:
     return model
 
 
-def _by_sequence_lstm(packed: bytes) -> bytes:
+def _by_sequence_lstm(packed: bytes, batch: int) -> bytes:
     """The dense model with LiteRT's own operator for each packed LSTM."""
     model = read_model(packed)
     (graph,) = model.subgraphs
@@ -250,7 +256,7 @@ def _by_sequence_lstm(packed: bytes) -> bytes:
             continue
         layer = options.decode(options.LSTM, bytes(bytearray(operator.customOptions)))
         inputs, outputs = index_list(operator.inputs), index_list(operator.outputs)
-        batch, _, units = tensor_shape(graph.tensors[outputs[0]])
+        units = tensor_shape(graph.tensors[outputs[0]])[-1]
         for place in (7, 8):
             state = schema.TensorT(
                 shape=np.array([batch, units], np.int32),

@@ -23,6 +23,7 @@ from tfrewprune.converter.recurrent.graph import Graph
 from tfrewprune.converter.recurrent.loops import WEIGHTS, write_loop, zeros
 from tfrewprune.converter.recurrent.recognise import Loop
 from tfrewprune.converter.recurrent.recurrence import Recurrence, Weights
+from tfrewprune.converter.recurrent.streaming import drop_dead_operators
 from tfrewprune.converter.recurrent.view import View
 
 
@@ -40,6 +41,8 @@ def fuse_loops(model: Model, loops: Sequence[Loop]) -> None:
             if id(one) not in gone
         ]
         _forget(subgraph, loop)
+    for index in {loop.subgraph for loop in loops}:  # what made zeros to begin with
+        drop_dead_operators(model.subgraphs[index])
     dropped = set()
     for loop in loops:
         options = loop.operators[-1].builtinOptions
@@ -75,9 +78,12 @@ def _operator(model: Model, subgraph: schema.SubGraphT, loop: Loop) -> schema.Op
 
 
 def _unless_zeros(model: Model, subgraph: schema.SubGraphT, state: int) -> int:
-    """A first state, or -1 where it is a constant of zeros: absent means the same."""
-    values = View(model, subgraph).floats(state)
-    return -1 if values is not None and not values.view(np.uint32).any() else state
+    """A first state, or -1 where it is zeros: absent means the same."""
+    view = View(model, subgraph)
+    filled = view.written_by(state, "FILL")
+    by_value = filled is not None and len(filled.inputs) == 2
+    values = view.floats(int(filled.inputs[1]) if by_value else state)
+    return -1 if values is not None and not values.any() else state
 
 
 def _forget(subgraph: schema.SubGraphT, loop: Loop) -> None:
