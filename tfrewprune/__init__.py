@@ -59,7 +59,8 @@ _HOMES = {
         "ReweightedProximal",
     ),
     "quantization": ("Quantization",),
-    "recipe": ("Recipe", "Rule"),
+    "recipe": ("Recipe",),
+    "rule": ("Rule",),
     "recipes": ("recipes",),  # the module itself
     "wrappers": (
         "GroupLassoRegularizer",
@@ -85,6 +86,7 @@ _HOMES = {
         "RateSearch",
         "StrengthControl",
         "Teacher",
+        "arrange",
         "compress",
         "hard_prune",
         "largest_rate",

@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter.conversion import read_content
 from tfrewprune.converter.densify import FLOAT_TYPES, read_weights
-from tfrewprune.converter.detect import Layer, WeightSource, find_layers
+from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import (
     Model,
@@ -21,6 +21,7 @@ from tfrewprune.converter.flatbuffer import (
     tensor_signature,
 )
 from tfrewprune.converter.hosts import RUNS_IN, read_hosts
+from tfrewprune.converter.layer import Layer, WeightSource
 from tfrewprune.converter.options import BUILTIN_NAMES
 from tfrewprune.converter.plan import Cache, Settings, decide, layer_shape
 from tfrewprune.converter.reasons import SkipReason

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from tfrewprune.oneshot.losses import LossTable, allocate
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Structure, Unstructured
 from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.resources import cost_curve

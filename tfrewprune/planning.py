@@ -12,7 +12,8 @@ import keras
 from tfrewprune.mapping import finest
 from tfrewprune.payload.cost import AnyCost, cost_model
 from tfrewprune.payload.gain import predicted_gain
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Structure
 from tfrewprune.wrappers.kernels import kernel_specs
 from tfrewprune.wrappers.loading import load_model

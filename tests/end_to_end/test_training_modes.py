@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tfrewprune.pipeline import hard_prune, masked_retrain, reweighted_train
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.wrappers import apply_masks, attach, hooked_kernels, wrap
 
 RECIPE = Recipe(Rule("body", rate=8), strength=1e-3, refreshes=1)

@@ -7,7 +7,8 @@ import pytest
 
 from tfrewprune.methods import GroupLasso, Magnitude
 from tfrewprune.pipeline import hard_prune, sparsity_summary, strip
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import (
     Block,
     Filter,

@@ -9,7 +9,8 @@ import pytest
 
 from tfrewprune.methods import Reweighted
 from tfrewprune.pipeline import hard_prune
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Block
 from tfrewprune.wrappers import (
     Prunable,

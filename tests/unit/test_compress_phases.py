@@ -15,7 +15,8 @@ from tfrewprune.pipeline import (
     masked_retrain,
     reweighted_train,
 )
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.wrappers import attach, hooked_kernels
 
 pytestmark = pytest.mark.backend

@@ -9,7 +9,8 @@ import tfrewprune as trp
 from tfrewprune.methods import GradualMagnitude
 from tfrewprune.payload.cost import LayerShape, default_cost_model
 from tfrewprune.pipeline import compress, hard_prune, reweighted_train
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Unstructured
 from tfrewprune.wrappers import hooked_kernels
 

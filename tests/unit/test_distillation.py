@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tfrewprune.pipeline import Teacher, compress, hard_prune, masked_retrain
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 
 layers = keras.layers
 X = np.random.default_rng(0).standard_normal((64, 12)).astype("float32")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tfrewprune.experiments import datasets, runs, tables
+from tfrewprune.experiments import datasets, harmful, one_shot_vww, runs, tables
 from tfrewprune.experiments.lenet5 import LeNet5
 from tfrewprune.experiments.resnet8 import ResNet8
 
@@ -302,3 +302,71 @@ def test_measuring_before_training_says_what_is_missing(finished):
     experiment = LeNet5(finished, finished.path.parent, LeNet5.full_plan)
     with pytest.raises(FileNotFoundError, match="run stage 'train' of dense, seed 7"):
         experiment.run("measure", "dense", 7, data=None)
+
+
+def test_squares_of_a_photograph_are_parts_of_it_and_mirrored_half_of_the_time():
+    rows, columns = np.mgrid[:150, :140]
+    photograph = np.stack([rows, columns, rows + columns], axis=-1).astype(np.int64)
+    squares = one_shot_vww.cut_out(photograph, 40, np.random.default_rng(0))
+    assert squares.shape == (40, 96, 96, 3)
+    mirrored = 0
+    for square in squares:
+        down, across = square[:, 0, 0], square[0, :, 1]
+        step = np.sign(across[-1] - across[0])
+        mirrored += step < 0
+        assert np.all(np.diff(down) >= 1)
+        assert np.all(step * np.diff(across) >= 1)
+        extent = down[-1] - down[0] + 1
+        assert 99 <= extent <= 140
+        assert abs(abs(across[-1] - across[0]) + 1 - extent) <= 1  # squares
+        np.testing.assert_array_equal(square[..., 2], square[..., 0] + square[..., 1])
+    assert 10 < mirrored < 30
+
+
+def harmful_records(structure, rate, validation, test, seed=0):
+    method = f"gradual-fisher_{structure}_{rate}x"
+    common = {"method": method, "seed": seed}
+    timing = {
+        "dense": {"median": 4e-5},
+        "packed": {"median": 1e-5},
+        "ratio": {"median": 4.0},
+    }
+    sizes = {"dense": 900, "payload": 10, "gap": 50, "block": 40, "packed": None}
+    return [
+        {**common, "stage": "train", "rate": rate, "validation_accuracy": validation},
+        {
+            **common,
+            "stage": "measure",
+            "test_accuracy": test,
+            "packed_bytes": 1000 * rate,
+            "latency": [timing],
+            "storage": {"8": sizes, "4": {**sizes, "gap": 30}},
+        },
+    ]
+
+
+def test_the_highest_rate_that_is_accurate_enough_stands_for_its_structure(tmp_path):
+    log = runs.RunLog(tmp_path / "harmful.jsonl")
+    for row in (
+        ("single-weights", 100, 0.992, 0.991),
+        ("single-weights", 150, 0.99, 0.984),  # told by validation, not by the test
+        ("single-weights", 220, 0.989, 0.995),
+        ("block-16x1", 58, 0.991, 0.992),
+        ("filters-and-columns", 40, 0.98, 0.98),
+    ):
+        for record in harmful_records(*row):
+            log.append(record)
+    chosen = harmful.at_equal_accuracy(log)
+    assert [row["structure"] for row in chosen] == ["single-weights", "block-16x1"]
+    assert [row["rate"] for row in chosen] == [150, 58]
+    assert chosen[0]["packed_ms"] == pytest.approx(0.01)
+    console = Console(width=150, record=True)
+    console.print(harmful.build(chosen))
+    text = console.export_text()
+    # The smallest that tells where the weights are; the payload alone does not.
+    assert "40 (block)" in text and "30 (gap)" in text and "10 (" not in text
+    work = tmp_path / "work"
+    experiment = harmful.Harmful(log, work, harmful.Harmful.quick_plan)
+    experiment.show()
+    document = json.loads((tmp_path / "harmful.json").read_text())
+    assert document["at_equal_accuracy"] == chosen

@@ -5,7 +5,14 @@ import keras
 import numpy as np
 import pytest
 
-from tfrewprune.experiments import datasets, precision, resnet8, rows, training
+from tfrewprune.experiments import (
+    datasets,
+    precision,
+    resnet8,
+    resnet20,
+    rows,
+    training,
+)
 from tfrewprune.experiments.experiment import count_weights
 from tfrewprune.experiments.lenet5 import ROWS, LeNet5, lenet5, narrowed, of_weights
 from tfrewprune.experiments.runs import RunLog
@@ -63,9 +70,9 @@ def test_the_order_of_the_crops_follows_the_seed():
     assert first[1].tolist() != other[1].tolist()
 
 
-@pytest.mark.parametrize("experiment", [LeNet5, resnet8.ResNet8])
+@pytest.mark.parametrize("experiment", [LeNet5, resnet8.ResNet8, resnet20.ResNet20])
 def test_every_row_of_a_table_has_a_name_and_a_recipe_of_its_own(experiment):
-    table = ROWS if experiment is LeNet5 else resnet8.ROWS
+    table = ROWS if experiment is LeNet5 else experiment.rows
     assert len(set(experiment.methods)) == len(experiment.methods) > len(table)
     for row in table:
         if row.method == "tfmot":
@@ -144,6 +151,24 @@ def test_resnet8_recipe_prunes_all_kernels_together_to_the_rate_of_the_row(name)
     assert 4 <= after["rate"] < 4.1
     kept = after["kept_in_layer"]
     assert kept["conv2d"] == 432 and kept["dense"] == 640  # both left dense
+
+
+def test_resnet20_is_the_published_one_and_leaves_first_and_last_layer_dense():
+    import tfrewprune
+
+    model = resnet20.resnet20()
+    before = count_weights(model)
+    assert before["weights"] == 270_896  # 268,336 and two projections
+    image = np.full((1, 32, 32, 3), 128, np.float32)
+    assert model.predict(image, verbose=0).sum() == pytest.approx(1, abs=1e-5)
+    row = rows.Row("block-16x1", "gradual-fisher", 4.0)
+    recipe = resnet8.recipe(row, resnet20.Plan(), model)
+    tfrewprune.hard_prune(model, recipe)
+    after = count_weights(model)
+    assert 4 <= after["rate"] < 4.1
+    kept, whole = after["kept_in_layer"], before["kept_in_layer"]
+    for name in ("first", "classes"):
+        assert kept[name] == whole[name]
 
 
 @pytest.fixture

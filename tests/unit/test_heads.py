@@ -8,7 +8,8 @@ from keras import ops
 
 from tfrewprune.methods import ADMM, GradualMagnitude, Reweighted
 from tfrewprune.pipeline import compress, hard_prune, masked_retrain
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Head, Structure
 from tfrewprune.wrappers import attach, hooked_kernels, resolve, strip
 

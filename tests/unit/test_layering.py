@@ -22,6 +22,7 @@ LAYERS = [
     "constraints",
     "methods",
     "quantization",
+    "rule",
     "recipe",
     "recipes",
     "wrappers",

@@ -7,7 +7,8 @@ import pytest
 
 from tfrewprune.mapping import map_by_loss, map_by_rule
 from tfrewprune.pipeline import hard_prune
-from tfrewprune.recipe import Infeasible, Recipe, Rule
+from tfrewprune.recipe import Infeasible, Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Unstructured
 from tfrewprune.wrappers.targets import expected_gain, resolve
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.wrappers import Reweight, attach, hooked_kernels
 
 pytestmark = pytest.mark.backend

@@ -9,7 +9,8 @@ from tfrewprune.calibration.keras_network import KerasNetwork
 from tfrewprune.oneshot import Infeasible, prune_one_shot
 from tfrewprune.oneshot.keras_model import KerasSource
 from tfrewprune.pipeline import hard_prune, mask_zeros, masked_retrain, strip
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Filter, KernelShape, Pattern, RowColumn
 from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.kernels import walk_layers

@@ -16,7 +16,8 @@ from tfrewprune.cli import main
 from tfrewprune.converter import convert
 from tfrewprune.converter.flatbuffer import read_model
 from tfrewprune.oneshot import prune_one_shot
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((96, 8, 8, 4)).astype(np.float32)

@@ -20,7 +20,8 @@ from tfrewprune.pipeline import (
     sparsity_summary,
     strip,
 )
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Filter, Unstructured
 from tfrewprune.wrappers import attach, hooked_kernels
 

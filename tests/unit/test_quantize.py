@@ -8,7 +8,8 @@ import pytest
 from tfrewprune.levels import Binary, EqualInterval, Ternary
 from tfrewprune.pipeline import compress, hard_prune, quantize, strip
 from tfrewprune.quantization import Quantization
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Block
 from tfrewprune.wrappers import (
     Reweight,

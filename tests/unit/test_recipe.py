@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfrewprune.methods import GroupLasso, Magnitude, Reweighted
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Channel, Filter, Unstructured
 
 RATES = st.none() | st.floats(1, 1e6)

@@ -9,7 +9,8 @@ import pytest
 
 from tfrewprune.methods import Method, Reweighted, ReweightedProximal
 from tfrewprune.pipeline import compress, hard_prune, reweighted_train
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, KernelShape, RowColumn, Unstructured
 from tfrewprune.wrappers import attach, hooked_kernels
 

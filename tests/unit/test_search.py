@@ -10,7 +10,8 @@ import pytest
 
 from tfrewprune.pipeline import largest_rate, search
 from tfrewprune.pipeline.search import RateSearch
-from tfrewprune.recipe import Infeasible, Recipe, Rule
+from tfrewprune.recipe import Infeasible, Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Unstructured
 
 X = np.random.default_rng(0).standard_normal((256, 16)).astype(np.float32)

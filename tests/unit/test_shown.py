@@ -8,7 +8,8 @@ from keras import ops
 
 from tfrewprune.methods import GradualMagnitude
 from tfrewprune.pipeline import hard_prune, reweighted_train
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Block
 from tfrewprune.wrappers import hooked_kernels
 

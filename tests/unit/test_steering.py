@@ -15,7 +15,8 @@ from tfrewprune.pipeline import (
     hard_prune,
     reweighted_train,
 )
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Unstructured
 from tfrewprune.wrappers import hooked_kernels
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from tfrewprune.methods import GradualMagnitude, Method
 from tfrewprune.methods.step_schedule import StepSchedule
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 
 
 class Schedule:

@@ -13,7 +13,8 @@ from tfrewprune.pipeline import (
     reweighted_train,
     strip,
 )
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Unstructured
 from tfrewprune.wrappers import attach, hooked_kernels, wrap
 

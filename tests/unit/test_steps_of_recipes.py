@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tfrewprune.pipeline import compress
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Column, Filter, Unstructured
 from tfrewprune.wrappers import hooked_kernels
 

@@ -9,7 +9,8 @@ from test_regularizer import value_and_gradient
 
 from tfrewprune.methods import Reweighted
 from tfrewprune.pipeline import hard_prune
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import (
     Balanced,
     Block,

@@ -12,7 +12,8 @@ import pytest
 
 from tfrewprune.methods import ADMM, GroupLasso, Magnitude
 from tfrewprune.pipeline import hard_prune, reweighted_train, sparsity_summary, strip
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Filter
 from tfrewprune.wrappers import MaskConstraint, Prunable, hooked_kernels, wrap
 

@@ -45,7 +45,8 @@ def pruned_model(name: str, rate: float = 8) -> bytes:
     from tfrewprune.converter.export import to_tflite
     from tfrewprune.methods import Magnitude
     from tfrewprune.pipeline import hard_prune, strip
-    from tfrewprune.recipe import Recipe, Rule
+    from tfrewprune.recipe import Recipe
+    from tfrewprune.rule import Rule
 
     keras.utils.set_random_seed(0)
     kind, arguments = MODELS[name]

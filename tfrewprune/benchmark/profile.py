@@ -17,13 +17,14 @@ from tfrewprune.benchmark.compare import (
 from tfrewprune.benchmark.measure import Ratio, Timing
 from tfrewprune.benchmark.packing import pack_every_layer
 from tfrewprune.converter import unpack
-from tfrewprune.converter.detect import DECODERS, Layer, find_layers
+from tfrewprune.converter.detect import DECODERS, find_layers
 from tfrewprune.converter.flatbuffer import (
     Model,
     index_list,
     read_model,
     write_model,
 )
+from tfrewprune.converter.layer import Layer
 from tfrewprune.payload.container import VALUE_ALIGNMENT
 from tfrewprune.runtime import Interpreter
 

@@ -91,7 +91,8 @@ def run(arguments: argparse.Namespace) -> None:
 def _prune(arguments: argparse.Namespace) -> "OneShotResult":
     from tfrewprune.constraints import CONSTRAINTS
     from tfrewprune.oneshot import prune_one_shot
-    from tfrewprune.recipe import Recipe, Rule
+    from tfrewprune.recipe import Recipe
+    from tfrewprune.rule import Rule
 
     limits = {unit: getattr(arguments, f"max_{unit}") for unit in CONSTRAINTS}
     limits = {unit: limit for unit, limit in limits.items() if limit is not None}

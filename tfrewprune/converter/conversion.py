@@ -60,7 +60,9 @@ def convert(
     any LiteRT with the delegate of `tfrewprune.delegate_path`.
 
     A Keras model is exported as it computes in inference, in float32, and left as it
-    is: its masks, penalties and compilation.
+    is: its masks, penalties and compilation. In the file filters may stand in another
+    order: where channels between layers are in nobody's way, those of a band come side
+    by side.
 
     Args:
         model: A Keras model, what `compress` returned, the path of a `.keras` file, of

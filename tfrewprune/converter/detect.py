@@ -10,7 +10,7 @@ that decode a constant at start-up.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -24,6 +24,7 @@ from tfrewprune.converter.flatbuffer import (
     tensor_signature,
     text,
 )
+from tfrewprune.converter.layer import Layer, WeightSource
 from tfrewprune.converter.reasons import SkipReason
 from tfrewprune.converter.recurrent import sequence_lstm
 from tfrewprune.converter.recurrent.loops import WEIGHTS
@@ -80,64 +81,6 @@ _NEVER_PACKED = {
 """Sentences for operators whose constants are weights whatever their shape is."""
 # What LiteRT's float kernels apply; they ignore or refuse TANH and SIGN_BIT.
 ACTIVATIONS = (0, 1, 2, 3)
-
-
-@dataclass(frozen=True)
-class WeightSource:
-    """The constant behind a weight tensor.
-
-    Attributes:
-        tensor: Index of the constant tensor in its subgraph.
-        decoders: Indices of the DENSIFY and DEQUANTIZE operators between the
-            constant and the layer, in order.
-    """
-
-    tensor: int
-    decoders: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Layer:
-    """An operator with weights, packed, packable or not.
-
-    Attributes:
-        subgraph: Index of its subgraph.
-        operator: Index of its operator in the subgraph.
-        name: Name of the layer, from its output tensor.
-        op: TFLite's operator name, or the name of the packed operator.
-        weight: Index of the weight tensor, -1 when there is none.
-        weight_shape: Shape of the weights, ``[O, kh, kw, I]`` or ``[O, K]``.
-        source: Where the weights are; None when they are not constant.
-        options: What the packed operator needs; None when it cannot be packed.
-        skip: Why the layer cannot be packed; None when it can, or is packed.
-        reason: The same as a sentence that tells what was found.
-        residual: Tensor that a packed convolution adds to its output; None mostly.
-        more_sources: Where more weights are, of an operator with several matrices.
-        loop: The recurrent layer that a dense layer is a product of.
-    """
-
-    subgraph: int
-    operator: int
-    name: str
-    op: str
-    weight: int
-    weight_shape: tuple[int, ...]
-    source: WeightSource | None
-    options: options.Options | None
-    skip: SkipReason | None
-    reason: str | None
-    residual: int | None = None
-    more_sources: tuple[WeightSource, ...] = ()
-    loop: Loop | None = None
-
-    @property
-    def packed(self) -> bool:
-        return self.op in options.OPERATORS
-
-    @property
-    def recurrent(self) -> bool:
-        """Whether it is one matrix of a recurrent layer."""
-        return self.loop is not None or self.op in options.RECURRENT
 
 
 def operator_name(model: Model, operator: schema.OperatorT) -> str:

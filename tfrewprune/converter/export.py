@@ -81,6 +81,7 @@ def _from_keras(model: Any, batch_size: int | None) -> bytes:
     import keras
 
     from tfrewprune.converter.caller import warn_caller
+    from tfrewprune.shrinking.arranging import arranged
     from tfrewprune.wrappers.attachment import revived_weights
 
     if not isinstance(model, keras.Model):
@@ -96,6 +97,7 @@ def _from_keras(model: Any, batch_size: int | None) -> bytes:
         warn_caller(f"{message} convert packs what is there.")
     if keras.backend.backend() != "tensorflow":
         return _in_tensorflow(model, batch_size)
+    model = arranged(model)
     if batch_size is not None:
         return _with_batch(model, batch_size)
     from tfrewprune.converter.tracing import declared_batch

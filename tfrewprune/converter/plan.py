@@ -9,9 +9,10 @@ from typing import TypeAlias
 import numpy as np
 
 from tfrewprune.converter.densify import read_weights, stored_bytes, value_form
-from tfrewprune.converter.detect import Layer, find_layers
+from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model, tensor_shape
+from tfrewprune.converter.layer import Layer
 from tfrewprune.converter.options import ConvOptions, RecurrentOptions
 from tfrewprune.converter.reasons import SkipReason
 from tfrewprune.converter.sums import Sum, find_sums

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 from ai_edge_litert import schema_py_generated as schema
 
-from tfrewprune.converter.detect import ACTIVATIONS, Layer, model_numbers_operators
+from tfrewprune.converter.detect import ACTIVATIONS, model_numbers_operators
 from tfrewprune.converter.flatbuffer import (
     Model,
     count_readers,
     tensor_shape,
     tensor_signature,
 )
+from tfrewprune.converter.layer import Layer
 from tfrewprune.converter.options import ConvOptions
 
 _FLOAT32 = schema.TensorType.FLOAT32

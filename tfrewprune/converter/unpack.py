@@ -21,7 +21,7 @@ from tfrewprune.converter.densify import (
     SparseForm,
     write_weights,
 )
-from tfrewprune.converter.detect import Layer, find_layers
+from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import (
     Model,
@@ -31,6 +31,7 @@ from tfrewprune.converter.flatbuffer import (
     text,
 )
 from tfrewprune.converter.hosts import restore_operators
+from tfrewprune.converter.layer import Layer
 from tfrewprune.converter.recurrent.fuse import split_operator
 from tfrewprune.converter.sources import Source, forget, recall
 from tfrewprune.payload.reading import unpack_matrix

@@ -15,8 +15,9 @@ from tfrewprune.pipeline import (
     reweighted_train,
     strip,
 )
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
 from tfrewprune.rows import LayerRow
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Block
 from tfrewprune.wrappers import hooked_kernels
 

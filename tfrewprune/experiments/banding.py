@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Are bands of like filters worth it after retraining? `Block(16, 1, cluster=True)`.
+"""Are bands of like filters worth it after retraining? `tfrewprune.arrange`.
 
 A network of two hidden layers names the phone of a frame of speech from eleven
-frames around it. Its hidden layers are pruned to 1/16 in blocks of 16 neighbours and in
-blocks of 16 alike, by each method: one cut by magnitude, masks that tighten, a
-reweighted penalty. All start from the same dense model of a seed and train for the same
-number of epochs with the same batches; no figure is tuned for one of them.
+frames around it. Its hidden layers are pruned to 1/16 in blocks of 16 neighbours, as
+they are (`near`) and put side by side because they are alike, by each method: one cut
+by magnitude, masks that tighten, a reweighted penalty. All start from the same dense
+model of a seed and train for the same number of epochs with the same batches; no figure
+is tuned for one of them.
 
 The utterances of `ru_phones.npz` that it marks are the test set, every tenth of the
 others validates. Every 48th frame is used, as neighbours are
@@ -135,12 +136,10 @@ def recipe(method: str, plan: Plan):
     }
     if method not in METHODS[1:]:
         raise ValueError(f"Expected one of {METHODS[1:]}, got {method!r}.")
-    name, bands = method.split("-")
-    engine = engines[name]
-    structure = tfrewprune.Block(16, 1, cluster=bands == "alike")
+    engine = engines[method.split("-")[0]]
     both = plan.prune_epochs + plan.retrain_epochs
     return tfrewprune.Recipe(
-        tfrewprune.Rule("hidden*", structure=structure),
+        tfrewprune.Rule("hidden*", structure=tfrewprune.Block(16, 1)),
         method=engine,
         rate=RATE,
         reweighted_epochs=plan.prune_epochs,
@@ -160,6 +159,14 @@ class Banding(Experiment):
     def load_data(self) -> datasets.ImageData:
         return phone_frames()
 
+    def network(self):
+        """Returns the untrained network; layers named ``hidden*`` are pruned."""
+        return network()
+
+    def fit_arguments(self, data: datasets.ImageData) -> dict[str, Any]:
+        """Keyword arguments of ``fit`` that all phases share."""
+        return training.fit_arguments(data)
+
     def train(
         self, method: str, seed: int, data: datasets.ImageData
     ) -> tuple[Any, dict]:
@@ -170,9 +177,9 @@ class Banding(Experiment):
         if path.exists():
             model = keras.models.load_model(path, compile=False)
         else:
-            model = network()
+            model = self.network()
             training.compile_for(model, data, plan.dense_epochs, plan.learning_rate)
-            model.fit(epochs=plan.dense_epochs, **training.fit_arguments(data))
+            model.fit(epochs=plan.dense_epochs, **self.fit_arguments(data))
             model.save(path)
         keras.utils.set_random_seed(1000 + seed)  # the same batches for every method
         if method == "dense":
@@ -180,7 +187,9 @@ class Banding(Experiment):
         import tfrewprune
 
         chosen = recipe(method, plan)
-        fit = training.fit_arguments(data)
+        fit = self.fit_arguments(data)
+        if method.endswith("-alike"):
+            tfrewprune.arrange(model, chosen)
         if chosen.method.trains:
             epochs = chosen.reweighted_epochs
             training.compile_for(model, data, epochs, plan.learning_rate)

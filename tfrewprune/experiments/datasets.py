@@ -175,3 +175,16 @@ def cifar10(path: str | os.PathLike[str] | None = None) -> ImageData:
         (decode(arrays["r_train"]), labels["y_train"]),
         (decode(arrays["r_test"]), labels["y_test"]),
     )
+
+
+def photograph(path: str | os.PathLike[str] | None = None) -> np.ndarray:
+    """Loads the portrait of Grace Hopper: uint8, (224, 224, 3).
+
+    Args:
+        path: By default ``data_path("grace_hopper_224.npz")``.
+
+    Raises:
+        FileNotFoundError: the file is not there.
+    """
+    with np.load(path or data_path("grace_hopper_224.npz")) as archive:
+        return archive["image"]

@@ -181,13 +181,17 @@ class Experiment(abc.ABC):
                 for method in options.methods:
                     print(f"{cls.name}: {stage} {method}, seed {seed}", flush=True)
                     experiment.run(stage, method, seed, data)
+        experiment.show()
+
+    def show(self) -> None:
+        """Prints the table of the finished runs, and writes its figures as JSON."""
         tables.show(
-            cls.title,
-            cls.methods,
-            experiment.log,
-            experiment.goals,
-            scored=cls.scored,
-            published=cls.published,
+            self.title,
+            self.methods,
+            self.log,
+            self.goals,
+            scored=self.scored,
+            published=self.published,
         )
 
     @classmethod

@@ -3,10 +3,12 @@
 
 The network is the one of the pruning papers: convolutions 20 and 50 of 5 x 5, fully
 connected 500 and 10, 430,500 weights without biases. The table is :data:`ROWS`. All
-runs of a seed start from the same dense model and have the same images, shifted by up
-to two pixels, the same number of epochs, Adam, and a learning rate that is constant
-while weights go and falls to 0 along a cosine afterwards. Each method chooses the rates
-of the layers by itself; none inherits another's.
+runs of a seed start from the same dense model and have the same number of epochs, Adam,
+and a learning rate that is constant while weights go and falls to 0 along a cosine
+afterwards. Short rows have the same images, shifted by up to two pixels. Long rows are
+shifted by one: at 230x the network can no longer learn more (with filters and columns,
+8 + 16 epochs, two pixels leave 97.9 % of the validation images, one 98.4 %). Each
+method chooses the rates of the layers by itself; none inherits another's.
 
 What a run does: a first cut by magnitude, training under the method, the last cut,
 removal of the paths that are dead, training of the rest under its mask. Short rows are
@@ -45,9 +47,9 @@ UNITS = {"conv1": 12, "conv2": 28, "fc1": 128}
 """What the first cut of a short row leaves of 20, 50 and 500: 6.6x fewer weights."""
 
 ROWS = (
-    Row("single-weights", "gradual-fisher", 345, "long"),
-    Row("single-weights", "reweighted-proximal", 345, "long"),
-    Row("filters-and-columns", "gradual-fisher", 190, "long"),
+    Row("single-weights", "gradual-fisher", 348, "long"),
+    Row("single-weights", "reweighted-proximal", 348, "long"),
+    Row("filters-and-columns", "gradual-fisher-paths", 232, "long"),
     Row("block-16x1", "gradual-fisher", 58, "long"),
     *(
         Row("single-weights", method, 330)
@@ -84,6 +86,7 @@ class Plan:
         dense_epochs: Training of the shared dense model from scratch.
         epochs: (under the method, under the mask) of the rows of each length.
         first_cut: Rate of the first cut of long rows, by structure.
+        shifts: Pixels that images are shifted by at most, by length.
         learning_rate: Adam's rate.
         images: How many training images are used; None for all.
         evaluation_images: How many validation and test images; None for all.
@@ -100,6 +103,9 @@ class Plan:
             "filters-and-columns": 4,
             "block-16x1": 8,
         }
+    )
+    shifts: dict[str, int] = dataclasses.field(
+        default_factory=lambda: {"short": 2, "long": 1}
     )
     learning_rate: float = 1e-3
     images: int | None = None
@@ -168,7 +174,8 @@ class LeNet5(Experiment):
 
     name = "lenet5"
     title = "LeNet-5 on MNIST"
-    methods = ("dense", *(row.name for row in ROWS))
+    rows = ROWS
+    methods = ("dense", *(row.name for row in rows))
     full_plan = Plan()
     quick_plan = QUICK
 
@@ -181,7 +188,7 @@ class LeNet5(Experiment):
         if method == "dense":
             model = self.start(seed, data)
             return model, {"epochs": [self.plan.dense_epochs]}
-        (row,) = (row for row in ROWS if row.name == method)
+        (row,) = (row for row in self.rows if row.name == method)
         return self.pruned(row, seed, data)
 
     def pruned(self, row: Row, seed: int, data: datasets.ImageData) -> tuple[Any, dict]:
@@ -206,7 +213,7 @@ class LeNet5(Experiment):
         """Trains, cuts, removes dead paths, trains what is left."""
         import tfrewprune
 
-        learn = (data, self.plan.learning_rate, self._fit(seed, data))
+        learn = (data, self.plan.learning_rate, self._fit(seed, data, row.length))
         model = precision.for_training(model)
         training.train_and_cut(model, chosen, *learn)
         model = precision.for_deployment(tfrewprune.strip(model))
@@ -224,9 +231,11 @@ class LeNet5(Experiment):
         tfrewprune.hard_prune(model, zeros_stay)
         return precision.for_deployment(training.retrain(model, zeros_stay, *learn))
 
-    def _fit(self, seed: int, data: datasets.ImageData) -> dict[str, Any]:
+    def _fit(
+        self, seed: int, data: datasets.ImageData, length: str = "short"
+    ) -> dict[str, Any]:
         return {
-            "x": training.crops(data, 1000 + seed, margin=2),
+            "x": training.crops(data, 1000 + seed, self.plan.shifts[length]),
             "validation_data": (data.x_validation, data.y_validation),
             "verbose": 2,
         }

@@ -89,7 +89,9 @@ class ResNet8(Experiment):
 
     name = "resnet8"
     title = "MLPerf Tiny ResNet-8 on CIFAR-10"
-    methods = ("pretrained", "dense", *(row.name for row in ROWS))
+    rows = ROWS
+    start_name = "pretrained"
+    methods = (start_name, "dense", *(row.name for row in rows))
     full_plan = Plan()
     quick_plan = QUICK
 
@@ -101,16 +103,12 @@ class ResNet8(Experiment):
     ) -> tuple[Any, dict]:
         import keras
 
-        keras.utils.set_random_seed(seed)
-        model, plan = pretrained(), self.plan
-        if method == "pretrained":
+        model, plan = self.start(seed, data), self.plan
+        if method == self.start_name:
             return model, {}
+        keras.utils.set_random_seed(seed)
         model = precision.for_training(model)
-        fit = {
-            "x": training.crops(data, seed, margin=4, flips=True),
-            "validation_data": (data.x_validation, data.y_validation),
-            "verbose": 2,
-        }
+        fit = self.fit_arguments(seed, data)
         learn = (data, plan.learning_rate, fit, False)
         details: dict[str, Any] = {"epochs": plan.epochs}
         if method == "dense":
@@ -118,7 +116,7 @@ class ResNet8(Experiment):
             training.compile_for(model, data, epochs, plan.learning_rate, False)
             model.fit(epochs=epochs, **fit)
             return precision.for_deployment(model), details
-        (row,) = (row for row in ROWS if row.name == method)
+        (row,) = (row for row in self.rows if row.name == method)
         chosen = recipe(row, plan, model)
         training.train_and_cut(model, chosen, *learn)
         cut = training.accuracy(model, data.x_validation, data.y_validation)
@@ -128,6 +126,18 @@ class ResNet8(Experiment):
             **row.to_dict(),
             "recipe": chosen.get_config(),
             "validation_accuracy_after_cut": cut,
+        }
+
+    def start(self, seed: int, data: datasets.ImageData):
+        """Returns the dense model that all runs of a seed start from."""
+        return pretrained()
+
+    def fit_arguments(self, seed: int, data: datasets.ImageData) -> dict[str, Any]:
+        """Keyword arguments of ``fit`` that all phases of all methods share."""
+        return {
+            "x": training.crops(data, seed, margin=4, flips=True),
+            "validation_data": (data.x_validation, data.y_validation),
+            "verbose": 2,
         }
 
     def goals(self, summary: Summary) -> list[tuple[str, bool]]:

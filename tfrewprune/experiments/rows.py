@@ -16,6 +16,8 @@ def structures() -> dict[str, Any]:
         "single-weights": trp.Unstructured(),
         "filters-and-columns": trp.RowColumn(),
         "block-16x1": trp.Block(16, 1),
+        "block-4x1": trp.Block(4, 1),
+        "block-16x1-alike": trp.Block(16, 1, cluster=True),
         "block-rows-and-columns": trp.BlockRowColumn(16, 16),
         "pattern-and-connectivity": trp.Pattern(4),
     }
@@ -31,6 +33,9 @@ def methods() -> dict[str, Any]:
         "group-lasso": methods.GroupLasso(),
         "gradual": methods.GradualMagnitude(),
         "gradual-fisher": methods.GradualMagnitude(score="fisher"),
+        "gradual-fisher-paths": methods.GradualMagnitude(
+            score="fisher", remove_dead_paths=True
+        ),
         "one-shot": methods.Magnitude(),
         "admm": methods.ADMM(),
         "primal-proximal": methods.PrimalProximal(),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Phone recognition with pruned GRUs: three methods at equal budgets, 10x to 300x.
+"""Phone recognition with pruned GRUs: four methods at equal budgets, 10x to 300x.
 
 The network is the one of RTMobile (arXiv 2002.11474) scaled to this machine and data:
 two GRU layers and a linear output, one phone every 30 ms (see
@@ -7,9 +7,11 @@ two GRU layers and a linear output, one phone every 30 ms (see
 paper does; the output layer stays dense. All runs of a seed start from the same dense
 model and have the same number of epochs, pieces of sentences, optimizer and dropout.
 The learning rate is constant while weights go and falls to 0 along a cosine afterwards.
-``dense`` is trained on like the others: the control.
+``dense`` is trained on like the others: the control. Long rows have three times the
+epochs, and so has their control, ``dense_long``.
 
 - ``reweighted_block-16x1``: the reweighted penalty, its strength following the rate;
+- ``reweighted-proximal_block-16x1``: the same as a step after the optimizer's;
 - ``gradual_block-16x1``: gradual magnitude pruning on the same structure;
 - ``admm_bsp``: RTMobile's recipe, ADMM on columns of blocks, then on rows of blocks.
 
@@ -43,10 +45,18 @@ ROWS = tuple(
     for rate in RATES
     for method, structure in (
         ("reweighted", "block-16x1"),
+        ("reweighted-proximal", "block-16x1"),
         ("gradual", "block-16x1"),
         ("admm", "bsp"),
     )
+) + tuple(
+    Row("block-16x1", method, rate, "long")
+    for rate in (10, 30)
+    for method in ("gradual", "reweighted")
 )
+
+CONTROLS = {"dense": "short", "dense_long": "long"}
+"""Dense models that are trained on, with the length of the rows they stand beside."""
 
 TIMIT = {
     1: 0.188,
@@ -77,8 +87,8 @@ class Plan:
         steps: Of a piece, of the dense model from scratch and of all that follows:
             shorter ones give a method more updates of the weights in an epoch.
         dense_epochs: Training of the shared dense model from scratch.
-        epochs: (under the method, under the mask); of a recipe with two steps half of
-            each.
+        epochs: (under the method, under the mask) of the rows of each length; of a
+            recipe with two steps half of each.
         start_rate: Largest rate of the first cut, by magnitude.
         learning_rates: Adam's, of the dense model from scratch and of all that follows.
         images: How many training sentences are used; None for all.
@@ -92,7 +102,9 @@ class Plan:
     batch: int = 32
     steps: tuple[int, int] = (40, 20)
     dense_epochs: int = 16
-    epochs: tuple[int, int] = (6, 6)
+    epochs: dict[str, tuple[int, int]] = dataclasses.field(
+        default_factory=lambda: {"short": (6, 6), "long": (18, 18)}
+    )
     start_rate: float = 4
     learning_rates: tuple[float, float] = (2e-3, 3e-3)
     images: int | None = None
@@ -106,7 +118,7 @@ QUICK = Plan(
     batch=8,
     steps=(20, 10),
     dense_epochs=1,
-    epochs=(2, 2),
+    epochs={"short": (2, 2), "long": (2, 2)},
     images=12,
     evaluation_images=3,
     timed_steps=10,
@@ -140,7 +152,7 @@ def recipe(row: Row, plan: Plan):
     """Returns the :class:`tfrewprune.Recipe` of a row."""
     import tfrewprune
 
-    training, retraining = plan.epochs
+    training, retraining = plan.epochs[row.length]
     if row.structure == "bsp":
         return tfrewprune.recipes.get(
             "rtmobile",
@@ -157,7 +169,7 @@ class Speech(Experiment):
 
     name = "speech"
     title = "Phone recognition, 2 x GRU"
-    methods = ("dense", *(row.name for row in ROWS))
+    methods = (*CONTROLS, *(row.name for row in ROWS))
     full_plan = Plan()
     quick_plan = QUICK
     stages = ("train", "measure", "time")
@@ -175,12 +187,13 @@ class Speech(Experiment):
     ) -> tuple[Any, dict[str, Any]]:
         model, plan = self.start(seed, data), self.plan
         pieces = phones.segments(data, 1000 + seed, plan.batch, plan.steps[1])
-        if method == "dense":
-            gates.fit(model, pieces, sum(plan.epochs), plan.learning_rates[1])
-            return model, {"epochs": plan.epochs}
+        if method in CONTROLS:
+            epochs = plan.epochs[CONTROLS[method]]
+            gates.fit(model, pieces, sum(epochs), plan.learning_rates[1])
+            return model, {"epochs": epochs}
         (row,) = (row for row in ROWS if row.name == method)
         chosen = recipe(row, plan)
-        details = {**row.to_dict(), "epochs": plan.epochs}
+        details = {**row.to_dict(), "epochs": plan.epochs[row.length]}
         details["recipe"] = chosen.get_config()
 
         def note(cut) -> None:
@@ -283,24 +296,26 @@ class Speech(Experiment):
     def goals(self, summary: Summary) -> list[tuple[str, bool]]:
         key = "test_phone_error_rate"
         found = {
-            (row.method, row.rate): summary[row.name][key]
+            (row.method, row.rate, row.length): summary[row.name][key]
             for row in ROWS
             if key in summary.get(row.name, {})
         }
         goals = []
-        dense = summary.get("dense", {}).get(key)
-        for rate, allowed in LOSSES.items():
-            ours = found.get(("reweighted", rate))
-            if dense is not None and ours is not None:
-                limit = allowed + NOISE
-                goal = (
-                    f"reweighted {rate}x: at most {100 * allowed:g} points of phone"
-                    f" errors more than dense, within {100 * NOISE:g} (it is"
-                    f" {100 * (ours - dense):+.2f})"
-                )
-                goals.append((goal, ours - dense <= limit))
+        for (method, rate, length), ours in found.items():
+            (control,) = (name for name, of in CONTROLS.items() if of == length)
+            dense, allowed = summary.get(control, {}).get(key), LOSSES.get(rate)
+            if method == "admm" or dense is None or allowed is None:
+                continue
+            goal = (
+                f"{method} {rate}x, {length}: at most {100 * allowed:g} points of phone"
+                f" errors more than dense, within {100 * NOISE:g} (it is"
+                f" {100 * (ours - dense):+.2f})"
+            )
+            goals.append((goal, ours - dense <= allowed + NOISE))
         for rate in RATES:
-            ours, theirs = (found.get((name, rate)) for name in ("reweighted", "admm"))
+            ours, theirs = (
+                found.get((name, rate, "short")) for name in ("reweighted", "admm")
+            )
             if ours is not None and theirs is not None:
                 goal = (
                     f"reweighted {rate}x: level with BSP by ADMM or better (it is"

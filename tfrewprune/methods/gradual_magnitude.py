@@ -40,6 +40,11 @@ class GradualMagnitude(Method):
             removing it costs to first order. With optimizers that keep none (SGD) this
             is `"lamp"`.
         every: Epochs between two cuts; at least one step. A tfmot schedule has its own.
+        remove_dead_paths: After every cut also remove filters that nobody reads and
+            columns whose filter is empty, and move the constants of such filters into
+            the biases behind (as `purify` does). The next cut then compares what still
+            counts, and the rate asked for is that of live weights. For structures that
+            remove filters or columns; models whose graph is not known keep them.
 
     Raises:
         ValueError: An unknown schedule or score, or `every` not above 0.
@@ -51,6 +56,7 @@ class GradualMagnitude(Method):
     schedule: str | StepSchedule = "geometric"
     score: str = "lamp"
     every: float = 0.1
+    remove_dead_paths: bool = False
 
     def __post_init__(self):
         if not isinstance(self.schedule, str):

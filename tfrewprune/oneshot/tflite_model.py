@@ -15,7 +15,7 @@ from tfrewprune.calibration.network import Site
 from tfrewprune.constraints import LayerCost
 from tfrewprune.converter.conversion import read_content
 from tfrewprune.converter.densify import FLOAT_TYPES
-from tfrewprune.converter.detect import Layer, find_layers
+from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.flatbuffer import (
     Model,
     index_list,
@@ -24,13 +24,15 @@ from tfrewprune.converter.flatbuffer import (
     tensor_signature,
     text,
 )
+from tfrewprune.converter.layer import Layer
 from tfrewprune.converter.plan import layer_shape
 from tfrewprune.oneshot.pruning import Job
 from tfrewprune.oneshot.source import Source
 from tfrewprune.oneshot.tflite_network import TFLiteNetwork
 from tfrewprune.payload.gain import predicted_gain
-from tfrewprune.recipe import TYPICAL_RATE, Recipe, Rule
+from tfrewprune.recipe import TYPICAL_RATE, Recipe
 from tfrewprune.rows import LayerRow
+from tfrewprune.rule import Rule
 
 _TYPES = {
     schema.TensorType.FLOAT32: "float32",

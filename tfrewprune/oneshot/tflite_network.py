@@ -20,7 +20,7 @@ from tfrewprune.converter.densify import (
     read_weights,
     write_weights,
 )
-from tfrewprune.converter.detect import DECODERS, Layer, find_layers
+from tfrewprune.converter.detect import DECODERS, find_layers
 from tfrewprune.converter.flatbuffer import (
     Model,
     index_list,
@@ -28,6 +28,7 @@ from tfrewprune.converter.flatbuffer import (
     tensor_shape,
     write_model,
 )
+from tfrewprune.converter.layer import Layer
 from tfrewprune.converter.options import ConvOptions
 from tfrewprune.structures import KernelShape, kernel_from_matrix, matrix_from_kernel
 

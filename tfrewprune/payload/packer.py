@@ -129,7 +129,12 @@ def pack_matrix(weights: np.ndarray, band_rows: int | None = None) -> bytes:
         >>> unpack_matrix(payload).shape
         (16, 64)
     """
-    return _choose(weights, band_rows, lambda packing: packing.payload_bytes).encode()
+    return smallest_packing(weights, band_rows).encode()
+
+
+def smallest_packing(weights: np.ndarray, band_rows: int | None = None) -> Packing:
+    """The bands that `pack_matrix` packs a matrix into; arguments as there."""
+    return _choose(weights, band_rows, lambda packing: packing.payload_bytes)
 
 
 def pack_layer(

@@ -11,6 +11,7 @@ from tfrewprune.pipeline.levels import (
     format_levels,
     quantize,
 )
+from tfrewprune.pipeline.likeness import arrange
 from tfrewprune.pipeline.prune import hard_prune, mask_zeros
 from tfrewprune.pipeline.purification import purify
 from tfrewprune.pipeline.search import RateSearch, Trial, largest_rate
@@ -32,6 +33,7 @@ __all__ = [
     "StrengthControl",
     "Teacher",
     "Trial",
+    "arrange",
     "compress",
     "format_levels",
     "format_rows",

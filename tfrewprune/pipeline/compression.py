@@ -11,6 +11,7 @@ import keras
 
 from tfrewprune.pipeline.distillation import Teacher, teacher_of
 from tfrewprune.pipeline.levels import LevelRow, format_levels, train_stages
+from tfrewprune.pipeline.likeness import arrange
 from tfrewprune.pipeline.prune import check_finite, hard_prune
 from tfrewprune.pipeline.purification import purify
 from tfrewprune.pipeline.run import PhaseRun, build_from_data
@@ -135,10 +136,11 @@ def compress(
 ) -> CompressResult:
     """Reweighted training, hard pruning, masked retraining, levels, stripping.
 
-    Each phase starts with a new optimizer and new metrics of the settings the model
-    was compiled with, so that learning-rate schedules start over. Epochs count on from
-    one phase to the next. The model is changed in place; with `Prunable` layers inside,
-    the result holds a clone without them.
+    First like filters come side by side (`arrange`), which changes the order of filters
+    and nothing that the model computes. Each phase starts with a new optimizer and new
+    metrics of the settings the model was compiled with, so that learning-rate schedules
+    start over. Epochs count on from one phase to the next. The model is changed in
+    place; with `Prunable` layers inside, the result holds a clone without them.
 
     Args:
         model: A compiled model, trained or not. A model that is not built yet is built
@@ -203,6 +205,8 @@ def compress(
         check_budget(resolve(model, step), step)
     if stages:
         resolve_levels(model, stages[-1].quantization)
+    if recipe.arrange:
+        arrange(model, recipe)
     levels: list[LevelRow] = []
     run = PhaseRun(
         *(model, phases, (x, y), validation_data),

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from tfrewprune.pipeline.clock import PhaseClock
+from tfrewprune.pipeline.dead_paths import mask_dead_paths
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import set_masks
 from tfrewprune.wrappers.budget import Budget
@@ -99,6 +100,8 @@ class GradualPrune(PhaseClock):
         notes = defaultdict(list)
         masks = select_groups(targets, scored, self.recipe, notes, comparable, allowed)
         set_masks(self.model, chosen, masks)
+        if method.remove_dead_paths:
+            mask_dead_paths(self.model, chosen)
 
 
 def _alive(target: Target) -> int:

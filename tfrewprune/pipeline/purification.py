@@ -7,20 +7,14 @@ import dataclasses
 
 import keras
 import numpy as np
-from keras import ops
 
+from tfrewprune.pipeline.dead_paths import mask_dead_paths
 from tfrewprune.pipeline.summary import layer_row
 from tfrewprune.recipe import Recipe
 from tfrewprune.rows import LayerRow
-from tfrewprune.shrinking.graph import is_functional
-from tfrewprune.shrinking.passages import Passage
-from tfrewprune.shrinking.products import Product
-from tfrewprune.shrinking.reading import read
-from tfrewprune.shrinking.selection import select
-from tfrewprune.shrinking.signals import Units
 from tfrewprune.structures import Unstructured
 from tfrewprune.wrappers.attachment import set_masks
-from tfrewprune.wrappers.targets import Target, resolve
+from tfrewprune.wrappers.targets import resolve
 
 #: Share of a unit's weights that are zero already.
 EMPTINESS = 0.5
@@ -82,8 +76,7 @@ def purify(
         for key, target in chosen.items()
     }
     _mask(model, chosen, keep)
-    if is_functional(model):
-        _mask(model, chosen, _live(model, chosen))
+    mask_dead_paths(model, list(chosen.values()))
     return [layer_row(target) for target in targets]
 
 
@@ -117,50 +110,3 @@ def _mask(model: keras.Model, chosen: dict, keep: dict) -> None:
         for key in keep
     }
     set_masks(model, [chosen[key] for key in keep], groups)
-
-
-def _live(model: keras.Model, chosen: dict[tuple, Target]) -> dict[tuple, np.ndarray]:
-    """Which weights are on a path; constants of the others are moved on."""
-    units = Units()
-    passages, outputs = read(model, units, edges=False, bypass=False)
-    selection = select(passages, outputs, units, merge=False)
-    by_layer = {id(target.layer): key for key, target in chosen.items()}
-    keep = {}
-    for passage in passages:
-        key = by_layer.get(id(passage.layer))
-        if key is None or not isinstance(passage, Product):
-            continue
-        shape = chosen[key].values().shape
-        if passage.kernel.shape != shape:  # of a separable convolution
-            continue
-        inputs, outputs = (
-            np.isin(np.arange(len(signal.units)), selection.kept(signal))
-            for signal in (passage.signal, passage.outputs[0])
-        )
-        shift = passage.settled_bias() - passage.bias
-        if not _shifted(passage, shift, passages):
-            inputs[:] = True  # the constants have no other place
-        keep[key] = np.broadcast_to(inputs[:, None] & outputs, shape)
-    return keep
-
-
-def _shifted(passage: Product, shift: np.ndarray, passages: list[Passage]) -> bool:
-    """Adds constants to a layer's outputs; returns whether it has a place for them."""
-    if not shift.any():
-        return True
-    if passage.layer.use_bias:
-        _add(passage.layer.bias, shift)
-        return True
-    (output,) = passage.call.outputs
-    readers = [p.layer for p in passages if any(t is output for t in p.call.inputs)]
-    normalized = len(readers) == 1 and isinstance(
-        readers[0], keras.layers.BatchNormalization
-    )
-    if normalized and passage.layer.activation is keras.activations.linear:
-        _add(readers[0].moving_mean, -shift)
-        return True
-    return False
-
-
-def _add(variable: keras.Variable, shift: np.ndarray) -> None:
-    variable.assign(ops.convert_to_numpy(variable.value) + shift.astype(np.float32))

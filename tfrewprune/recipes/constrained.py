@@ -6,8 +6,9 @@ from __future__ import annotations
 from tfrewprune.levels import Binary, EqualInterval
 from tfrewprune.methods import ADMM
 from tfrewprune.quantization import Quantization
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
 from tfrewprune.recipes.named import BUDGET, NamedRecipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import (
     Block,
     BlockRowColumn,

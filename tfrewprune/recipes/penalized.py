@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from tfrewprune.methods import GradualMagnitude, PrimalProximal, Reweighted
-from tfrewprune.recipe import Recipe, Rule
+from tfrewprune.recipe import Recipe
 from tfrewprune.recipes.named import BUDGET, FOLLOWS, RMS, NamedRecipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, BlockRowColumn, RowColumn, Unstructured
 
 PENALIZED = {

@@ -12,8 +12,9 @@ import numpy as np
 
 from tfrewprune.converter.conversion import read_content
 from tfrewprune.converter.densify import WEIGHT_TYPES, read_weights
-from tfrewprune.converter.detect import Layer, find_layers
+from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.flatbuffer import Model, read_model
+from tfrewprune.converter.layer import Layer
 from tfrewprune.converter.unpack import dense_shape, read_payload
 from tfrewprune.inspection import inspect_model
 from tfrewprune.payload import pack_matrix

@@ -28,8 +28,12 @@ class Block(Structure):
 
     With `cluster=True` a tile spans outputs that are *alike* in place of neighbours:
     `fitted` orders the outputs so that those of a band have their large weights in the
-    same columns (`order_by_likeness`), and more of them survive. The order costs
-    nothing at run time, as packed rows carry their number.
+    same columns (`order_by_likeness`), and more of them survive. Packed rows carry
+    their number, so any order runs; rows that lie apart store one by one, which takes a
+    layer 1.1 to 1.7 times as long. `convert` therefore moves the filters of a Keras
+    model into the order of their bands, and what reads them with them, and the order
+    costs nothing; not those whose channels have an order already: outputs of the model,
+    and residual sums, which have one for all layers that write to them.
 
     Args:
         rows: Outputs a tile spans, at least 1.

@@ -23,7 +23,7 @@ class Head(Filter):
 
     Example:
 
-    >>> from tfrewprune.recipe import Rule
+    >>> from tfrewprune.rule import Rule
     >>> rule = Rule("attention*", structure=Head(), rate=2)
     """
 

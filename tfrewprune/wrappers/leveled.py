@@ -11,7 +11,7 @@ from keras import ops
 
 from tfrewprune.levels import Levels
 from tfrewprune.quantization import Quantization, Stage
-from tfrewprune.recipe import Rule
+from tfrewprune.rule import Rule
 from tfrewprune.structures import Unstructured
 from tfrewprune.wrappers.attachment import attach_target, detach_penalty, set_masks
 from tfrewprune.wrappers.kernels import output_layers

@@ -13,7 +13,8 @@ from keras import ops
 
 from tfrewprune.payload.cost import LayerShape
 from tfrewprune.payload.gain import predicted_gain
-from tfrewprune.recipe import TYPICAL_RATE, Recipe, Rule
+from tfrewprune.recipe import TYPICAL_RATE, Recipe
+from tfrewprune.rule import Rule
 from tfrewprune.structures import KernelShape, Structure
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.kernels import (

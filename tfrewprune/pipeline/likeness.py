@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filters that are alike side by side, before anything is pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+
+from tfrewprune.recipe import Recipe
+from tfrewprune.shrinking.arrangement import find_arrangement
+from tfrewprune.shrinking.graph import is_functional
+from tfrewprune.shrinking.products import Product
+from tfrewprune.shrinking.reading import read
+from tfrewprune.shrinking.signals import Units
+from tfrewprune.structures import matrix_from_kernel
+from tfrewprune.structures.likeness import order_by_likeness
+from tfrewprune.wrappers.kernels import kernel_specs, walk_layers
+from tfrewprune.wrappers.targets import Target, resolve
+
+
+def arrange(model: keras.Model, recipe: Recipe) -> list[str]:
+    """Moves filters so that those that share columns in a structure are alike.
+
+    Structures such as `Block(16, 1)` remove a column from 16 neighbouring filters at
+    once, so neighbours should have their large weights in the same columns. The
+    channels between two layers have no order of their own: filters move, what reads
+    them follows, and the model computes what it did. Layers that write into one
+    residual sum share one order, chosen for all of them. It costs nothing at run time.
+
+    Channels stay where they are that the outputs of the model or layers that are not
+    understood read (see `shrink`), in models whose graph is not known, and in models
+    with masks or penalties in place.
+
+    Args:
+        model: A built model; its weights are changed in place. The state of its
+            optimizer is not: compile it again.
+        recipe: Which layers are pruned in which structure.
+
+    Returns:
+        Names of the layers whose filters have moved.
+
+    Example:
+
+    >>> moved = arrange(model, Recipe(rate=8))
+    """
+    targets = [t for step in recipe.steps for t in resolve(model, step)]
+    chosen: dict[int, list[Target]] = {}
+    for target in targets:
+        if target.reason is None and _in_bands(target):
+            chosen.setdefault(id(target.layer), []).append(target)
+    hooks = (
+        hook
+        for _, layer in walk_layers(model)
+        for spec in kernel_specs(layer) or ()
+        for hook in spec.hooks(layer)
+    )
+    if not chosen or any(hook is not None for hook in hooks):
+        return []
+    return _moved(model, chosen)
+
+
+def _moved(model: keras.Model, chosen: dict[int, list[Target]]) -> list[str]:
+    if not is_functional(model):
+        return []
+
+    def order(products: list[Product], count: int) -> np.ndarray:
+        found = [t for p in products for t in chosen.get(id(p.layer), ())[:1]]
+        return _like_order(found, count)
+
+    units = Units()
+    passages, _ = read(model, units, bypass=False)
+    names = []
+    for inner in {id(p.layer): p.layer for p in passages}.values():
+        if isinstance(inner, keras.Model):
+            names += _moved(inner, chosen)
+    arrangement = find_arrangement(passages, units, order)
+    if arrangement is None:
+        return names
+    for passage in passages:
+        found = None if passage.reason else passage.narrowed(arrangement.kept)
+        if found is None or not found[1]:
+            continue
+        passage.layer.set_weights(found[1])
+        kept = arrangement.kept(passage.outputs[0])
+        if isinstance(passage, Product) and (np.diff(kept) < 0).any():
+            names.append(passage.layer.name)
+    return names
+
+
+def _in_bands(target: Target) -> bool:
+    """Whether some but not all outputs share what survives, in a given order."""
+    fixed = getattr(target.structure, "cluster", False)
+    together = target.structure.rows_alike(target.shape)
+    return not fixed and 1 < together < target.shape.outputs
+
+
+def _like_order(targets: Iterable[Target], count: int) -> np.ndarray:
+    """Outputs in an order in which neighbours are alike in all matrices together."""
+    energies, rows = [], 1
+    for target in targets:
+        energy = np.square(matrix_from_kernel(target.kernel()), dtype=np.float32)
+        energies.append(energy / max(float(energy.sum()), 1e-30))
+        rows = max(rows, target.structure.rows_alike(target.shape))
+    if not energies:
+        return np.arange(count)
+    return np.array(order_by_likeness(np.concatenate(energies, axis=1), rows))
