@@ -145,6 +145,21 @@ def test_files_hold_surviving_weights():
     assert len(packed) <= 1.05 * 4 * kept
 
 
+@pytest.mark.parametrize("batch", [1, None])
+def test_zeros_to_begin_with_are_neither_stored_nor_made(batch):
+    inputs = keras.Input((4, 5), batch_size=batch)
+    model = keras.Sequential([inputs, layers.LSTM(16)])
+    packed = trp.convert(model)
+    x = np.random.default_rng(1).standard_normal((batch or 3, 4, 5)).astype("f4")
+    dense = trp.unpack(bytes(packed))
+    for interpreter in (trp.Interpreter(bytes(packed)), LiteRt(model_content=dense)):
+        received = run(interpreter, x)[0]
+        np.testing.assert_allclose(received, np.asarray(model(x)), atol=1e-5)
+    for content in (bytes(packed), bytes(trp.convert(dense))):
+        (operator,) = read_model(content).subgraphs[0].operators
+        assert list(operator.inputs[7:]) == [-1, -1]
+
+
 def test_states_as_inputs_and_outputs_of_the_model():
     x, h = keras.Input((None, 5), batch_size=1), keras.Input((16,), batch_size=1)
     y, state = layers.GRU(16, return_sequences=True, return_state=True)(

@@ -14,7 +14,8 @@ Run ``python tests/golden/generate.py`` only when PAYLOAD.md changes. Files:
 
 ``half_NAME`` holds the weights of ``NAME`` as float16 (value_type 1), ``int8_NAME`` as
 int8 with a scale for each row (value_type 2), ``int8_one_scale_NAME`` with one of all;
-``masked_NAME`` has a mask instead of columns.
+``masked_NAME`` has a mask instead of columns, ``neighbours_NAME`` the first row of
+every band instead of all.
 
 The bytes are put together here by hand, not by ``tfrewprune.payload``.
 """
@@ -55,7 +56,7 @@ def stored(value, row, scales):
     return round(value / scales[row if len(scales) > 1 else 0])
 
 
-def build(rows, columns, lanes, bands, form=(FLOAT, False)):
+def build(rows, columns, lanes, bands, form=(FLOAT, False), neighbours=False):
     """Returns (payload, weights) of ``bands``: a list of (row ids, columns)."""
     width = 2 if rows <= 65535 and columns <= 65536 else 4
     letter = {2: "H", 4: "I"}[width]
@@ -63,7 +64,7 @@ def build(rows, columns, lanes, bands, form=(FLOAT, False)):
     weights, scales = {}, scales_of(rows, form)
     for ids, owned in bands:
         ids = list(ids) + [rows] * (lanes - len(ids))
-        row_id += ids
+        row_id += ids[:1] if neighbours else ids
         column += owned
         start.append(len(column))
         for k in owned:
@@ -77,7 +78,7 @@ def build(rows, columns, lanes, bands, form=(FLOAT, False)):
         (struct.pack(f"<{len(start)}I", *start), 4),
         (struct.pack(f"<{len(column)}{letter}", *column), 4),
     ]
-    counts = (rows, columns, lanes, len(bands), len(column), width, 0)
+    counts = (rows, columns, lanes, len(bands), len(column), width, int(neighbours))
     return assemble(0, form, counts, parts, scales, value), records(weights)
 
 
@@ -212,6 +213,7 @@ def refused(payload):
         "column_count_huge": (32, "Q", 1 << 62),
         "index_bytes": (40, "I", 4),
         "flags": (44, "I", 1),
+        "flags_unknown": (44, "I", 2),
         "row_id_offset": (48, "Q", 132),
         "row_id_in_header": (48, "Q", 64),
         "row_id_length": (56, "Q", 34),
@@ -260,6 +262,17 @@ def refused(payload):
         ("scale_nan", "not a number", scale + 4 * 18, "f", float("nan")),
     ):
         yield f"int8_{name}", what, put(integers, offset, letter, new)
+    near, _ = build(*PAYLOADS["ragged"], neighbours=True)
+    (row_id,), (value,) = (struct.unpack_from("<Q", near, at) for at in (48, 96))
+    lane = value + 4 * (2 * 8 + 3)
+    for name, what, offset, letter, new in (
+        ("flags", "0", 44, "I", 0),
+        ("flags_unknown", "3", 44, "I", 3),
+        ("row_repeated", "rows 7 and 8 twice", row_id + 2, "H", 7),
+        ("row_out_of_range", "a first row that there is not", row_id + 2, "H", 19),
+        ("idle_lane_not_zero", "1.0 in the lane behind the last row", lane, "f", 1.0),
+    ):
+        yield f"neighbours_{name}", what, put(near, offset, letter, new)
     idle, _ = build(8, 9, 4, [(range(4), [1]), ([], [])])
     yield "idle_band", "a band with neither rows nor columns", idle
 
@@ -337,8 +350,11 @@ def every_form(payloads):
 
 def main() -> None:
     lines = []
-    for name, arguments, form in every_form(PAYLOADS):
-        payload, weights = build(*arguments, form)
+    written = [*every_form(PAYLOADS)]
+    for name in ("one_weight", "two_bands", "ragged"):
+        written.append((f"neighbours_{name}", PAYLOADS[name], (FLOAT, False)))
+    for name, arguments, form in written:
+        payload, weights = build(*arguments, form, name.startswith("neighbours"))
         (FOLDER / f"{name}.payload").write_bytes(payload)
         (FOLDER / f"{name}.weights").write_bytes(weights)
         rows, columns, lanes, bands = arguments

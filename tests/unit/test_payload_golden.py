@@ -28,7 +28,12 @@ def test_golden_payload_is_read_and_written_alike(line):
     dense[weights["row"], weights["column"]] = weights["value"]
     unpacked = payload.unpack_matrix(data)
     np.testing.assert_array_equal(unpacked.view(np.uint32), dense.view(np.uint32))
-    assert payload.encode(payload.decode(data)) == data
+    again = payload.encode(payload.decode(data))
+    if header.neighbours or not payload.read_header(again).neighbours:
+        assert again == data
+    else:  # from before neighbours had a form of their own
+        assert len(again) <= len(data)
+        np.testing.assert_array_equal(payload.unpack_matrix(again), dense)
 
 
 @pytest.mark.parametrize("name", REFUSED)

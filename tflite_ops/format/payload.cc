@@ -13,13 +13,16 @@ namespace {
 
 using Header = PayloadHeader;
 
+// In flags.
+constexpr uint32_t kNeighbours = 1;
+
 const char* CheckHeader(const Header& h) {
   if (h.layout != kBandedLayout) return "layout is not 0 (banded)";
   if (h.band_rows != 4 && h.band_rows != 8 && h.band_rows != 16 &&
       h.band_rows != 32) {
     return "band_rows is not 4, 8, 16 or 32";
   }
-  return h.flags == 0 ? nullptr : "flags is not 0";
+  return (h.flags & ~kNeighbours) == 0 ? nullptr : "flags is not 0 or 1";
 }
 
 const char* CheckSections(const Header& h, const uint8_t* data) {
@@ -27,12 +30,14 @@ const char* CheckSections(const Header& h, const uint8_t* data) {
   if (h.column_count > h.payload_bytes || h.band_count > h.payload_bytes) {
     return "band_count or column_count is larger than the payload can hold";
   }
-  const uint64_t lanes = uint64_t{h.band_count} * h.band_rows;
+  const uint64_t ids =
+      uint64_t{h.band_count} * (h.flags & kNeighbours ? 1 : h.band_rows);
   return CheckPayloadSections(
       h, data,
-      {{h.row_id, lanes * h.index_bytes, 4,
+      {{h.row_id, ids * h.index_bytes, 4,
         "row_id section is misaligned, overlaps or lies outside the payload",
-        "row_id section length is not band_count * band_rows * index_bytes"},
+        "row_id section length is not band_count * band_rows * index_bytes, or "
+        "band_count * index_bytes where flags is 1"},
        {h.band_start, (uint64_t{h.band_count} + 1) * 4, 4,
         "band_start section is misaligned, overlaps or lies outside the "
         "payload",
@@ -56,23 +61,28 @@ int CompareUint32(const void* a, const void* b) {
 
 // Row ids are at most `rows`, and no row has two lanes.
 const char* CheckRows(const BandedView& view) {
-  const uint64_t lanes = uint64_t{view.band_count} * view.band_rows;
-  if (lanes == 0) return nullptr;
+  // What one id stands for.
+  const uint32_t lanes = view.neighbours ? view.band_rows : 1;
+  const uint64_t ids = uint64_t{view.band_count} * view.band_rows / lanes;
+  if (ids == 0) return nullptr;
   // Sorting a copy keeps the memory in proportion to the payload; a bitmap
   // would let a hostile `rows` ask for half a gigabyte.
-  uint32_t* used = static_cast<uint32_t*>(malloc(lanes * sizeof(uint32_t)));
+  uint32_t* used = static_cast<uint32_t*>(malloc(ids * sizeof(uint32_t)));
   if (used == nullptr) return "out of memory while checking the row ids";
   uint64_t count = 0;
   const char* error = nullptr;
-  for (uint64_t i = 0; i < lanes; ++i) {
-    const uint32_t row = view.RowId(i);
+  for (uint64_t i = 0; i < ids; ++i) {
+    const uint32_t row = view.RowId(i * lanes);
     if (row > view.rows) error = "a row id is larger than rows";
+    if (view.neighbours && row == view.rows) {
+      error = "the first row of a band is not smaller than rows";
+    }
     if (row < view.rows) used[count++] = row;
   }
   if (error == nullptr && count > 1) {
     qsort(used, count, sizeof(uint32_t), CompareUint32);
     for (uint64_t i = 1; i < count; ++i) {
-      if (used[i] == used[i - 1]) error = "an output row appears twice";
+      if (used[i] - used[i - 1] < lanes) error = "an output row appears twice";
     }
   }
   free(used);
@@ -139,6 +149,7 @@ const char* ParsePayload(const void* data, size_t bytes, BandedView* view) {
   view->band_count = header.band_count;
   view->column_count = header.column_count;
   view->index_bytes = header.index_bytes;
+  view->neighbours = (header.flags & kNeighbours) != 0;
   view->row_id = base + header.row_id.offset;
   view->band_start =
       reinterpret_cast<const uint32_t*>(base + header.band_start.offset);

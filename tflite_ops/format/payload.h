@@ -23,12 +23,17 @@ struct BandedView {
   uint32_t band_count;    // B, may be 0
   uint64_t column_count;  // N, columns of all bands together
   uint32_t index_bytes;   // 2 or 4, width of row_id and column entries
+  bool neighbours;        // whether row_id holds the first row of a band alone
   const void* row_id;     // B * R entries, `rows` marks a lane without a row
   const uint32_t* band_start;  // B + 1 entries, ascending, 0 .. N
   const void* column;          // N entries, ascending inside a band
   Values value;                // N * R entries
 
-  uint32_t RowId(uint64_t i) const { return Index(row_id, i); }
+  uint32_t RowId(uint64_t i) const {
+    if (!neighbours) return Index(row_id, i);
+    const uint64_t row = uint64_t{Index(row_id, i / band_rows)} + i % band_rows;
+    return row < rows ? static_cast<uint32_t>(row) : rows;
+  }
   uint32_t Column(uint64_t i) const { return Index(column, i); }
 
  private:

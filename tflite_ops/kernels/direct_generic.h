@@ -234,27 +234,23 @@ void WidenIntegers(const int8_t* from, uint64_t count, const float* scale,
 }
 
 // Several columns at a time, so that the chain of dependent FMAs does not
-// bound the speed.
+// bound the speed. A band's weights are one stream of addresses, which is what
+// hardware foresees best: nothing is asked for ahead.
 template <class V, int kVecs, int kChains, class Index, class Value>
 void Gemv(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
           const float* x, float* y) {
   constexpr int kRows = kVecs * V::kLanes;
-  // A band's weights are read once, one after the other: far enough ahead to
-  // cover memory latency, near enough to stay in the first cache.
-  constexpr int kPrefetch = 4096 / sizeof(Value);
-  constexpr int kLine = 64 / sizeof(Value);
-  // Not where a request is an instruction in ten, and one stream of addresses
-  // is what hardware foresees best.
-  constexpr bool kAhead = kAddressRegisters<V> == 0;
-  constexpr int kColumns = kAhead ? kChains : 2 * kChains;  // a round
+  // Cores that begin instructions in order want longer rounds; the others are
+  // through with a round before they know how many columns are left.
+  constexpr bool kInOrder = kAddressRegisters<V> > 0;
+  constexpr int kColumns = kInOrder ? 2 * kChains : kChains;  // a round
   using Reg = typename V::Reg;
   const Reg lo = V::Set(layer.minimum);
   const Reg hi = V::Set(layer.maximum);
   for (uint32_t band = band_begin; band < band_end; ++band) {
     const Index* column =
         static_cast<const Index*>(layer.column) + layer.band_start[band];
-    const Index* end =
-        static_cast<const Index*>(layer.column) + layer.band_start[band + 1];
+    const size_t columns = layer.band_start[band + 1] - layer.band_start[band];
     const Value* w = static_cast<const Value*>(layer.value) +
                      size_t{layer.band_start[band]} * kRows;
     constexpr bool kScaled = std::is_same_v<Value, int8_t>;
@@ -267,12 +263,8 @@ void Gemv(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
       Unroll<kChains - 1>([&](auto c)
                               TFREWPRUNE_INLINE { acc[c + 1][v] = V::Zero(); });
     });
-    for (size_t left = (end - column) / kColumns; left > 0; --left) {
-      Unroll<kAhead ? kColumns * kRows / kLine : 0>(
-          [&](auto line) TFREWPRUNE_INLINE {
-            __builtin_prefetch(w + kPrefetch + line * kLine);
-          });
-      Unroll<kColumns>([&](auto c) TFREWPRUNE_INLINE {
+    const auto advance = [&](auto count) TFREWPRUNE_INLINE {
+      Unroll<count>([&](auto c) TFREWPRUNE_INLINE {
         const Reg s = V::Set(x[column[c]]);
         Reg weight[kVecs];  // loaded together: ARM loads pairs
         Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
@@ -283,20 +275,31 @@ void Gemv(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
           acc[kChain][v] = V::Fma(s, weight[v], acc[kChain][v]);
         });
       });
-      column += kColumns;
-      w += kColumns * kRows;
+      column += count;
+      w += count * kRows;
+    };
+    for (size_t left = columns / kColumns; left > 0; --left) {
+      advance(Constant<kColumns>());
     }
-    if constexpr (kColumns > 1) {
-      for (; column != end; ++column, w += kRows) {
-        const Reg s = V::Set(x[*column]);
-        Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
-          acc[0][v] = V::Fma(s, V::Load(w + v * V::kLanes), acc[0][v]);
-        });
+    if constexpr (kInOrder) {
+      for (size_t left = columns % kColumns; left > 0; --left) {
+        advance(Constant<1>());
       }
+    } else {  // halves of a round: few branches, and none in a row that waits
+      Unroll<3>([&](auto i) TFREWPRUNE_INLINE {
+        constexpr int kPart = kColumns >> (i + 1);
+        if constexpr (kPart > 0) {
+          if (columns & kPart) advance(Constant<kPart>());
+        }
+      });
     }
     Unroll<kVecs>([&](auto v) TFREWPRUNE_INLINE {
-      Unroll<kChains - 1>([&](auto c) TFREWPRUNE_INLINE {
-        acc[0][v] = V::Add(acc[0][v], acc[c + 1][v]);
+      // In pairs, so that no sum waits for all others.
+      Unroll<3>([&](auto i) TFREWPRUNE_INLINE {
+        constexpr int kHalf = kChains >> (i + 1);
+        Unroll<kHalf>([&](auto c) TFREWPRUNE_INLINE {
+          acc[c][v] = V::Add(acc[c][v], acc[c + kHalf][v]);
+        });
       });
       if constexpr (kScaled) {
         const float* scale = layer.scale + size_t{band} * kScales;

@@ -58,7 +58,8 @@ class RecurrentRow:
         rate: Weights over surviving weights.
         weights: Type of the packed weights.
         threads: Threads of all.
-        packed_ms: Time of a whole sequence, packed.
+        batch: Sequences of a call.
+        packed_ms: Time of a call, packed.
         loop_ratio: How many times as long our dense loop takes in LiteRT.
         tensorflow_ratio: The same for TensorFlow's own loop.
         fused_ratio: The same for LiteRT's own fused operator; None but for LSTMs.
@@ -70,6 +71,7 @@ class RecurrentRow:
     rate: float
     weights: str
     threads: int
+    batch: int
     packed_ms: float
     loop_ratio: float
     tensorflow_ratio: float
@@ -84,6 +86,7 @@ def measure_network(
     *,
     weights: str = "keep",
     threads: int = 1,
+    batch: int = 1,
     min_seconds: float = 3.0,
 ) -> RecurrentRow:
     """Builds, converts, checks and times one network.
@@ -93,29 +96,31 @@ def measure_network(
         rate: Weights over surviving weights, at least 1.
         weights: See `convert`.
         threads: Threads of all.
+        batch: Sequences of a call.
         min_seconds: How long to measure.
 
     Raises:
         WrongResultError: If outputs differ.
         ValueError: If the network is not of that form.
     """
-    model = _network(network, rate)
+    model = _network(network, rate, batch)
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_files(model, folder, weights=weights)
+        paths = write_files(model, folder, weights=weights, batch=batch)
         if network.startswith("lstm"):
-            fused = _by_sequence_lstm(paths["packed"].read_bytes())
+            fused = _by_sequence_lstm(paths["packed"].read_bytes(), batch)
             paths["fused"] = Path(folder) / "fused.tflite"
             paths["fused"].write_bytes(fused)
         measurement, error = compare_files(
             folder,
             threads=threads,
+            batch=batch,
             tolerance=1e-4 if weights == "keep" else 1e-2,
             min_seconds=min_seconds,
         )
         packed_bytes = paths["packed"].stat().st_size
     kept = sum(int(np.count_nonzero(w)) for w in model.get_weights())
     return RecurrentRow(
-        *(network, rate, weights, threads),
+        *(network, rate, weights, threads, batch),
         measurement.timing("packed").median * 1e3,
         measurement.ratio("loop", "packed").median,
         measurement.ratio("tensorflow", "packed").median,
@@ -126,14 +131,19 @@ def measure_network(
 
 
 def write_files(
-    model: Any, folder: str | os.PathLike[str], *, weights: str = "keep"
+    model: Any,
+    folder: str | os.PathLike[str],
+    *,
+    weights: str = "keep",
+    batch: int = 1,
 ) -> dict[str, Path]:
-    """Writes what is timed of a recurrent Keras model with fixed shapes, batch 1.
+    """Writes what is timed of a recurrent Keras model with fixed shapes.
 
     Args:
         model: Built, pruned or not.
         folder: Made if it is not there.
         weights: See `convert`.
+        batch: Batch of the model's input.
 
     Returns:
         Paths of the `"packed"` model, of the dense `"loop"` that it unpacks to, and of
@@ -143,7 +153,7 @@ def write_files(
     place.mkdir(parents=True, exist_ok=True)
     dense = read_content(model)
     with tempfile.TemporaryDirectory() as saved:
-        save_for_inference(model, Path(saved), 1, whole=False)
+        save_for_inference(model, Path(saved), batch, whole=False)
         tensorflow = read_content(saved)
     contents = {
         "packed": convert(dense, weights=weights, verify=False),
@@ -160,6 +170,7 @@ def compare_files(
     folder: str | os.PathLike[str],
     *,
     threads: int = 1,
+    batch: int = 1,
     tolerance: float = 1e-4,
     min_seconds: float = 3.0,
 ) -> tuple[Measurement, float]:
@@ -168,6 +179,7 @@ def compare_files(
     Args:
         folder: Where they are; `fused.tflite`, LiteRT's own LSTM, if there is one.
         threads: Threads of all.
+        batch: What an open batch becomes.
         tolerance: Largest allowed difference of outputs, over the largest output, of
             the packed model.
         min_seconds: How long to measure.
@@ -190,7 +202,10 @@ def compare_files(
         )
         if (place / f"{name}.tflite").exists()
     }
-    inputs = random_inputs(interpreters["loop"])
+    inputs = [
+        np.random.default_rng(0).standard_normal((batch, *given.shape[1:]), np.float32)
+        for given in random_inputs(interpreters["loop"])
+    ]
     outputs = {name: run_once(one, inputs) for name, one in interpreters.items()}
     error = check_results(outputs["loop"], outputs["packed"], tolerance=tolerance)
     for name in outputs.keys() - {"loop", "packed"}:
@@ -203,7 +218,7 @@ def compare_files(
     return measurement, error
 
 
-def _network(network: str, rate: float) -> Any:
+def _network(network: str, rate: float, batch: int) -> Any:
     import keras
 
     layers = keras.layers
@@ -216,7 +231,7 @@ def _network(network: str, rate: float) -> Any:
     units, features, steps, depth = map(int, numbers)
     keras.utils.set_random_seed(0)
     stack = [cells[name](units, return_sequences=True) for _ in range(depth)]
-    model = keras.Sequential([keras.Input((steps, features), batch_size=1), *stack])
+    model = keras.Sequential([keras.Input((steps, features), batch_size=batch), *stack])
     generator = np.random.default_rng(0)
     for weight in model.weights:
         if weight.path.endswith("bias"):
@@ -232,7 +247,7 @@ def _network(network: str, rate: float) -> Any:
     return model
 
 
-def _by_sequence_lstm(packed: bytes) -> bytes:
+def _by_sequence_lstm(packed: bytes, batch: int) -> bytes:
     """The dense model with LiteRT's own operator for each packed LSTM."""
     model = read_model(packed)
     (graph,) = model.subgraphs
@@ -244,7 +259,7 @@ def _by_sequence_lstm(packed: bytes) -> bytes:
         units = tensor_shape(graph.tensors[outputs[0]])[-1]
         for place in (7, 8):
             state = schema.TensorT(
-                shape=np.array([1, units], np.int32),
+                shape=np.array([batch, units], np.int32),
                 type=schema.TensorType.FLOAT32,
                 isVariable=True,
                 hasRank=True,
@@ -263,7 +278,7 @@ def _by_sequence_lstm(packed: bytes) -> bytes:
 def _table(rows: list[RecurrentRow]) -> Table:
     table = Table(title="Recurrent networks, whole sequences")
     for head in (
-        *("network", "rate", "weights", "threads", "packed ms"),
+        *("network", "rate", "weights", "threads", "batch", "packed ms"),
         *("to our dense loop", "to TensorFlow's", "to LiteRT's fused LSTM"),
         "bytes / surviving",
     ):
@@ -271,6 +286,7 @@ def _table(rows: list[RecurrentRow]) -> Table:
     for row in rows:
         table.add_row(
             *(row.network, f"{row.rate:g}x", row.weights, str(row.threads)),
+            str(row.batch),
             f"{row.packed_ms:.3f}",
             f"{row.loop_ratio:.2f}x",
             f"{row.tensorflow_ratio:.2f}x",
@@ -290,6 +306,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--rates", nargs="+", type=float, default=[1.0])
     parser.add_argument("--weights", choices=("keep", "float16"), default="keep")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=1, help="sequences of a call")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--output", help="file that JSON lines are added to")
     given = parser.parse_args(words)
@@ -301,6 +318,7 @@ def main(words: list[str] | None = None) -> int:
                     *(network, rate),
                     weights=given.weights,
                     threads=given.threads,
+                    batch=given.batch,
                     min_seconds=given.seconds,
                 )
             )

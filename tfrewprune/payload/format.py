@@ -51,7 +51,9 @@ class Header:
         band_count: Bands B.
         column_count: Columns N of all bands together.
         index_bytes: Width of row and column numbers, 2 or 4.
-        row_id: Section of B x R row numbers.
+        neighbours: Whether every band carries neighbouring rows.
+        row_id: Section of B x R row numbers; of B, the first of every band, where they
+            are neighbours.
         band_start: Section of B + 1 u32 values.
         column: Section of N column numbers.
         value: Section of N x R values.
@@ -65,6 +67,7 @@ class Header:
     band_count: int
     column_count: int
     index_bytes: int
+    neighbours: bool
     row_id: Section
     band_start: Section
     column: Section
@@ -133,12 +136,36 @@ def payload_size(
     bands: int,
     n: int,
     form: ValueForm = AS_FLOAT32,
+    neighbours: bool = False,
 ) -> int:
-    """Returns the bytes of a payload with ``bands`` bands of ``n`` columns in all."""
+    """Returns the bytes of a payload with ``bands`` bands of ``n`` columns in all.
+
+    Args:
+        rows: Output channels.
+        columns: Columns of the matrix.
+        band_rows: Rows of a band.
+        bands: Bands.
+        n: Columns of all bands together.
+        form: What a weight is stored as.
+        neighbours: See `are_neighbours`.
+    """
     index_bytes = index_bytes_for(rows, columns)
-    end = align(HEADER_BYTES + bands * band_rows * index_bytes, 4)
+    row_ids = bands * (1 if neighbours else band_rows)
+    end = align(HEADER_BYTES + row_ids * index_bytes, 4)
     end = align(end + (bands + 1) * 4 + n * index_bytes, 4) + form.scale_bytes
     return align(end, VALUE_ALIGNMENT) + n * band_rows * form.dtype.itemsize
+
+
+def are_neighbours(row_id: np.ndarray, rows: int) -> bool:
+    """Whether the rows of every band follow each other, so that the first says it all.
+
+    Args:
+        row_id: Rows of every band, ``[B, R]``; ``rows`` where a lane carries none.
+        rows: Rows of the matrix.
+    """
+    first = np.asarray(row_id, np.int64)[:, :1]
+    wanted = np.minimum(first + np.arange(row_id.shape[1]), rows)
+    return len(row_id) > 0 and bool((first < rows).all() and (wanted == row_id).all())
 
 
 def encode(matrix: BandedMatrix) -> bytes:
@@ -161,13 +188,16 @@ def encode(matrix: BandedMatrix) -> bytes:
     _check_matrix(matrix)
     index_bytes = index_bytes_for(matrix.rows, matrix.columns)
     index_type = np.dtype(f"<u{index_bytes}")
+    neighbours = are_neighbours(matrix.row_id, matrix.rows)
+    row_id = matrix.row_id[:, 0] if neighbours else matrix.row_id
     indices = (
-        matrix.row_id.astype(index_type),
+        row_id.astype(index_type),
         matrix.band_start.astype("<u4"),
         matrix.column.astype(index_type),
     )
     counts = (matrix.band_rows, matrix.band_count, matrix.column_count)
-    fields = (LAYOUT_BANDED, matrix.rows, matrix.columns, *counts, index_bytes, 0)
+    shape = (matrix.rows, matrix.columns)
+    fields = (LAYOUT_BANDED, *shape, *counts, index_bytes, int(neighbours))
     return write_payload(fields, indices, matrix.value, matrix.scale)
 
 
@@ -191,18 +221,19 @@ def _header(fields: Fields) -> Header:
     rows, columns, band_rows, bands, n, index_bytes, flags = fields.counts
     _check_shape(rows, columns, band_rows)
     expect("index_bytes", index_bytes, index_bytes_for(rows, columns))
-    expect("flags", flags, 0)
+    if flags not in (0, 1):
+        raise PayloadError(f"flags must be 0 or 1, received {flags}")
     if n > MAX_U32:
         raise PayloadError(f"column_count must be below 2**32, received {n}")
     sections = read_sections(
         fields,
-        ("row_id", bands * band_rows * index_bytes),
+        ("row_id", bands * (1 if flags else band_rows) * index_bytes),
         ("band_start", (bands + 1) * 4),
         ("column", n * index_bytes),
         ("value", n * band_rows * fields.value_type.itemsize),
     )
     return Header(
-        *(rows, columns, band_rows, bands, n, index_bytes),
+        *(rows, columns, band_rows, bands, n, index_bytes, bool(flags)),
         *sections,
         fields.value_type,
         len(fields.data),
@@ -216,7 +247,8 @@ def decode(payload: bytes | memoryview | np.ndarray) -> BandedMatrix:
         payload: The whole payload.
 
     Returns:
-        The banded matrix; its arrays are read-only views of ``payload``.
+        The banded matrix; its arrays are read-only, and views of ``payload`` but for
+        the rows of neighbours.
 
     Raises:
         PayloadError: If anything in the payload breaks a rule of the format.
@@ -225,6 +257,15 @@ def decode(payload: bytes | memoryview | np.ndarray) -> BandedMatrix:
     data, header = fields.data, _header(fields)
     index_type = f"<u{header.index_bytes}"
     row_id = section_view(data, header.row_id, index_type)
+    if header.neighbours:
+        lanes = np.arange(header.band_rows, dtype=np.int64)
+        if row_id.size and row_id.max() >= header.rows:
+            raise PayloadError(
+                f"the first row of a band must be below rows = {header.rows}, received "
+                f"{row_id.max()}"
+            )
+        row_id = np.minimum(row_id[:, None] + lanes, header.rows)
+        row_id.setflags(write=False)
     value = section_view(data, header.value, header.value_type)
     matrix = BandedMatrix(
         header.rows,

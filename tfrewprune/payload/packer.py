@@ -14,7 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tfrewprune.payload.cost import AnyCost, LayerShape, default_cost_model
-from tfrewprune.payload.format import BAND_ROWS, BandedMatrix, encode, payload_size
+from tfrewprune.payload.format import (
+    BAND_ROWS,
+    BandedMatrix,
+    are_neighbours,
+    encode,
+    payload_size,
+)
 from tfrewprune.payload.grouping import (
     RowSupport,
     neighbours,
@@ -64,7 +70,8 @@ class Packing:
     def payload_bytes(self) -> int:
         rows, columns = self.weights.shape
         counts = (self.band_rows, self.band_count, self.column_count)
-        return payload_size(rows, columns, *counts, self.form)
+        neighbours = are_neighbours(self.grouping, rows)
+        return payload_size(rows, columns, *counts, self.form, neighbours)
 
     def predict(self, shape: LayerShape, cost_model: AnyCost | None = None) -> float:
         """Returns the predicted microseconds of a packed layer of this shape."""

@@ -14,13 +14,17 @@ from tfrewprune.converter.flatbuffer import (
     custom_operator_code,
     drop_unused,
     index_list,
+    tensor_signature,
     text,
 )
 from tfrewprune.converter.options import RecurrentOptions
 from tfrewprune.converter.recurrent import sequence_lstm
-from tfrewprune.converter.recurrent.loops import WEIGHTS, write_loop
+from tfrewprune.converter.recurrent.graph import Graph
+from tfrewprune.converter.recurrent.loops import WEIGHTS, write_loop, zeros
 from tfrewprune.converter.recurrent.recognise import Loop
 from tfrewprune.converter.recurrent.recurrence import Recurrence, Weights
+from tfrewprune.converter.recurrent.streaming import drop_dead_operators
+from tfrewprune.converter.recurrent.view import View
 
 
 def fuse_loops(model: Model, loops: Sequence[Loop]) -> None:
@@ -37,6 +41,8 @@ def fuse_loops(model: Model, loops: Sequence[Loop]) -> None:
             if id(one) not in gone
         ]
         _forget(subgraph, loop)
+    for index in {loop.subgraph for loop in loops}:  # what made zeros to begin with
+        drop_dead_operators(model.subgraphs[index])
     dropped = set()
     for loop in loops:
         options = loop.operators[-1].builtinOptions
@@ -59,7 +65,8 @@ def _operator(model: Model, subgraph: schema.SubGraphT, loop: Loop) -> schema.Op
     bias = int(recurrent.inputs[2])
     if bias >= 0:
         bias = _move(subgraph, model.subgraphs[inner].tensors[bias])
-    inputs = [layer.x, *payloads, layer.bias, bias, layer.mask, layer.h, layer.c]
+    h, c = (_unless_zeros(model, subgraph, state) for state in (layer.h, layer.c))
+    inputs = [layer.x, *payloads, layer.bias, bias, layer.mask, h, c]
     return schema.OperatorT(
         opcodeIndex=custom_operator_code(model, layer.options.operator),
         inputs=np.array(inputs, np.int32),
@@ -68,6 +75,15 @@ def _operator(model: Model, subgraph: schema.SubGraphT, loop: Loop) -> schema.Op
         customOptions=np.frombuffer(layer.options.encode(), np.uint8),
         customOptionsFormat=0,
     )
+
+
+def _unless_zeros(model: Model, subgraph: schema.SubGraphT, state: int) -> int:
+    """A first state, or -1 where it is zeros: absent means the same."""
+    view = View(model, subgraph)
+    filled = view.written_by(state, "FILL")
+    by_value = filled is not None and len(filled.inputs) == 2
+    values = view.floats(int(filled.inputs[1]) if by_value else state)
+    return -1 if values is not None and not values.any() else state
 
 
 def _forget(subgraph: schema.SubGraphT, loop: Loop) -> None:
@@ -162,6 +178,17 @@ def split_operator(
         tensors[tensor].buffer = 0
         return weights
 
+    before = Graph(model, model.subgraphs[index], name)
+
+    def begun(label: str, state: int, there: bool) -> int:
+        if state >= 0 or not there:
+            return state
+        shape = [tensor_signature(tensors[x])[0], given[1].shape[1]]
+        if shape[0] < 0:
+            return zeros(before, label, x, shape)
+        return before.constant(label, np.zeros(shape, np.float32))
+
+    h, c = begun("state", h, True), begun("cell_state", c, options.lstm)
     tensors[kernel].buffer = stored(kernel)
     tensors[kernel].type = schema.TensorType.FLOAT32
     tensors[kernel].shape = np.array(matrices[kernel].shape, np.int32)
@@ -176,7 +203,7 @@ def split_operator(
         *(mask, h, c),
         tuple(index_list(operator.outputs)),
     )
-    return write_loop(model, index, layer)
+    return before.operators + write_loop(model, index, layer)
 
 
 def _check_shapes(

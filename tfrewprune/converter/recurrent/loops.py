@@ -56,10 +56,10 @@ def write_loop(model: Model, index: int, layer: Recurrence) -> list[schema.Opera
     shapes += [[batch, steps]] if layer.mask >= 0 else []
     shapes += [[batch, units]] * (2 if options.lstm else 1)
     if layer.mask >= 0:
-        begin.append(_zeros(graph, "out", projected, [batch, units]))
+        begin.append(zeros(graph, "out", projected, [batch, units]))
         shapes.append([batch, units])
     if options.outputs == options.SEQUENCE:
-        begin.append(_zeros(graph, "all", projected, [batch, steps, units]))
+        begin.append(zeros(graph, "all", projected, [batch, steps, units]))
         shapes.append([batch, steps, units])
     name = f"{PREFIX} {' '.join(map(str, options.words()))} {int(layer.mask >= 0)}"
     condition = _write_condition(model, layer, f"{name} condition", shapes)
@@ -97,8 +97,8 @@ def _types(layer: Recurrence, count: int) -> list[int]:
     return types
 
 
-def _zeros(graph: Graph, label: str, like: int, shape: Sequence[int]) -> int:
-    """Zeros whose unknown dimensions are those of another tensor."""
+def zeros(graph: Graph, label: str, like: int, shape: Sequence[int]) -> int:
+    """Zeros whose unknown dimensions are those of another tensor, of rank 3."""
     if min(shape) >= 0:
         lengths = graph.constant(f"{label}_lengths", list(shape))
     else:
