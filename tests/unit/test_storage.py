@@ -2,8 +2,9 @@
 """Bytes of packed blocks are those of the papers' formula for block sparsity.
 
 Bits of a block format are kept weights x bits of a weight, plus for each block the ids
-of its rows and columns (papers.md 7.3). Here a block is a band of 16 rows, so that a
-column id is shared by 16 weights; header and alignment are counted too.
+of its rows and columns (papers.md 7.3). Here a block is a band of 16 neighbouring rows,
+so that the first row's id says all and a column id is shared by 16 weights; header and
+alignment are counted too.
 """
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_packed_bytes_are_those_of_the_formula(shape, share, seed):
     columns_of_band = (matrix.reshape(-1, BAND, shape.columns) != 0).any(1).sum(1)
     bands, columns = np.count_nonzero(columns_of_band), columns_of_band.sum()
 
-    ids = up_to(4, bands * BAND * ID)
+    ids = up_to(4, bands * ID)
     starts = (bands + 1) * START
     values = up_to(64, HEADER + ids + starts + columns * ID)
     expected = values + np.count_nonzero(matrix) * WEIGHT
