@@ -28,12 +28,11 @@ class Block(Structure):
 
     With `cluster=True` a tile spans outputs that are *alike* in place of neighbours:
     `fitted` orders the outputs so that those of a band have their large weights in the
-    same columns (`order_by_likeness`), and more of them survive. Packed rows carry
-    their number, so any order runs; rows that lie apart store one by one, which takes a
-    layer 1.1 to 1.7 times as long. `convert` therefore moves the filters of a Keras
-    model into the order of their bands, and what reads them with them, and the order
-    costs nothing; not those whose channels have an order already: outputs of the model,
-    and residual sums, which have one for all layers that write to them.
+    same columns (`order_by_likeness`), and more of them survive. `arrange`, with which
+    `compress` begins, does the same by moving filters, for models whose graph is known;
+    this is for the others. Packed rows carry their number, so any order runs, but rows
+    that lie apart are stored one by one, which takes a layer 1.1 to 1.7 times as long;
+    `convert` moves them side by side where it can.
 
     Args:
         rows: Outputs a tile spans, at least 1.
