@@ -112,7 +112,8 @@ def test_a_model_that_cannot_be_copied_is_converted_as_it_is():
     model = keras.Model(inputs, outputs)
     pruned(model, trp.Block(16, 1, cluster=True), ["a"])
     assert arranged(model) is model
-    assert len(trp.convert(model).report.packed) == 1
+    if keras.backend.backend() == "tensorflow":  # others must save it, to export it
+        assert len(trp.convert(model).report.packed) == 1
 
 
 def test_a_converted_model_has_its_bands_side_by_side(tmp_path):

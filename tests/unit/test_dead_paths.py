@@ -56,8 +56,8 @@ def test_no_weight_stands_on_a_dead_path_when_they_are_removed():
     dead, left = dead_weights(pruned(remove_dead_paths=True))
     assert dead == 0
     assert 0.6 * asked < left <= asked
-    dead, live = dead_weights(pruned(remove_dead_paths=False))
-    assert dead > 0 and live < left  # the same rate, part of it for nothing
+    dead, _ = dead_weights(pruned(remove_dead_paths=False))
+    assert dead > 0  # a part of what the rate leaves, for nothing
 
 
 def test_masks_of_dead_paths_stay_masks_of_their_structure():

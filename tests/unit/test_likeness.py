@@ -7,6 +7,7 @@ import pytest
 
 import tfrewprune as trp
 
+pytestmark = pytest.mark.backend
 layers = keras.layers
 
 
