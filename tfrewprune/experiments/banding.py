@@ -172,15 +172,15 @@ class Banding(Experiment):
     ) -> tuple[Any, dict]:
         import keras
 
-        path, plan = self.path("dense", seed, ".keras"), self.plan
-        keras.utils.set_random_seed(seed)
-        if path.exists():
-            model = keras.models.load_model(path, compile=False)
-        else:
+        plan = self.plan
+
+        def make():
             model = self.network()
             training.compile_for(model, data, plan.dense_epochs, plan.learning_rate)
             model.fit(epochs=plan.dense_epochs, **self.fit_arguments(data))
-            model.save(path)
+            return model
+
+        model = self.kept("dense", seed, make)
         keras.utils.set_random_seed(1000 + seed)  # the same batches for every method
         if method == "dense":
             return model, {}

@@ -61,11 +61,7 @@ class BandingFilters(banding.Banding):
         return network()
 
     def fit_arguments(self, data: datasets.ImageData) -> dict[str, Any]:
-        return {
-            "x": training.crops(data, seed=0, margin=4, flips=True),
-            "validation_data": (data.x_validation, data.y_validation),
-            "verbose": 2,
-        }
+        return training.crop_arguments(data, seed=0, margin=4, flips=True)
 
 
 if __name__ == "__main__":

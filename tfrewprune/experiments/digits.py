@@ -159,17 +159,15 @@ class Digits(Experiment):
 
     def start(self, seed: int, data: DigitData):
         """Returns the dense model all methods of ``seed`` start from."""
-        import keras
+        plan = self.plan
 
-        path, plan = self.path("start", seed, ".keras"), self.plan
-        keras.utils.set_random_seed(seed)
-        if path.exists():
-            return keras.models.load_model(path, compile=False)
-        model = keywords.network(plan.units, 11)
-        pieces = keywords.pieces(data.train, seed, *plan.batch)
-        gates.fit(model, pieces, plan.dense_epochs, plan.learning_rates[0])
-        model.save(path)
-        return model
+        def make():
+            model = keywords.network(plan.units, 11)
+            pieces = keywords.pieces(data.train, seed, *plan.batch)
+            gates.fit(model, pieces, plan.dense_epochs, plan.learning_rates[0])
+            return model
+
+        return self.kept("start", seed, make)
 
     def scores(self, model, data: DigitData, part: str) -> dict[str, float]:
         spoken = getattr(data, part)

@@ -13,7 +13,7 @@ import argparse
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -105,6 +105,27 @@ class Experiment(abc.ABC):
                 " with the same --work folder first."
             )
         return keras.models.load_model(path, compile=False)
+
+    def kept(self, name: str, seed: int, make: Callable[[], Any]):
+        """Returns a model that runs of a seed share, such as the one they start from.
+
+        Made on first use, then read from the work folder; either way Keras' random
+        numbers begin at the seed.
+
+        Args:
+            name: What its file is called.
+            seed: The seed.
+            make: Makes it.
+        """
+        import keras
+
+        keras.utils.set_random_seed(seed)
+        path = self.path(name, seed, ".keras")
+        if path.exists():
+            return keras.models.load_model(path, compile=False)
+        model = make()
+        model.save(path)
+        return model
 
     def path(self, method: str, seed: int, suffix: str) -> Path:
         """Where a file of one run lies."""

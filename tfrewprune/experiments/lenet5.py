@@ -234,29 +234,22 @@ class LeNet5(Experiment):
     def _fit(
         self, seed: int, data: datasets.ImageData, length: str = "short"
     ) -> dict[str, Any]:
-        return {
-            "x": training.crops(data, 1000 + seed, self.plan.shifts[length]),
-            "validation_data": (data.x_validation, data.y_validation),
-            "verbose": 2,
-        }
+        return training.crop_arguments(data, 1000 + seed, self.plan.shifts[length])
 
     def start(self, seed: int, data: datasets.ImageData):
         """Returns the dense model all methods of ``seed`` start from.
 
         Trained on first use, then read from the work folder.
         """
-        import keras
+        plan = self.plan
 
-        path, plan = self.path("start", seed, ".keras"), self.plan
-        keras.utils.set_random_seed(seed)
-        if path.exists():
-            return keras.models.load_model(path, compile=False)
-        model = precision.for_training(lenet5())
-        training.compile_for(model, data, plan.dense_epochs, plan.learning_rate)
-        model.fit(epochs=plan.dense_epochs, **self._fit(seed, data))
-        model = precision.for_deployment(model)
-        model.save(path)
-        return model
+        def make():
+            model = precision.for_training(lenet5())
+            training.compile_for(model, data, plan.dense_epochs, plan.learning_rate)
+            model.fit(epochs=plan.dense_epochs, **self._fit(seed, data))
+            return precision.for_deployment(model)
+
+        return self.kept("start", seed, make)
 
     def _tfmot(self, row: Row, seed: int, model, rate: float, epochs: int):
         """Runs tfmot in a process of its own, from the same start.

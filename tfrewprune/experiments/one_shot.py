@@ -149,11 +149,8 @@ class OneShot(Experiment):
         model = precision.for_training(model)
         tfrewprune.mask_zeros(model, chosen)
         training.compile_for(model, data, epochs, learning_rate, from_logits=False)
-        crops = training.crops(data, seed, margin=4, flips=True)
-        validation = (data.x_validation, data.y_validation)
-        tfrewprune.masked_retrain(
-            model, chosen, crops, epochs=epochs, validation_data=validation, verbose=2
-        )
+        fit = training.crop_arguments(data, seed, margin=4, flips=True)
+        tfrewprune.masked_retrain(model, chosen, epochs=epochs, **fit)
         return precision.for_deployment(tfrewprune.strip(model))
 
     def goals(self, summary: Summary) -> list[tuple[str, bool]]:

@@ -118,12 +118,12 @@ class OneShotVWW(Experiment):
         sizes = (plan.images, plan.evaluation_images, plan.evaluation_images)
         halves = [(size + 1) // 2 for size in sizes]
         few = datasets.cifar10().head(*halves)
-        random = np.random.default_rng(0)
+        photograph, random = datasets.photograph(), np.random.default_rng(0)
         parts = {}
         for name, size in zip(("train", "validation", "test"), sizes, strict=True):
             small = getattr(few, f"x_{name}")
             large = small.repeat(3, axis=1).repeat(3, axis=2)
-            squares = cut_out(datasets.photograph(), size - len(large), random)
+            squares = cut_out(photograph, size - len(large), random)
             images = np.concatenate([large, squares]).astype(np.float32) / 255
             images = images[random.permutation(size)]
             parts[f"x_{name}"] = images

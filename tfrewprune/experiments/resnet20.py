@@ -94,18 +94,15 @@ class ResNet20(resnet8.ResNet8):
 
     def start(self, seed: int, data: datasets.ImageData):
         """Returns the dense model of a seed, trained on first use."""
-        import keras
+        epochs, rate = self.plan.dense_epochs, self.plan.learning_rate
 
-        path, plan = self.path("start", seed, ".keras"), self.plan
-        if path.exists():
-            return keras.models.load_model(path, compile=False)
-        keras.utils.set_random_seed(seed)
-        model = precision.for_training(resnet20())
-        training.compile_for(model, data, plan.dense_epochs, plan.learning_rate, False)
-        model.fit(epochs=plan.dense_epochs, **self.fit_arguments(seed, data))
-        model = precision.for_deployment(model)
-        model.save(path)
-        return model
+        def make():
+            model = precision.for_training(resnet20())
+            training.compile_for(model, data, epochs, rate, from_logits=False)
+            model.fit(epochs=epochs, **self.fit_arguments(seed, data))
+            return precision.for_deployment(model)
+
+        return self.kept("start", seed, make)
 
     def goals(self, summary: Summary) -> list[tuple[str, bool]]:
         found = []

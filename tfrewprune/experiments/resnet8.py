@@ -134,11 +134,7 @@ class ResNet8(Experiment):
 
     def fit_arguments(self, seed: int, data: datasets.ImageData) -> dict[str, Any]:
         """Keyword arguments of ``fit`` that all phases of all methods share."""
-        return {
-            "x": training.crops(data, seed, margin=4, flips=True),
-            "validation_data": (data.x_validation, data.y_validation),
-            "verbose": 2,
-        }
+        return training.crop_arguments(data, seed, margin=4, flips=True)
 
     def goals(self, summary: Summary) -> list[tuple[str, bool]]:
         start = summary.get("pretrained", {})

@@ -207,18 +207,16 @@ class Speech(Experiment):
 
         Trained on first use, then read from the work folder.
         """
-        import keras
+        plan = self.plan
 
-        path, plan = self.path("start", seed, ".keras"), self.plan
-        keras.utils.set_random_seed(seed)
-        if path.exists():
-            return keras.models.load_model(path, compile=False)
-        features = phones.STACK * data.x_train[0].shape[1]
-        model = network(plan, features, len(data.phones))
-        pieces = phones.segments(data, seed, plan.batch, plan.steps[0])
-        gates.fit(model, pieces, plan.dense_epochs, plan.learning_rates[0])
-        model.save(path)
-        return model
+        def make():
+            features = phones.STACK * data.x_train[0].shape[1]
+            model = network(plan, features, len(data.phones))
+            pieces = phones.segments(data, seed, plan.batch, plan.steps[0])
+            gates.fit(model, pieces, plan.dense_epochs, plan.learning_rates[0])
+            return model
+
+        return self.kept("start", seed, make)
 
     def scores(self, model, data: phones.PhoneData, part: str) -> dict[str, float]:
         found = phones.keras_scores(model, getattr(data, f"x_{part}"))

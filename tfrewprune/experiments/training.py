@@ -124,6 +124,17 @@ def fit_arguments(data: ImageData) -> dict[str, Any]:
     }
 
 
+def crop_arguments(
+    data: ImageData, seed: int, margin: int, flips: bool = False
+) -> dict[str, Any]:
+    """As :func:`fit_arguments`, of images that :func:`crops` shifts and mirrors."""
+    return {
+        "x": crops(data, seed, margin, flips),
+        "validation_data": (data.x_validation, data.y_validation),
+        "verbose": 2,
+    }
+
+
 def accuracy(model: keras.Model, images, labels) -> float:
     """Returns the fraction of ``images`` the model classifies right."""
     scores = model.predict(images, batch_size=500, verbose=0)

@@ -51,7 +51,7 @@ def _live(model: keras.Model, chosen: dict[tuple, Target]) -> dict[tuple, np.nda
         key = by_layer.get(id(passage.layer))
         if key is None or not isinstance(passage, Product):
             continue
-        shape = chosen[key].values().shape
+        shape = tuple(chosen[key].shape)
         if passage.kernel.shape != shape:  # of a separable convolution
             continue
         inputs, outputs = (

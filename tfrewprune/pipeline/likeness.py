@@ -16,8 +16,7 @@ from tfrewprune.shrinking.reading import read
 from tfrewprune.shrinking.signals import Units
 from tfrewprune.structures import matrix_from_kernel
 from tfrewprune.structures.likeness import order_by_likeness
-from tfrewprune.wrappers.kernels import kernel_specs, walk_layers
-from tfrewprune.wrappers.targets import Target, resolve
+from tfrewprune.wrappers.targets import Target, hooked_kernels, resolve
 
 
 def arrange(model: keras.Model, recipe: Recipe) -> list[str]:
@@ -46,28 +45,22 @@ def arrange(model: keras.Model, recipe: Recipe) -> list[str]:
     >>> moved = arrange(model, Recipe(rate=8))
     """
     targets = [t for step in recipe.steps for t in resolve(model, step)]
-    chosen: dict[int, list[Target]] = {}
+    chosen: dict[int, Target] = {}  # by layer; of several steps the first one counts
     for target in targets:
         if target.reason is None and _in_bands(target):
-            chosen.setdefault(id(target.layer), []).append(target)
-    hooks = (
-        hook
-        for _, layer in walk_layers(model)
-        for spec in kernel_specs(layer) or ()
-        for hook in spec.hooks(layer)
-    )
-    if not chosen or any(hook is not None for hook in hooks):
+            chosen.setdefault(id(target.layer), target)
+    if not chosen or hooked_kernels(model):
         return []
     return _moved(model, chosen)
 
 
-def _moved(model: keras.Model, chosen: dict[int, list[Target]]) -> list[str]:
+def _moved(model: keras.Model, chosen: dict[int, Target]) -> list[str]:
     if not is_functional(model):
         return []
 
     def order(products: list[Product], count: int) -> np.ndarray:
-        found = [t for p in products for t in chosen.get(id(p.layer), ())[:1]]
-        return _like_order(found, count)
+        layers = [id(product.layer) for product in products]
+        return _like_order([chosen[key] for key in layers if key in chosen], count)
 
     units = Units()
     passages, _ = read(model, units, bypass=False)
@@ -76,17 +69,7 @@ def _moved(model: keras.Model, chosen: dict[int, list[Target]]) -> list[str]:
         if isinstance(inner, keras.Model):
             names += _moved(inner, chosen)
     arrangement = find_arrangement(passages, units, order)
-    if arrangement is None:
-        return names
-    for passage in passages:
-        found = None if passage.reason else passage.narrowed(arrangement.kept)
-        if found is None or not found[1]:
-            continue
-        passage.layer.set_weights(found[1])
-        kept = arrangement.kept(passage.outputs[0])
-        if isinstance(passage, Product) and (np.diff(kept) < 0).any():
-            names.append(passage.layer.name)
-    return names
+    return names if arrangement is None else names + arrangement.move(passages)
 
 
 def _in_bands(target: Target) -> bool:

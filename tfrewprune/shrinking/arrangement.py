@@ -31,6 +31,26 @@ class Arrangement(Selection):
         run = np.cumsum(np.diff(roots, prepend=roots[:1]) < 0)
         return np.lexsort((self.order[roots], run))
 
+    def move(self, passages: list[Passage]) -> list[str]:
+        """Moves the weights of a model, in place.
+
+        Args:
+            passages: Its calls.
+
+        Returns:
+            Names of the layers whose outputs have moved.
+        """
+        names = []
+        for passage in passages:
+            found = None if passage.reason else passage.narrowed(self.kept)
+            if found is None or not found[1]:
+                continue
+            passage.layer.set_weights(found[1])
+            outputs = self.kept(passage.outputs[0])
+            if isinstance(passage, Product) and (np.diff(outputs) < 0).any():
+                names.append(passage.layer.name)
+        return names
+
 
 def find_arrangement(
     passages: list[Passage], units: Units, choose: Choice

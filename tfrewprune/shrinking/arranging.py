@@ -20,7 +20,6 @@ from tfrewprune.shrinking.checking import difference, random_inputs
 from tfrewprune.shrinking.graph import is_functional
 from tfrewprune.shrinking.products import Product
 from tfrewprune.shrinking.reading import read
-from tfrewprune.shrinking.rebuilding import reached, rebuilt
 from tfrewprune.shrinking.shrink import TOLERANCE_FLOAT32
 from tfrewprune.shrinking.signals import Units
 from tfrewprune.wrappers.cloning import plain_copy
@@ -59,10 +58,10 @@ def _arranged(model: keras.Model) -> keras.Model | None:
     arrangement = find_arrangement(passages, units, _best_rows)
     if arrangement is None:
         return None
-    moved = rebuilt(plain, reached(plain, passages), arrangement, inside={})
+    arrangement.move(passages)
     # Sums in another order; anything beyond that would be a layer misread.
-    apart = difference(plain, moved, random_inputs(plain))
-    return moved if apart <= TOLERANCE_FLOAT32 else None
+    apart = difference(model, plain, random_inputs(plain))
+    return plain if apart <= TOLERANCE_FLOAT32 else None
 
 
 def _is_sparse(layer: keras.Layer) -> bool:
