@@ -94,7 +94,28 @@ def test_a_budget_is_met_by_all_layers_together():
     found, sizes = left(model), {"d1": 32 * 64, "d2": 64 * 64}
     total = sum(found[name] * sizes[name] for name in sizes) / sum(sizes.values())
     assert total == pytest.approx(1 / 4, rel=0.3)
-    assert len({t.penalty.strength for t in hooked_kernels(model)}) == 1
+
+
+def test_no_gate_of_a_recurrent_layer_empties_before_the_others():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((4, 8)), layers.GRU(32, name="gru"), layers.Dense(4, name="head")]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(2e-3), loss)
+    x = X.reshape(len(X), 4, 8)
+    model.fit(x, Y, epochs=10, batch_size=32, verbose=0)
+    recipe = Recipe("gru", rate=4, reweighted_epochs=25)
+    reweighted_train(model, recipe, x, Y, batch_size=32, verbose=0)
+    kernels = [t for t in hooked_kernels(model) if t.penalty is not None]
+    assert len(kernels) == 6  # of one budget, each with a strength of its own
+    wanted = {target.path_key: target.penalty.keep for target in kernels}
+    total = sum(target.shape.weights for target in kernels)
+    assert sum(wanted.values()) == pytest.approx(total / 4, rel=0.1)
+    hard_prune(model, recipe)
+    for target in kernels:
+        kept = np.count_nonzero(target.kernel())
+        assert 0.4 < kept / wanted[target.path_key] < 2.5
 
 
 def test_few_steps_do_not_drive_the_strength_beyond_what_weights_can_follow():

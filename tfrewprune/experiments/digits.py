@@ -153,7 +153,7 @@ class Digits(Experiment):
             gates.fit(model, pieces, sum(plan.epochs), rate)
             return model, {"epochs": plan.epochs}
         (row,) = (row for row in ROWS if row.name == method)
-        recipe = gates.recipe(row, LAYERS, *plan.epochs)
+        recipe = row.recipe(LAYERS, row.rate, *plan.epochs)
         details = {**row.to_dict(), "recipe": recipe.get_config()}
         return gates.prune(model, recipe, pieces, rate), details
 

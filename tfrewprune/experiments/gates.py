@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfrewprune.experiments.experiment import counted
-from tfrewprune.experiments.rows import Row
 
 if TYPE_CHECKING:
     import keras
@@ -37,26 +36,6 @@ def fit(
     """Trains without pruning, the learning rate falling to 0."""
     compile_for(model, rate, epochs * len(pieces))
     model.fit(pieces, epochs=epochs, verbose=2)
-
-
-def recipe(row: Row, layers: Sequence[str], training: int, retraining: int):
-    """Returns the :class:`tfrewprune.Recipe` of a row.
-
-    Under a penalty each gate matrix has the row's rate, and a strength of its own: of a
-    common one the matrices of the gates z and r, whose gradients are small, empty
-    first. The other methods share a budget out.
-
-    Args:
-        row: Method, structure and rate.
-        layers: Names of the recurrent layers.
-        training: Epochs under the method.
-        retraining: Epochs under the mask.
-    """
-    chosen = row.recipe(layers, row.rate, training, retraining)
-    if not chosen.method.penalized:
-        return chosen
-    rules = [rule.replace(rate=row.rate) for rule in chosen.rules]
-    return chosen.replace(rules=rules, rate=None)
 
 
 def prune(

@@ -168,7 +168,7 @@ def recipe(row: Row, plan: Plan):
             reweighted_epochs=training // 2,
             retrain_epochs=retraining // 2,
         )
-    chosen = gates.recipe(row, LAYERS, training, retraining)
+    chosen = row.recipe(LAYERS, row.rate, training, retraining)
     return chosen.replace(start_rate=min(plan.start_rate, row.rate))
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from tfrewprune.pipeline.clock import PhaseClock
 from tfrewprune.pipeline.gradual import GradualPrune
 from tfrewprune.recipe import Recipe
-from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.moments import inner_optimizer, reach
-from tfrewprune.wrappers.targets import resolve
+from tfrewprune.wrappers.selection import shares
+from tfrewprune.wrappers.targets import Target, resolve
 
 #: Steps in which a model shows what a stronger penalty does to it. Where looks come
 #: faster the strength grows as much less: with 22 steps an epoch and a look every other
@@ -41,28 +41,27 @@ WEAKEST, STRONGEST = 1e-9, 1.0
 
 @dataclasses.dataclass
 class _Goal:
-    """Kernels that share a penalty strength, and what they may cost at the end."""
+    """A kernel with a strength of its own, and how many weights it shall keep."""
 
-    budget: Budget
+    target: Target
+    weights: float
     at_start: float = 1.0
     before: float = math.inf
-    seen: dict[tuple[int, str], np.ndarray] = dataclasses.field(default_factory=dict)
+    seen: np.ndarray | None = None
 
     def excess(self, optimizer: keras.optimizers.Optimizer, ahead: float = 0) -> float:
-        """How many times the budget the groups cost that are not emptied `ahead` looks
-        later, if all go on as they do."""
-        kept = {}
-        for target in self.budget.targets:
-            structure, shape = target.structure, target.shape
-            method = target.penalty.method
-            step = reach(optimizer, target.penalty.strength * method.largest_pull)
-            rms = structure.rms(target.kernel(), shape)
-            shrunk = np.minimum(rms - self.seen.get(target.path_key, rms), 0)
-            self.seen[target.path_key] = rms
-            then = rms + ahead * shrunk
-            survivors = structure.above(then, shape, method.emptied_below(step))
-            kept[target.path_key] = target.kept(survivors)
-        return max(self.budget.excess(kept), 1e-6)
+        """How many times the weights wanted are in groups that are not emptied `ahead`
+        looks later, if all go on as they do."""
+        target, method = self.target, self.target.penalty.method
+        structure, shape = target.structure, target.shape
+        step = reach(optimizer, target.penalty.strength * method.largest_pull)
+        rms = structure.rms(target.kernel(), shape)
+        shrunk = 0.0 if self.seen is None else np.minimum(rms - self.seen, 0)
+        self.seen = rms
+        survivors = structure.above(
+            rms + ahead * shrunk, shape, method.emptied_below(step)
+        )
+        return max(target.kept(survivors) / self.weights, 1e-6)
 
     def wanted(self, progress: float) -> float:
         """The same on the way from what it is at the start to 1."""
@@ -83,8 +82,10 @@ class StrengthControl(PhaseClock):
     It starts from next to nothing, and `hard_prune` then removes what is nearly empty
     already.
 
-    Kernels with a rate of their own are controlled one by one, those under a budget
-    together.
+    Each kernel has a strength of its own: those of one budget would not empty alike
+    under a common one, since gradients differ from kernel to kernel, in the gates of a
+    recurrent layer by orders of magnitude. What a kernel gets of a budget is what
+    `hard_prune` would leave it of the weights as they are at the start.
 
     Args:
         recipe: Rates and budget; kernels with a strength of their own are left alone.
@@ -122,11 +123,8 @@ class StrengthControl(PhaseClock):
                     "attach(model, recipe) before fit."
                 )
             led.append(target)
-        self._goals = [
-            _Goal(Budget.of_one(target)) for target in led if target.rule.rate
-        ]
-        shared = Budget.of(targets, self.recipe).limited_to(led)
-        self._goals += [_Goal(shared)] if shared.targets else []
+        weights = shares(targets, self.recipe)
+        self._goals = [_Goal(target, weights[target.path_key]) for target in led]
         for goal in self._goals:
             goal.at_start = goal.excess(inner_optimizer(self.model))
 
@@ -136,8 +134,8 @@ class StrengthControl(PhaseClock):
             if self._epoch:  # weights that were restored have not been looked at yet
                 goal.before = goal.excess(inner_optimizer(self.model))
                 continue
-            for target in goal.budget.targets:
-                target.penalty.strength = min(target.penalty.strength, BEGINNING)
+            penalty = goal.target.penalty
+            penalty.strength = min(penalty.strength, BEGINNING)
 
     def on_train_batch_end(self, batch, logs=None):
         self._steps += 1
@@ -157,16 +155,12 @@ class StrengthControl(PhaseClock):
             if excess > wanted and excess >= 0.97 * goal.before:
                 change += 0.14
             goal.before = excess
-            targets = goal.budget.targets
-            for target in targets:
-                if len(targets) == 1:
-                    share = goal.wanted(progress) / max(goal.budget.dense_excess, 1.0)
-                    target.penalty.keep = share * target.shape.weights
-                unit = target.penalty.method.largest_pull
-                strength = target.penalty.strength
-                pace = 1.0 if change < 0 or strength < GENTLE else haste
-                pull = strength * math.exp(change * pace) * unit
-                target.penalty.strength = min(max(pull, WEAKEST), STRONGEST) / unit
+            penalty = goal.target.penalty
+            penalty.keep = goal.wanted(progress) * goal.weights
+            unit = penalty.method.largest_pull
+            pace = 1.0 if change < 0 or penalty.strength < GENTLE else haste
+            pull = penalty.strength * math.exp(change * pace) * unit
+            penalty.strength = min(max(pull, WEAKEST), STRONGEST) / unit
 
 
 def controls_strength(recipe: Recipe) -> bool:

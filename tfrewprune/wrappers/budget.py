@@ -101,29 +101,6 @@ class Budget:
             limits.append(Limit(name, limit_of(name, asked, dense), fixed, shares))
         return cls(shared, limits)
 
-    @classmethod
-    def of_one(cls, target: Target) -> Budget:
-        """The budget of a kernel whose rule has a rate."""
-        curve = cost_curve("weights", target, None)
-        limit = Limit(
-            "weights", curve.dense / target.rule.rate, 0.0, {target.path_key: curve}
-        )
-        return cls([target], [limit])
-
-    def limited_to(self, targets: Sequence[Target]) -> Budget:
-        """The same limits for some of the kernels; the others count no more."""
-        keys = {target.path_key for target in targets}
-        chosen = [target for target in self.targets if target.path_key in keys]
-        if len(chosen) == len(self.targets):
-            return self
-        limits = [
-            dataclasses.replace(
-                limit, curves={t.path_key: limit.curves[t.path_key] for t in chosen}
-            )
-            for limit in self.limits
-        ]
-        return Budget(chosen, limits)
-
     @property
     def dense_excess(self) -> float:
         """`excess` of the dense kernels."""

@@ -73,6 +73,29 @@ def select_groups(
     }
 
 
+def shares(targets: list[Target], recipe: Recipe) -> dict[tuple, float]:
+    """Weights that each kernel may keep: by its own rate, or its part of the budget.
+
+    A budget is shared out as `select_groups` does among the weights as they are now.
+
+    Args:
+        targets: What `resolve` returned.
+        recipe: Rates and budget.
+
+    Returns:
+        Numbers of weights, at least 1, by `Target.path_key`.
+    """
+    pruned = [target for target in targets if target.reason is None]
+    kernels = {target.path_key: target.kernel() for target in pruned}
+    masks = select_groups(targets, kernels, recipe, defaultdict(list))
+    return {
+        target.path_key: target.shape.weights / target.rule.rate
+        if target.rule.rate
+        else max(1.0, target.kept(masks[target.path_key]))
+        for target in pruned
+    }
+
+
 def check_budget(targets: list[Target], recipe: Recipe) -> None:
     """Refuses a budget that cannot be counted or kept, before any time is spent.
 
