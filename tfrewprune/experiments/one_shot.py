@@ -148,7 +148,8 @@ class OneShot(Experiment):
 
         model = precision.for_training(model)
         tfrewprune.mask_zeros(model, chosen)
-        training.compile_for(model, data, epochs, learning_rate, from_logits=False)
+        steps = training.step_count(data, epochs)
+        training.compile_for(model, learning_rate, steps, from_logits=False)
         fit = training.crop_arguments(data, seed, margin=4, flips=True)
         tfrewprune.masked_retrain(model, chosen, epochs=epochs, **fit)
         return precision.for_deployment(tfrewprune.strip(model))
