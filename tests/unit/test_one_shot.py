@@ -73,6 +73,32 @@ def test_it_beats_magnitude_and_leaves_the_source_alone():
     assert not any(hasattr(w.constraint, "groups") for w in result.model.weights)
 
 
+def test_like_filters_come_side_by_side_first_unless_told_not_to():
+    """Two kinds of filters, in turn: as bands of one kind each they lose nothing."""
+
+    def make():
+        model = model_of()
+        kernel = np.zeros((256, 32), np.float32)
+        random = np.random.default_rng(3)
+        for kind in range(2):
+            kernel[kind::2, kind::2] = random.standard_normal((128, 16))
+        model.get_layer("hidden").kernel.assign(kernel)
+        return model
+
+    recipe = Recipe(Rule("hidden", rate=2), method="magnitude")
+    results = {}
+    for arranges in (True, False):
+        results[arranges] = prune_one_shot(
+            make(), X, recipe=recipe.replace(arrange=arranges)
+        )
+    moved, still = results[True], results[False]
+    assert moved.output_error < 1e-3 < 0.01 < still.output_error
+    assert error(make(), moved.model) == pytest.approx(moved.output_error, abs=1e-4)
+    assert [(row.layer, row.kept) for row in moved.layers] == [
+        (row.layer, row.kept) for row in still.layers
+    ]
+
+
 @pytest.mark.parametrize("structure", [Filter(), RowColumn(), Pattern(4)], ids=str)
 def test_other_structures(structure):
     recipe = Recipe(Rule(["deep", "hidden"], structure=structure, rate=3))

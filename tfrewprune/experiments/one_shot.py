@@ -4,7 +4,8 @@
 ``Block(16, 1)``; the rate counts the convolutions but the first. Seeds are draws of
 the 256 unlabelled calibration images from the training part.
 
-- ``one-shot-Rx``: :func:`tfrewprune.prune_one_shot`;
+- ``one-shot-Rx``: :func:`tfrewprune.prune_one_shot`, filters where they are;
+- ``arranged-Rx``: the same with like filters side by side first, which is the default;
 - ``magnitude-Rx``: the smallest groups by LAMP score are set to zero;
 - ``refitted-Rx``: the same groups, and what is left refitted (``hard_prune`` with
   ``data``);
@@ -37,6 +38,7 @@ GOALS = {1.33: 0.856, 1.6: 0.834, 2: 0.797}
 METHODS = (
     "pretrained",
     *(f"{how}-{rate}x" for rate in RATES for how in ("one-shot", "magnitude")),
+    *(f"arranged-{rate}x" for rate in (1.6, 2, 4)),
     "refitted-2x",
     *(
         f"{how}-{RETRAINED}x-{epochs}epochs"
@@ -49,7 +51,9 @@ METHODS = (
         for how in ("one-shot", "magnitude")
     ),
 )
-_NAME = re.compile(r"(one-shot|magnitude|refitted)-([\d.]+)x(?:-(\d+)epochs)?(-slow)?")
+_NAME = re.compile(
+    r"(one-shot|arranged|magnitude|refitted)-([\d.]+)x(?:-(\d+)epochs)?(-slow)?"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +125,8 @@ class OneShot(Experiment):
         chosen = recipe(model, float(rate))
         inputs = calibration(data, self.plan.inputs, seed)
         details: dict[str, Any] = {}
-        if start == "one-shot":
+        if start in ("one-shot", "arranged"):
+            chosen = chosen.replace(arrange=start == "arranged")
             result = tfrewprune.prune_one_shot(model, inputs, recipe=chosen)
             model = result.model
             details = {
