@@ -121,6 +121,17 @@ def test_a_constant_that_a_convolution_cannot_add_goes_into_the_normalization():
     np.testing.assert_allclose(np.asarray(norm.moving_mean), before - 0.5, rtol=1e-6)
 
 
+@pytest.mark.parametrize("limits", [{"rate": 3}, {"constraints": {"macs": "60%"}}])
+def test_its_rates_serve_another_method(limits):
+    each = Recipe(Rule(["wide", "deep", "hidden"]))
+    result = prune_one_shot(model_of(), X, recipe=each, **limits)
+    rows = hard_prune(model_of(), result.rates)
+    assert [(row.layer, row.kept, row.reason is None) for row in rows] == [
+        (row.layer, row.kept, row.reason is None) for row in result.layers
+    ]
+    assert len({row.rate for row in rows if row.reason is None}) > 1
+
+
 def test_constraints_are_met_together():
     model = model_of()
     limits = {"macs": "70%", "weights": 0.5}

@@ -9,9 +9,10 @@ the 256 unlabelled calibration images from the training part.
 - ``magnitude-Rx``: the smallest groups by LAMP score are set to zero;
 - ``refitted-Rx``: the same groups, and what is left refitted (``hard_prune`` with
   ``data``);
-- ``START-4x-Nepochs``: N epochs of masked retraining from one of the two starts, with
-  the same images (random crops and flips), optimizer and learning rates; ``-slow`` from
-  a quarter of that learning rate on, which a start that is near its end may prefer.
+- ``START-4x-Nepochs``: N epochs of masked retraining from one-shot, from magnitude, or
+  (``rates``) from magnitude at the rates that one-shot gives the layers, with the same
+  images (random crops and flips), optimizer and learning rates; ``-slow`` from a
+  quarter of that learning rate on, which a start that is near its end may prefer.
   Of the two the better one on validation images counts, for each start.
 
 Run ``python -m tfrewprune.experiments.one_shot``; ``--quick`` for a trial of a minute.
@@ -45,6 +46,7 @@ METHODS = (
         for epochs in EPOCHS
         for how in ("one-shot", "magnitude")
     ),
+    *(f"rates-{RETRAINED}x-{epochs}epochs" for epochs in EPOCHS[1:]),
     *(
         f"{how}-{RETRAINED}x-{epochs}epochs-slow"
         for epochs in EPOCHS[1:]
@@ -52,7 +54,7 @@ METHODS = (
     ),
 )
 _NAME = re.compile(
-    r"(one-shot|arranged|magnitude|refitted)-([\d.]+)x(?:-(\d+)epochs)?(-slow)?"
+    r"(one-shot|arranged|rates|magnitude|refitted)-([\d.]+)x(?:-(\d+)epochs)?(-slow)?"
 )
 
 
@@ -125,10 +127,14 @@ class OneShot(Experiment):
         chosen = recipe(model, float(rate))
         inputs = calibration(data, self.plan.inputs, seed)
         details: dict[str, Any] = {}
-        if start in ("one-shot", "arranged"):
+        if start in ("one-shot", "arranged", "rates"):
             chosen = chosen.replace(arrange=start == "arranged")
             result = tfrewprune.prune_one_shot(model, inputs, recipe=chosen)
-            model = result.model
+            if start != "rates":
+                model = result.model
+            else:
+                tfrewprune.hard_prune(model, result.rates)
+                model = tfrewprune.strip(model)
             details = {
                 "losses": result.losses,
                 "output_error": result.output_error,
