@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -132,15 +133,27 @@ def inspect_model(
         ...     print(layer.name, layer.sparsity, layer.reason or "packed")
     """
     model = read_model(read_content(tflite, may_export=False))
+    return describe_layers(model, find_layers(model), minimum_gain)
+
+
+def describe_layers(
+    model: Model, layers: Iterable[Layer], minimum_gain: float = 1.0
+) -> list[LayerRecord]:
+    """As `inspect_model`, of a model that is read already.
+
+    Args:
+        model: The model.
+        layers: Layers of it, as `find_layers` returned them.
+        minimum_gain: As in `inspect_model`.
+    """
     settings = Settings(minimum_gain)
     cache: Cache = {}
-    records = []
-    for layer in find_layers(model):
-        if layer.packed:
-            records.append(_packed_record(model, layer))
-        else:
-            records.append(_dense_record(model, layer, settings, cache))
-    return records
+    return [
+        _packed_record(model, layer)
+        if layer.packed
+        else _dense_record(model, layer, settings, cache)
+        for layer in layers
+    ]
 
 
 def runs_in(tflite: bytes | str | os.PathLike[str]) -> dict[str, str]:
@@ -161,7 +174,11 @@ def runs_in(tflite: bytes | str | os.PathLike[str]) -> dict[str, str]:
         >>> list(runs_in("packed.tflite"))[1]  # doctest: +SKIP
         'LiteRT CompiledModel >= 2.1.6'
     """
-    model = read_model(read_content(tflite, may_export=False))
+    return hosts_of(read_model(read_content(tflite, may_export=False)))
+
+
+def hosts_of(model: Model) -> dict[str, str]:
+    """As `runs_in`, of a model that is read already."""
     return {host: RUNS_IN.get(host, "") for host in read_hosts(model)}
 
 

@@ -75,9 +75,9 @@ class Recipe:
         skip_last: Leave `Dense` layers that give an output of the model, the
             classifiers, dense. Both are only obeyed by rules with a pattern: a rule
             that names a layer exactly prunes it.
-        arrange: Whether `compress` first moves filters so that those that share columns
-            in a structure such as `Block(16, 1)` are alike (`tfrewprune.arrange`); of
-            several steps the first one says.
+        arrange: Whether `compress` and `prune_one_shot` first move filters so that
+            those that share columns in a structure such as `Block(16, 1)` are alike
+            (`tfrewprune.arrange`); of several steps the first one says.
         purify: After the cut, filters and input channels that are at least half empty
             and whose norm is below this share of the layer's median go as well, with
             all dead paths (`tfrewprune.purify`); 0 leaves them.

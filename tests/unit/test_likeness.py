@@ -134,6 +134,16 @@ def test_what_is_masked_or_penalized_already_stays():
     assert trp.arrange(model, recipe()) == []
 
 
+def test_bands_that_lost_columns_keep_them():
+    model = planted("abc")(convolutional())
+    kernel, bias = model.get_layer("b").get_weights()
+    kernel[..., :5, 16:32] = 0  # of the second band
+    model.get_layer("b").set_weights([kernel, bias])
+    assert trp.arrange(model, recipe()) == ["a", "c"]
+    zero = (model.get_layer("b").get_weights()[0] == 0).reshape(48, 48)
+    np.testing.assert_array_equal(zero.sum(axis=0), 5 * (np.arange(48) // 16 == 1))
+
+
 def test_subclassed_models_and_what_reads_in_order_stay():
     class Own(keras.Model):
         def __init__(self):

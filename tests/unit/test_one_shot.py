@@ -73,6 +73,32 @@ def test_it_beats_magnitude_and_leaves_the_source_alone():
     assert not any(hasattr(w.constraint, "groups") for w in result.model.weights)
 
 
+def test_like_filters_come_side_by_side_first_unless_told_not_to():
+    """Two kinds of filters, in turn: as bands of one kind each they lose nothing."""
+
+    def make():
+        model = model_of()
+        kernel = np.zeros((256, 32), np.float32)
+        random = np.random.default_rng(3)
+        for kind in range(2):
+            kernel[kind::2, kind::2] = random.standard_normal((128, 16))
+        model.get_layer("hidden").kernel.assign(kernel)
+        return model
+
+    recipe = Recipe(Rule("hidden", rate=2), method="magnitude")
+    results = {}
+    for arranges in (True, False):
+        results[arranges] = prune_one_shot(
+            make(), X, recipe=recipe.replace(arrange=arranges)
+        )
+    moved, still = results[True], results[False]
+    assert moved.output_error < 1e-3 < 0.01 < still.output_error
+    assert error(make(), moved.model) == pytest.approx(moved.output_error, abs=1e-4)
+    assert [(row.layer, row.kept) for row in moved.layers] == [
+        (row.layer, row.kept) for row in still.layers
+    ]
+
+
 @pytest.mark.parametrize("structure", [Filter(), RowColumn(), Pattern(4)], ids=str)
 def test_other_structures(structure):
     recipe = Recipe(Rule(["deep", "hidden"], structure=structure, rate=3))
@@ -93,6 +119,17 @@ def test_a_constant_that_a_convolution_cannot_add_goes_into_the_normalization():
     before = np.asarray(norm.moving_mean)
     network.assign(wide, network.kernel(wide), np.full(16, 0.5))
     np.testing.assert_allclose(np.asarray(norm.moving_mean), before - 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("limits", [{"rate": 3}, {"constraints": {"macs": "60%"}}])
+def test_its_rates_serve_another_method(limits):
+    each = Recipe(Rule(["wide", "deep", "hidden"]))
+    result = prune_one_shot(model_of(), X, recipe=each, **limits)
+    rows = hard_prune(model_of(), result.rates)
+    assert [(row.layer, row.kept, row.reason is None) for row in rows] == [
+        (row.layer, row.kept, row.reason is None) for row in result.layers
+    ]
+    assert len({row.rate for row in rows if row.reason is None}) > 1
 
 
 def test_constraints_are_met_together():

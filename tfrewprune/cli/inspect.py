@@ -37,17 +37,22 @@ def run(arguments: argparse.Namespace) -> None:
         show_plan(arguments.model, None, as_json=arguments.json)
         return
     from tfrewprune.cli.output import print_json, reserved_stdout
-    from tfrewprune.inspection import inspect_model, runs_in
+    from tfrewprune.converter.conversion import read_content
+    from tfrewprune.converter.detect import find_layers
+    from tfrewprune.converter.flatbuffer import read_model
+    from tfrewprune.inspection import describe_layers, hosts_of
 
     with reserved_stdout() as out:
-        records = inspect_model(arguments.model)
-        hosts = runs_in(arguments.model)
+        content = read_content(arguments.model, may_export=False)
+        model = read_model(content)
+        records = describe_layers(model, find_layers(model))
+        hosts = hosts_of(model)
         times = {}
         if arguments.measure:
             from tfrewprune.benchmark.profile import time_layers
 
             measured = time_layers(
-                Path(arguments.model).read_bytes(),
+                content,
                 threads=arguments.threads,
                 isa=arguments.isa,
             )

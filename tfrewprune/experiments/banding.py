@@ -176,7 +176,8 @@ class Banding(Experiment):
 
         def make():
             model = self.network()
-            training.compile_for(model, data, plan.dense_epochs, plan.learning_rate)
+            steps = training.step_count(data, plan.dense_epochs)
+            training.compile_for(model, plan.learning_rate, steps)
             model.fit(epochs=plan.dense_epochs, **self.fit_arguments(data))
             return model
 
@@ -191,13 +192,13 @@ class Banding(Experiment):
         if method.endswith("-alike"):
             tfrewprune.arrange(model, chosen)
         if chosen.method.trains:
-            epochs = chosen.reweighted_epochs
-            training.compile_for(model, data, epochs, plan.learning_rate)
+            steps = training.step_count(data, chosen.reweighted_epochs)
+            training.compile_for(model, plan.learning_rate, steps)
             tfrewprune.reweighted_train(model, chosen, **fit)
         tfrewprune.hard_prune(model, chosen)
         cut = training.accuracy(model, data.x_validation, data.y_validation)
-        epochs = chosen.retrain_epochs
-        training.compile_for(model, data, epochs, plan.learning_rate)
+        steps = training.step_count(data, chosen.retrain_epochs)
+        training.compile_for(model, plan.learning_rate, steps)
         tfrewprune.masked_retrain(model, chosen, **fit)
         details = {"recipe": chosen.get_config(), "validation_accuracy_after_cut": cut}
         return tfrewprune.strip(model), details

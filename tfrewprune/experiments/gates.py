@@ -7,27 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfrewprune.experiments.experiment import counted
+from tfrewprune.experiments.training import compile_for
 
 if TYPE_CHECKING:
     import keras
-
-
-def compile_for(model: keras.Model, rate: float, steps: int | None = None) -> None:
-    """Compiles a classifier of steps with Adam.
-
-    Args:
-        model: Its outputs are logits.
-        rate: Of learning, at the beginning.
-        steps: In so many it falls to 0 along a cosine; None: it stays.
-    """
-    import keras
-
-    falling = keras.optimizers.schedules.CosineDecay
-    model.compile(
-        keras.optimizers.Adam(rate if steps is None else falling(rate, steps)),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
 
 
 def fit(

@@ -245,7 +245,8 @@ class LeNet5(Experiment):
 
         def make():
             model = precision.for_training(lenet5())
-            training.compile_for(model, data, plan.dense_epochs, plan.learning_rate)
+            steps = training.step_count(data, plan.dense_epochs)
+            training.compile_for(model, plan.learning_rate, steps)
             model.fit(epochs=plan.dense_epochs, **self._fit(seed, data))
             return precision.for_deployment(model)
 

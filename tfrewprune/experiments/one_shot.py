@@ -4,13 +4,15 @@
 ``Block(16, 1)``; the rate counts the convolutions but the first. Seeds are draws of
 the 256 unlabelled calibration images from the training part.
 
-- ``one-shot-Rx``: :func:`tfrewprune.prune_one_shot`;
+- ``one-shot-Rx``: :func:`tfrewprune.prune_one_shot`, filters where they are;
+- ``arranged-Rx``: the same with like filters side by side first, which is the default;
 - ``magnitude-Rx``: the smallest groups by LAMP score are set to zero;
 - ``refitted-Rx``: the same groups, and what is left refitted (``hard_prune`` with
   ``data``);
-- ``START-4x-Nepochs``: N epochs of masked retraining from one of the two starts, with
-  the same images (random crops and flips), optimizer and learning rates; ``-slow`` from
-  a quarter of that learning rate on, which a start that is near its end may prefer.
+- ``START-4x-Nepochs``: N epochs of masked retraining from one-shot, from magnitude, or
+  (``rates``) from magnitude at the rates that one-shot gives the layers, with the same
+  images (random crops and flips), optimizer and learning rates; ``-slow`` from a
+  quarter of that learning rate on, which a start that is near its end may prefer.
   Of the two the better one on validation images counts, for each start.
 
 Run ``python -m tfrewprune.experiments.one_shot``; ``--quick`` for a trial of a minute.
@@ -37,19 +39,23 @@ GOALS = {1.33: 0.856, 1.6: 0.834, 2: 0.797}
 METHODS = (
     "pretrained",
     *(f"{how}-{rate}x" for rate in RATES for how in ("one-shot", "magnitude")),
+    *(f"arranged-{rate}x" for rate in (1.6, 2, 4)),
     "refitted-2x",
     *(
         f"{how}-{RETRAINED}x-{epochs}epochs"
         for epochs in EPOCHS
         for how in ("one-shot", "magnitude")
     ),
+    *(f"rates-{RETRAINED}x-{epochs}epochs" for epochs in EPOCHS[1:]),
     *(
         f"{how}-{RETRAINED}x-{epochs}epochs-slow"
         for epochs in EPOCHS[1:]
         for how in ("one-shot", "magnitude")
     ),
 )
-_NAME = re.compile(r"(one-shot|magnitude|refitted)-([\d.]+)x(?:-(\d+)epochs)?(-slow)?")
+_NAME = re.compile(
+    r"(one-shot|arranged|rates|magnitude|refitted)-([\d.]+)x(?:-(\d+)epochs)?(-slow)?"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,9 +127,14 @@ class OneShot(Experiment):
         chosen = recipe(model, float(rate))
         inputs = calibration(data, self.plan.inputs, seed)
         details: dict[str, Any] = {}
-        if start == "one-shot":
+        if start in ("one-shot", "arranged", "rates"):
+            chosen = chosen.replace(arrange=start == "arranged")
             result = tfrewprune.prune_one_shot(model, inputs, recipe=chosen)
-            model = result.model
+            if start != "rates":
+                model = result.model
+            else:
+                tfrewprune.hard_prune(model, result.rates)
+                model = tfrewprune.strip(model)
             details = {
                 "losses": result.losses,
                 "output_error": result.output_error,
@@ -148,7 +159,8 @@ class OneShot(Experiment):
 
         model = precision.for_training(model)
         tfrewprune.mask_zeros(model, chosen)
-        training.compile_for(model, data, epochs, learning_rate, from_logits=False)
+        steps = training.step_count(data, epochs)
+        training.compile_for(model, learning_rate, steps, from_logits=False)
         fit = training.crop_arguments(data, seed, margin=4, flips=True)
         tfrewprune.masked_retrain(model, chosen, epochs=epochs, **fit)
         return precision.for_deployment(tfrewprune.strip(model))

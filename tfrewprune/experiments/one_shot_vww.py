@@ -10,7 +10,9 @@ decides as the dense one does. 87 % of the pointwise weights are below 1e-6 as t
 comes: 1.5x and 2x take nothing that does anything. Seeds are draws of the 256
 calibration images.
 
-- ``one-shot-Rx``, ``magnitude-Rx``: the pointwise convolutions in ``Block(16, 1)``;
+- ``one-shot-Rx``, ``magnitude-Rx``: the pointwise convolutions in ``Block(16, 1)``,
+  filters where they are;
+- ``arranged-Rx``: one-shot with like filters side by side first, which is the default;
 - ``latency-P%``: rates by a limit on the predicted latency, in parts of the dense one.
 
 Run ``python -m tfrewprune.experiments.one_shot_vww``; ``--quick`` for a trial.
@@ -32,7 +34,11 @@ RATES = (1.5, 2, 8, 16)
 LATENCIES = (80, 65)
 METHODS = (
     "pretrained",
-    *(f"{how}-{rate}x" for rate in RATES for how in ("one-shot", "magnitude")),
+    *(
+        f"{how}-{rate}x"
+        for rate in RATES
+        for how in ("one-shot", "arranged", "magnitude")
+    ),
     *(f"latency-{percent}%" for percent in LATENCIES),
 )
 
@@ -155,6 +161,7 @@ class OneShotVWW(Experiment):
             )
         else:
             chosen = recipe(model, float(amount[:-1]))
+            chosen = chosen.replace(arrange=how == "arranged")
             result = tfrewprune.prune_one_shot(model, inputs, recipe=chosen)
         return result.model, {
             "losses": result.losses,
@@ -167,7 +174,7 @@ class OneShotVWW(Experiment):
         for rate in RATES:
             ours, other = (
                 summary.get(f"{how}-{rate}x", {}).get("test_accuracy")
-                for how in ("one-shot", "magnitude")
+                for how in ("arranged", "magnitude")
             )
             if ours is not None and other is not None:
                 goal = (

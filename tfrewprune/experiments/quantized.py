@@ -118,8 +118,8 @@ class Quantized(LeNet5):
         epochs = max(epochs, rounds)
         # The last weights that are free need the rate of the first to make up for all.
         constant = row.method == "rounds"
-        rate = self.plan.learning_rate
-        training.compile_for(model, data, epochs, rate, constant=constant)
+        steps = None if constant else training.step_count(data, epochs)
+        training.compile_for(model, self.plan.learning_rate, steps)
         fit = self._fit(seed, data)
         result = tfrewprune.quantize(model, quantization, **fit)
         model = precision.for_deployment(result.model)
@@ -135,15 +135,12 @@ class Quantized(LeNet5):
 
     def _source(self, row: QuantizedRow, seed: int, data: datasets.ImageData):
         """The model that is quantized: dense, or pruned on first use."""
-        import keras
-
         if row.rate is None:
             return self.start(seed, data)
         pruning = Row("single-weights", "gradual-fisher", row.rate, row.length)
-        path = self.path(pruning.name, seed, ".keras")
-        if not path.exists():
-            self.pruned(pruning, seed, data)[0].save(path)
-        return keras.models.load_model(path, compile=False)
+        return self.kept(
+            pruning.name, seed, lambda: self.pruned(pruning, seed, data)[0]
+        )
 
     def goals(self, summary: Summary) -> list[tuple[str, bool]]:
         records = self.log.records()

@@ -98,7 +98,8 @@ class ResNet20(resnet8.ResNet8):
 
         def make():
             model = precision.for_training(resnet20())
-            training.compile_for(model, data, epochs, rate, from_logits=False)
+            steps = training.step_count(data, epochs)
+            training.compile_for(model, rate, steps, from_logits=False)
             model.fit(epochs=epochs, **self.fit_arguments(seed, data))
             return precision.for_deployment(model)
 

@@ -117,7 +117,8 @@ class ResNet8(Experiment):
         details: dict[str, Any] = {"epochs": plan.epochs}
         if method == "dense":
             epochs = sum(plan.epochs)
-            training.compile_for(model, data, epochs, plan.learning_rate, False)
+            steps = training.step_count(data, epochs)
+            training.compile_for(model, plan.learning_rate, steps, from_logits=False)
             model.fit(epochs=epochs, **fit)
             return precision.for_deployment(model), details
         (row,) = (row for row in self.rows if row.name == method)

@@ -35,34 +35,33 @@ def limit_threads(threads: int) -> None:
 
 def compile_for(
     model: keras.Model,
-    data: ImageData,
-    epochs: int,
     learning_rate: float,
+    steps: int | None = None,
     from_logits: bool = True,
-    constant: bool = False,
 ) -> None:
-    """Compiles with Adam, its learning rate falling along a cosine to 0 in ``epochs``.
+    """Compiles a classifier with Adam.
 
     Args:
         model: Built classifier.
-        data: What it will be trained on (only the length counts).
-        epochs: Length of the phase.
         learning_rate: Rate at the beginning.
+        steps: In so many it falls to 0 along a cosine; None: it stays.
         from_logits: Whether the model ends without softmax.
-        constant: Leave the learning rate as it is.
     """
     import keras
 
-    steps = max(1, epochs * -(-len(data.x_train) // BATCH_SIZE))
+    falling = keras.optimizers.schedules.CosineDecay
     model.compile(
         keras.optimizers.Adam(
-            learning_rate
-            if constant
-            else keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+            learning_rate if steps is None else falling(learning_rate, max(1, steps))
         ),
         keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
         metrics=["accuracy"],
     )
+
+
+def step_count(data: ImageData, epochs: int) -> int:
+    """Returns the number of batches of training images in ``epochs``."""
+    return epochs * -(-len(data.x_train) // BATCH_SIZE)
 
 
 def train_and_cut(
@@ -79,7 +78,7 @@ def train_and_cut(
     Args:
         model: Built classifier, changed in place.
         recipe: A :class:`tfrewprune.Recipe`.
-        data: As in :func:`compile_for`.
+        data: What it is trained on (only the length counts).
         learning_rate: Adam's.
         fit: Arguments of ``fit``.
         from_logits: As in :func:`compile_for`.
@@ -88,8 +87,7 @@ def train_and_cut(
     import tfrewprune
 
     if recipe.method.trains:
-        epochs = recipe.reweighted_epochs
-        compile_for(model, data, epochs, learning_rate, from_logits, constant=True)
+        compile_for(model, learning_rate, from_logits=from_logits)
         tfrewprune.reweighted_train(model, recipe, teacher=teacher, **fit)
     tfrewprune.hard_prune(model, recipe)
 
@@ -111,7 +109,8 @@ def retrain(
     """
     import tfrewprune
 
-    compile_for(model, data, recipe.retrain_epochs, learning_rate, from_logits)
+    steps = step_count(data, recipe.retrain_epochs)
+    compile_for(model, learning_rate, steps, from_logits)
     tfrewprune.masked_retrain(model, recipe, teacher=teacher, **fit)
     return tfrewprune.strip(model)
 

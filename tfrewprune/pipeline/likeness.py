@@ -29,8 +29,9 @@ def arrange(model: keras.Model, recipe: Recipe) -> list[str]:
     residual sum share one order, chosen for all of them. It costs nothing at run time.
 
     Channels stay where they are that the outputs of the model or layers that are not
-    understood read (see `shrink`), in models whose graph is not known, and in models
-    with masks or penalties in place.
+    understood read (see `shrink`), that layers make of which some groups are gone
+    already (bands would lose what they have in common), in models whose graph is not
+    known, and in models with masks or penalties in place.
 
     Args:
         model: A built model; its weights are changed in place. The state of its
@@ -59,8 +60,11 @@ def _moved(model: keras.Model, chosen: dict[int, Target]) -> list[str]:
         return []
 
     def order(products: list[Product], count: int) -> np.ndarray:
-        layers = [id(product.layer) for product in products]
-        return _like_order([chosen[key] for key in layers if key in chosen], count)
+        keys = [id(product.layer) for product in products]
+        targets = [chosen[key] for key in keys if key in chosen]
+        if any(map(_is_cut, targets)):
+            return np.arange(count)
+        return _like_order(targets, count)
 
     units = Units()
     passages, _ = read(model, units, bypass=False)
@@ -77,6 +81,14 @@ def _in_bands(target: Target) -> bool:
     fixed = getattr(target.structure, "cluster", False)
     together = target.structure.rows_alike(target.shape)
     return not fixed and 1 < together < target.shape.outputs
+
+
+def _is_cut(target: Target) -> bool:
+    """Whether groups are gone of some outputs that others still have."""
+    structure, shape = target.structure, target.shape
+    alive = structure.mask(structure.surviving_groups(target.kernel()), shape)
+    alive = alive.reshape(shape.columns, shape.outputs)
+    return bool((alive.any(axis=1) & ~alive.all(axis=1)).any())
 
 
 def _like_order(targets: Iterable[Target], count: int) -> np.ndarray:

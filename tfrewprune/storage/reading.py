@@ -16,7 +16,7 @@ from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.flatbuffer import Model, read_model
 from tfrewprune.converter.layer import Layer
 from tfrewprune.converter.unpack import dense_shape, read_payload
-from tfrewprune.inspection import inspect_model
+from tfrewprune.inspection import describe_layers
 from tfrewprune.payload import pack_matrix
 
 KERAS_FILES = (".keras", ".h5", ".hdf5")
@@ -75,7 +75,7 @@ def _of_keras(model: Any) -> Iterator[Matrix]:
 def _of_tflite(content: bytes) -> Iterator[Matrix]:
     model = read_model(content)
     layers = find_layers(model)
-    for layer, record in zip(layers, inspect_model(content), strict=True):
+    for layer, record in zip(layers, describe_layers(model, layers), strict=True):
         found = _weights(model, layer)
         if found is None or not record.bytes_dense:
             continue
