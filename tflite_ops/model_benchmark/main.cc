@@ -148,16 +148,17 @@ void Print(const Arguments& arguments, const DelegateOptions& options,
 bool Options(const Arguments& arguments, DelegateOptions* options) {
   char threads[16];
   snprintf(threads, sizeof(threads), "%d", arguments.threads);
-  const char* keys[] = {"threads",   "isa",  "driver",
-                        "log_level", "tune", "cache_path"};
+  const char* keys[] = {"threads", "isa",       "driver",    "log_level",
+                        "tune",    "precision", "cache_path"};
   const char* values[] = {threads,
                           arguments.isa,
                           arguments.driver,
                           arguments.log_level,
                           arguments.tune ? "once" : "off",
+                          arguments.half ? "float16" : "float32",
                           arguments.cache};
   char error[512];
-  const size_t count = arguments.cache == nullptr ? 5 : 6;
+  const size_t count = arguments.cache == nullptr ? 6 : 7;
   if (ParseDelegateOptions(keys, values, count, options, error,
                            sizeof(error))) {
     return true;

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Direct tiles of 16 lanes in float16 arithmetic on AArch64, in assembly: up to
+// 12 pixels in 24 accumulators of 8 halves. A column is 24 FMAs, 12 pixels, half
+// a load of weights and 1 for the offsets and the loop. Every kHalfColumns
+// columns the sums go to the output in float32, on top of what is there.
+//
+//   v0 - v3   weights of two columns   v8 - v31  accumulators, 2 for each pixel
+//   v4 - v7   pixels in turn           w16, w17  offsets of two columns
+#ifndef TFREWPRUNE_KERNELS_TILE_HALF64_H_
+#define TFREWPRUNE_KERNELS_TILE_HALF64_H_
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels/direct.h"
+#include "kernels/half.h"
+#include "simd/unroll.h"
+
+namespace tfrewprune {
+namespace {  // compiled for CPUs with float16 arithmetic: no symbol is shared
+
+constexpr int kMostHalfPixels = 12;
+
+// clang-format off
+// Text for pixels that a tile has; the assembler leaves out that of others.
+#define TFREWPRUNE_IF_PIXEL(p, text)  \
+  ".if %c[pixels] > " #p "\n" text ".endif\n"
+#define TFREWPRUNE_ALL_PIXELS(of)                                          \
+  of(0, 8, 9) of(1, 10, 11) of(2, 12, 13) of(3, 14, 15) of(4, 16, 17)      \
+  of(5, 18, 19) of(6, 20, 21) of(7, 22, 23) of(8, 24, 25) of(9, 26, 27)    \
+  of(10, 28, 29) of(11, 30, 31)
+#define TFREWPRUNE_LOAD_PIXEL(p, h, offset)  \
+  TFREWPRUNE_IF_PIXEL(p, "ldr h" #h ", [%[x" #p "], " offset ", sxtw]\n")
+#define TFREWPRUNE_FMA_PIXEL(op, w, v, p, h, a, b)             \
+  TFREWPRUNE_IF_PIXEL(p,                                       \
+      op " v" #a ".8h, v" #w ".8h, v" #h ".h[0]\n"             \
+      op " v" #b ".8h, v" #v ".8h, v" #h ".h[0]\n")
+// Each pixel is loaded while the three before are multiplied, for CPUs that
+// begin instructions in order. `op` is fmul for the first column.
+#define TFREWPRUNE_COLUMN(op, w, v, offset, next_offsets)      \
+  TFREWPRUNE_LOAD_PIXEL(0, 4, offset)                          \
+  TFREWPRUNE_LOAD_PIXEL(1, 5, offset)                          \
+  TFREWPRUNE_LOAD_PIXEL(2, 6, offset)                          \
+  TFREWPRUNE_LOAD_PIXEL(3, 7, offset)                          \
+  TFREWPRUNE_FMA_PIXEL(op, w, v, 0, 4, 8, 9)                   \
+  TFREWPRUNE_LOAD_PIXEL(4, 4, offset)                          \
+  TFREWPRUNE_FMA_PIXEL(op, w, v, 1, 5, 10, 11)                 \
+  TFREWPRUNE_LOAD_PIXEL(5, 5, offset)                          \
+  TFREWPRUNE_FMA_PIXEL(op, w, v, 2, 6, 12, 13)                 \
+  TFREWPRUNE_LOAD_PIXEL(6, 6, offset)                          \
+  TFREWPRUNE_FMA_PIXEL(op, w, v, 3, 7, 14, 15)                 \
+  TFREWPRUNE_LOAD_PIXEL(7, 7, offset)                          \
+  TFREWPRUNE_FMA_PIXEL(op, w, v, 4, 4, 16, 17)                 \
+  TFREWPRUNE_LOAD_PIXEL(8, 4, offset)                          \
+  TFREWPRUNE_FMA_PIXEL(op, w, v, 5, 5, 18, 19)                 \
+  TFREWPRUNE_LOAD_PIXEL(9, 5, offset)                          \
+  TFREWPRUNE_FMA_PIXEL(op, w, v, 6, 6, 20, 21)                 \
+  TFREWPRUNE_LOAD_PIXEL(10, 6, offset)                         \
+  TFREWPRUNE_FMA_PIXEL(op, w, v, 7, 7, 22, 23)                 \
+  TFREWPRUNE_LOAD_PIXEL(11, 7, offset)                         \
+  next_offsets                                                 \
+  TFREWPRUNE_FMA_PIXEL(op, w, v, 8, 4, 24, 25)                 \
+  TFREWPRUNE_FMA_PIXEL(op, w, v, 9, 5, 26, 27)                 \
+  TFREWPRUNE_FMA_PIXEL(op, w, v, 10, 6, 28, 29)                \
+  TFREWPRUNE_FMA_PIXEL(op, w, v, 11, 7, 30, 31)
+#define TFREWPRUNE_NEXT_OFFSETS "ldp w16, w17, [%[o]], #8\n"
+#define TFREWPRUNE_ZERO_PIXEL(p, a, b)                         \
+  TFREWPRUNE_IF_PIXEL(p, "movi v" #a ".4s, #0\n movi v" #b ".4s, #0\n")
+#define TFREWPRUNE_ADD_PIXEL(p, a, b, limit)                   \
+  TFREWPRUNE_IF_PIXEL(p,                                       \
+      "ld1 {v0.4s-v3.4s}, [%[from]], %[from_step]\n"           \
+      "fcvtl2 v4.4s, v" #a ".8h\n"                             \
+      "fcvtl v" #a ".4s, v" #a ".4h\n"                         \
+      "fcvtl2 v5.4s, v" #b ".8h\n"                             \
+      "fcvtl v" #b ".4s, v" #b ".4h\n"                         \
+      "fadd v0.4s, v0.4s, v" #a ".4s\n"                        \
+      "fadd v1.4s, v1.4s, v4.4s\n"                             \
+      "fadd v2.4s, v2.4s, v" #b ".4s\n"                        \
+      "fadd v3.4s, v3.4s, v5.4s\n"                             \
+      limit                                                    \
+      "st1 {v0.4s-v3.4s}, [%[to]], %[step]\n")
+#define TFREWPRUNE_LIMIT(limit, v)                             \
+  limit " v0.4s, v0.4s, " v "\n" limit " v1.4s, v1.4s, " v "\n" \
+  limit " v2.4s, v2.4s, " v "\n" limit " v3.4s, v3.4s, " v "\n"
+#define TFREWPRUNE_AT_LEAST TFREWPRUNE_LIMIT("fmax", "v6.4s")
+#define TFREWPRUNE_AT_MOST TFREWPRUNE_LIMIT("fmin", "v7.4s")
+#define TFREWPRUNE_ADD_FREE(p, a, b) TFREWPRUNE_ADD_PIXEL(p, a, b, "")
+#define TFREWPRUNE_ADD_ABOVE(p, a, b)  \
+  TFREWPRUNE_ADD_PIXEL(p, a, b, TFREWPRUNE_AT_LEAST)
+#define TFREWPRUNE_ADD_BETWEEN(p, a, b)  \
+  TFREWPRUNE_ADD_PIXEL(p, a, b, TFREWPRUNE_AT_LEAST TFREWPRUNE_AT_MOST)
+// clang-format on
+
+// The clamp of a layer, and whether its upper side does anything.
+struct HalfClamps {
+  explicit HalfClamps(const DirectLayer& layer)
+      : minimum(layer.minimum),
+        maximum(layer.maximum),
+        above(maximum < INFINITY) {}
+  bool any() const { return minimum > -INFINITY || above; }
+  float minimum, maximum;
+  int above;
+};
+
+// The slow way out: the lanes of some pixels to their rows. `y` and `step` are
+// those of RunHalfBands.
+TFREWPRUNE_ONE_COPY void PutLanes(const float* lanes, int pixels, bool full_run,
+                                  const int32_t* row, float* const* y,
+                                  ptrdiff_t step) {
+  constexpr int kRows = 16;
+  for (int p = 0; p < pixels; ++p, lanes += kRows) {
+    float* pixel =
+        step == 0 ? y[p] : y[0] + p * (step / int64_t{sizeof(float)});
+    if (full_run) {
+      memcpy(pixel + row[0], lanes, kRows * sizeof(float));
+      continue;
+    }
+    for (int r = 0; r < kRows; ++r) {
+      TFREWPRUNE_SCALAR_LOOP;
+      if (row[r] >= 0) pixel[row[r]] = lanes[r];
+    }
+  }
+}
+
+// What kernels/direct.h says of some bands: x[p] are the inputs of the pixels,
+// y[p] their outputs, which lie `step` bytes apart, if that is not 0.
+template <int kPixels>
+TFREWPRUNE_ONE_COPY void RunHalfBands(
+    const DirectLayer& layer, uint32_t band, uint32_t band_end,
+    uint32_t tap_begin, uint32_t tap_end,
+    const char* const (&x)[kMostHalfPixels], float* const* y, ptrdiff_t step) {
+  constexpr int kRows = 16;
+  constexpr ptrdiff_t kRowBytes = kRows * sizeof(float);
+  const HalfClamps clamps(layer);
+  const HalfClamps* limits = clamps.any() ? &clamps : nullptr;
+  __asm__("" : "+r"(limits), "+r"(step));  // or GCC makes two of the loop
+  const uint32_t* start = layer.start + size_t{band} * layer.start_stride;
+  const float* bias = layer.bias + size_t{band} * kRows;
+  const int32_t* row = layer.row + size_t{band} * kRows;
+  for (; band != band_end; ++band) {
+    const uint32_t begin = start[tap_begin];
+    uint32_t left = start[tap_end] - begin;
+    const int32_t* o = layer.offset + begin;
+    const Half* w = static_cast<const Half*>(layer.value) +
+                    size_t{begin - layer.value_begin} * kRows;
+    // Tiles and bands that are not in one piece in the output go the way of a
+    // buffer.
+    const bool in_place = step != 0 && layer.full_run[band];
+    float lanes[kPixels * kRows];
+    float* const place = in_place ? y[0] + row[0] : lanes;
+    const ptrdiff_t place_step = in_place ? step : kRowBytes;
+    const float* from = bias;
+    ptrdiff_t from_step = 0;
+    do {
+      uint32_t columns = left < kHalfColumns ? left : kHalfColumns;
+      left -= columns;
+      const HalfClamps* const last_limits = left == 0 ? limits : nullptr;
+      __asm__("" : "+r"(left));  // or GCC makes a copy for the last round
+      const int32_t* next = o;
+      o += columns;
+      float* to = place;
+      __asm__ volatile(
+          "cbz %w[columns], 8f\n"
+          "ldr w16, [%[o]], #4\n"
+          "ld1 {v0.8h, v1.8h}, [%[w]], #32\n"
+          TFREWPRUNE_COLUMN("fmul", 0, 1, "w16", TFREWPRUNE_NEXT_OFFSETS)
+          "subs %w[columns], %w[columns], #3\n"
+          "b.lt 2f\n"
+          "1:\n"
+          "ld1 {v0.8h-v3.8h}, [%[w]], #64\n"
+          TFREWPRUNE_COLUMN("fmla", 0, 1, "w16", "")
+          TFREWPRUNE_COLUMN("fmla", 2, 3, "w17", TFREWPRUNE_NEXT_OFFSETS)
+          "subs %w[columns], %w[columns], #2\n"
+          "b.ge 1b\n"
+          "2:\n"
+          "tbz %w[columns], #0, 3f\n"
+          "ld1 {v0.8h, v1.8h}, [%[w]], #32\n"
+          TFREWPRUNE_COLUMN("fmla", 0, 1, "w16", "")
+          "3:\n"
+          "cbnz %[limits], 4f\n"
+          TFREWPRUNE_ALL_PIXELS(TFREWPRUNE_ADD_FREE)
+          "b 9f\n"
+          "4:\n"
+          "ld2r {v6.4s, v7.4s}, [%[limits]]\n"
+          "ldr w16, [%[limits], #8]\n"
+          "cbnz w16, 5f\n"
+          TFREWPRUNE_ALL_PIXELS(TFREWPRUNE_ADD_ABOVE)
+          "b 9f\n"
+          "5:\n"
+          TFREWPRUNE_ALL_PIXELS(TFREWPRUNE_ADD_BETWEEN)
+          "b 9f\n"
+          "8:\n"
+          TFREWPRUNE_ALL_PIXELS(TFREWPRUNE_ZERO_PIXEL)
+          "b 3b\n"
+          "9:\n"
+          : [o] "+&r"(next), [w] "+&r"(w), [columns] "+&r"(columns),
+            [from] "+&r"(from), [to] "+&r"(to)
+          : [pixels] "i"(kPixels), [x0] "r"(x[0]), [x1] "r"(x[1]),
+            [x2] "r"(x[2]), [x3] "r"(x[3]), [x4] "r"(x[4]), [x5] "r"(x[5]),
+            [x6] "r"(x[6]), [x7] "r"(x[7]), [x8] "r"(x[8]), [x9] "r"(x[9]),
+            [x10] "r"(x[10]), [x11] "r"(x[11]), [from_step] "r"(from_step),
+            [step] "r"(place_step), [limits] "r"(last_limits)
+          : "x16", "x17", "cc", "memory", "v0", "v1", "v2", "v3", "v4", "v5",
+            "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15",
+            "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24",
+            "v25", "v26", "v27", "v28", "v29", "v30", "v31");
+      from = place;
+      from_step = place_step;
+    } while (left > 0);
+    if (__builtin_expect(!in_place, false)) {
+      PutLanes(lanes, kPixels, layer.full_run[band], row, y, step);
+    }
+    start += layer.start_stride;
+    bias += kRows;
+    row += kRows;
+  }
+}
+
+#undef TFREWPRUNE_IF_PIXEL
+#undef TFREWPRUNE_ALL_PIXELS
+#undef TFREWPRUNE_LOAD_PIXEL
+#undef TFREWPRUNE_FMA_PIXEL
+#undef TFREWPRUNE_COLUMN
+#undef TFREWPRUNE_NEXT_OFFSETS
+#undef TFREWPRUNE_ZERO_PIXEL
+#undef TFREWPRUNE_ADD_PIXEL
+#undef TFREWPRUNE_LIMIT
+#undef TFREWPRUNE_AT_LEAST
+#undef TFREWPRUNE_AT_MOST
+#undef TFREWPRUNE_ADD_FREE
+#undef TFREWPRUNE_ADD_ABOVE
+#undef TFREWPRUNE_ADD_BETWEEN
+
+// The contract of kernels/direct.h.
+template <int kLength, int kSegments>
+void HalfTile(const DirectLayer& layer, uint32_t band_begin, uint32_t band_end,
+              uint32_t tap_begin, uint32_t tap_end, const void* input,
+              float* output, const Segment* segment) {
+  constexpr int kPixels = kLength * kSegments;
+  const char* x[kMostHalfPixels] = {};
+  float* y[kPixels];
+  Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
+    const char* first = reinterpret_cast<const char*>(
+        static_cast<const Half*>(input) + segment[g].input);
+    Unroll<kLength>([&](auto p) TFREWPRUNE_INLINE {
+      x[g * kLength + p] = first + p * layer.pixel_stride;
+      if (p > 0 && kSegments == 1) return;
+      y[g * kLength + p] = output + segment[g].output + p * layer.output_stride;
+    });
+  });
+  RunHalfBands<kPixels>(
+      layer, band_begin, band_end, tap_begin, tap_end, x, y,
+      kSegments > 1 ? 0 : layer.output_stride * int64_t{sizeof(float)});
+}
+
+// The table of HalfTile<kLength, 1 .. >.
+template <int kLength, class Sequence>
+struct HalfTiles;
+template <int kLength, int... kIndex>
+struct HalfTiles<kLength, std::integer_sequence<int, kIndex...>> {
+  static constexpr DirectKernel kTable[] = {HalfTile<kLength, kIndex + 1>...};
+};
+
+}  // namespace
+}  // namespace tfrewprune
+
+#endif  // TFREWPRUNE_KERNELS_TILE_HALF64_H_
