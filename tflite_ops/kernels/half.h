@@ -14,7 +14,7 @@
 namespace tfrewprune {
 
 // More of them save little and cost accuracy: HACKING.md, "float16 arithmetic".
-inline constexpr uint32_t kHalfColumns = 32;
+inline constexpr uint32_t kHalfColumns = 32, kHalfChunks = 4;
 
 // to[i] = from[i] for i < count, to the nearest half.
 using NarrowKernel = void (*)(const float* from, uint64_t count, Half* to);

@@ -2,8 +2,6 @@
 //
 // Compiled for ARMv8.2 with float16 arithmetic, which HalfArithmetic() asks
 // for.
-#include <arm_neon.h>
-
 #include "kernels/gemv_half64.h"
 #include "kernels/select.h"
 #include "kernels/tile_half64.h"
@@ -11,28 +9,36 @@
 namespace tfrewprune {
 namespace {
 
-float16x8_t Narrow8(const float* from) {
-  return vcvt_high_f16_f32(vcvt_f16_f32(vld1q_f32(from)), vld1q_f32(from + 4));
+constexpr uint64_t kNarrowStep = 32;
+
+// So many steps. (Compilers move halves of registers around.)
+void NarrowSteps(const float* from, uint64_t steps, Half* to) {
+  __asm__ volatile(
+      "1:\n"
+      "ld1 {v0.4s-v3.4s}, [%[from]], #64\n"
+      "ld1 {v4.4s-v7.4s}, [%[from]], #64\n"
+      "subs %[steps], %[steps], #1\n"
+      "fcvtn v0.4h, v0.4s\n fcvtn2 v0.8h, v1.4s\n"
+      "fcvtn v1.4h, v2.4s\n fcvtn2 v1.8h, v3.4s\n"
+      "fcvtn v2.4h, v4.4s\n fcvtn2 v2.8h, v5.4s\n"
+      "fcvtn v3.4h, v6.4s\n fcvtn2 v3.8h, v7.4s\n"
+      "st1 {v0.8h-v3.8h}, [%[to]], #64\n"
+      "b.ne 1b\n"
+      : [from] "+r"(from), [to] "+r"(to), [steps] "+r"(steps)
+      :
+      : "cc", "memory", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7");
 }
 
 // The contract of NarrowKernel.
 void Narrow(const float* from, uint64_t count, Half* to) {
-  const auto store = [](Half* to, float16x8_t halves) {
-    vst1q_u16(&to->bits, vreinterpretq_u16_f16(halves));
-  };
-  uint64_t i = 0;
-  for (; i + 16 <= count; i += 16) {
-    const float16x8_t low = Narrow8(from + i), high = Narrow8(from + i + 8);
-    store(to + i, low);
-    store(to + i + 8, high);
-  }
-  if (i == count) return;
-  float rest[16] = {};
-  memcpy(rest, from + i, (count - i) * sizeof(float));
-  Half halves[16];
-  store(halves, Narrow8(rest));
-  store(halves + 8, Narrow8(rest + 8));
-  memcpy(to + i, halves, (count - i) * sizeof(Half));
+  const uint64_t steps = count / kNarrowStep, rest = count % kNarrowStep;
+  if (steps > 0) NarrowSteps(from, steps, to);
+  if (rest == 0) return;
+  float floats[kNarrowStep] = {};
+  Half halves[kNarrowStep];
+  memcpy(floats, from + count - rest, rest * sizeof(float));
+  NarrowSteps(floats, 1, halves);
+  memcpy(to + count - rest, halves, rest * sizeof(Half));
 }
 
 // By lengths that divide 12, so that segments of each fill a tile; and rows

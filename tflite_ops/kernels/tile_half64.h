@@ -67,6 +67,19 @@ constexpr int kMostHalfPixels = 12;
 #define TFREWPRUNE_NEXT_OFFSETS "ldp w16, w17, [%[o]], #8\n"
 #define TFREWPRUNE_ZERO_PIXEL(p, a, b)                         \
   TFREWPRUNE_IF_PIXEL(p, "movi v" #a ".4s, #0\n movi v" #b ".4s, #0\n")
+// Sums of the chunks before, of two pixels at a time.
+#define TFREWPRUNE_ADD_HELD(p, a, b, c, d)                     \
+  TFREWPRUNE_IF_PIXEL(p,                                       \
+      "ld1 {v0.8h-v3.8h}, [x16], #64\n"                        \
+      "fadd v" #a ".8h, v" #a ".8h, v0.8h\n"                   \
+      "fadd v" #b ".8h, v" #b ".8h, v1.8h\n"                   \
+      "fadd v" #c ".8h, v" #c ".8h, v2.8h\n"                   \
+      "fadd v" #d ".8h, v" #d ".8h, v3.8h\n")
+#define TFREWPRUNE_HOLD(p, a, b, c, d)  \
+  TFREWPRUNE_IF_PIXEL(p, "st1 {v" #a ".8h-v" #d ".8h}, [x16], #64\n")
+#define TFREWPRUNE_ALL_PAIRS(of)                               \
+  of(0, 8, 9, 10, 11) of(2, 12, 13, 14, 15) of(4, 16, 17, 18, 19)  \
+  of(6, 20, 21, 22, 23) of(8, 24, 25, 26, 27) of(10, 28, 29, 30, 31)
 #define TFREWPRUNE_ADD_PIXEL(p, a, b, limit)                   \
   TFREWPRUNE_IF_PIXEL(p,                                       \
       "ld1 {v0.4s-v3.4s}, [%[from]], %[from_step]\n"           \
@@ -135,83 +148,111 @@ TFREWPRUNE_ONE_COPY void RunHalfBands(
   const HalfClamps clamps(layer);
   const HalfClamps* limits = clamps.any() ? &clamps : nullptr;
   __asm__("" : "+r"(limits), "+r"(step));  // or GCC makes two of the loop
-  const uint32_t* start = layer.start + size_t{band} * layer.start_stride;
+  const size_t start_stride = layer.start_stride;
+  const uint32_t* start = layer.start + size_t{band} * start_stride + tap_begin;
+  const size_t taps = tap_end - tap_begin;
   const float* bias = layer.bias + size_t{band} * kRows;
   const int32_t* row = layer.row + size_t{band} * kRows;
-  for (; band != band_end; ++band) {
-    const uint32_t begin = start[tap_begin];
-    uint32_t left = start[tap_end] - begin;
-    const int32_t* o = layer.offset + begin;
-    const Half* w = static_cast<const Half*>(layer.value) +
-                    size_t{begin - layer.value_begin} * kRows;
+  const uint8_t* full_run = layer.full_run + band;
+  const uint8_t* const full_run_end = layer.full_run + band_end;
+  const int32_t* const offset = layer.offset;
+  // Where column 0 would be.
+  const uintptr_t value = reinterpret_cast<uintptr_t>(layer.value) -
+                          size_t{layer.value_begin} * kRows * sizeof(Half);
+  float lanes[kPixels * kRows];
+  Half held[(kPixels + 1) / 2 * 2 * kRows];
+  for (; full_run != full_run_end; ++full_run) {
+    const uint32_t begin = start[0];
+    uint32_t left = start[taps] - begin, columns;
+    start += start_stride;
+    const int32_t* o = offset + begin;
+    uintptr_t w = value + size_t{begin} * (kRows * sizeof(Half));
     // Tiles and bands that are not in one piece in the output go the way of a
     // buffer.
-    const bool in_place = step != 0 && layer.full_run[band];
-    float lanes[kPixels * kRows];
+    const bool in_place = step != 0 && *full_run;
     float* const place = in_place ? y[0] + row[0] : lanes;
     const ptrdiff_t place_step = in_place ? step : kRowBytes;
     const float* from = bias;
-    ptrdiff_t from_step = 0;
-    do {
-      uint32_t columns = left < kHalfColumns ? left : kHalfColumns;
-      left -= columns;
-      const HalfClamps* const last_limits = left == 0 ? limits : nullptr;
-      __asm__("" : "+r"(left));  // or GCC makes a copy for the last round
-      const int32_t* next = o;
-      o += columns;
-      float* to = place;
-      __asm__ volatile(
-          "cbz %w[columns], 8f\n"
-          "ldr w16, [%[o]], #4\n"
-          "ld1 {v0.8h, v1.8h}, [%[w]], #32\n"
-          TFREWPRUNE_COLUMN("fmul", 0, 1, "w16", TFREWPRUNE_NEXT_OFFSETS)
-          "subs %w[columns], %w[columns], #3\n"
-          "b.lt 2f\n"
-          "1:\n"
-          "ld1 {v0.8h-v3.8h}, [%[w]], #64\n"
-          TFREWPRUNE_COLUMN("fmla", 0, 1, "w16", "")
-          TFREWPRUNE_COLUMN("fmla", 2, 3, "w17", TFREWPRUNE_NEXT_OFFSETS)
-          "subs %w[columns], %w[columns], #2\n"
-          "b.ge 1b\n"
-          "2:\n"
-          "tbz %w[columns], #0, 3f\n"
-          "ld1 {v0.8h, v1.8h}, [%[w]], #32\n"
-          TFREWPRUNE_COLUMN("fmla", 0, 1, "w16", "")
-          "3:\n"
-          "cbnz %[limits], 4f\n"
-          TFREWPRUNE_ALL_PIXELS(TFREWPRUNE_ADD_FREE)
-          "b 9f\n"
-          "4:\n"
-          "ld2r {v6.4s, v7.4s}, [%[limits]]\n"
-          "ldr w16, [%[limits], #8]\n"
-          "cbnz w16, 5f\n"
-          TFREWPRUNE_ALL_PIXELS(TFREWPRUNE_ADD_ABOVE)
-          "b 9f\n"
-          "5:\n"
-          TFREWPRUNE_ALL_PIXELS(TFREWPRUNE_ADD_BETWEEN)
-          "b 9f\n"
-          "8:\n"
-          TFREWPRUNE_ALL_PIXELS(TFREWPRUNE_ZERO_PIXEL)
-          "b 3b\n"
-          "9:\n"
-          : [o] "+&r"(next), [w] "+&r"(w), [columns] "+&r"(columns),
-            [from] "+&r"(from), [to] "+&r"(to)
-          : [pixels] "i"(kPixels), [x0] "r"(x[0]), [x1] "r"(x[1]),
-            [x2] "r"(x[2]), [x3] "r"(x[3]), [x4] "r"(x[4]), [x5] "r"(x[5]),
-            [x6] "r"(x[6]), [x7] "r"(x[7]), [x8] "r"(x[8]), [x9] "r"(x[9]),
-            [x10] "r"(x[10]), [x11] "r"(x[11]), [from_step] "r"(from_step),
-            [step] "r"(place_step), [limits] "r"(last_limits)
-          : "x16", "x17", "cc", "memory", "v0", "v1", "v2", "v3", "v4", "v5",
-            "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15",
-            "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24",
-            "v25", "v26", "v27", "v28", "v29", "v30", "v31");
-      from = place;
-      from_step = place_step;
-    } while (left > 0);
+    float* to;
+    ptrdiff_t from_step;
+    __asm__ volatile(
+        "mov %[from_step], #0\n"
+        "mov %[to], #0\n"
+        "0:\n"
+        "mov w17, #%c[most]\n"
+        "cmp %w[left], w17\n"
+        "csel %w[columns], %w[left], w17, lo\n"
+        "sub %w[left], %w[left], %w[columns]\n"
+        "cbz %w[columns], 8f\n"
+        "ldr w16, [%[o]], #4\n"
+        "ld1 {v0.8h, v1.8h}, [%[w]], #32\n"
+        TFREWPRUNE_COLUMN("fmul", 0, 1, "w16", TFREWPRUNE_NEXT_OFFSETS)
+        "subs %w[columns], %w[columns], #3\n"
+        "b.lt 2f\n"
+        "1:\n"
+        "ld1 {v0.8h-v3.8h}, [%[w]], #64\n"
+        TFREWPRUNE_COLUMN("fmla", 0, 1, "w16", "")
+        TFREWPRUNE_COLUMN("fmla", 2, 3, "w17", TFREWPRUNE_NEXT_OFFSETS)
+        "subs %w[columns], %w[columns], #2\n"
+        "b.ge 1b\n"
+        "2:\n"
+        "tbz %w[columns], #0, 3f\n"
+        "ld1 {v0.8h, v1.8h}, [%[w]], #32\n"
+        TFREWPRUNE_COLUMN("fmla", 0, 1, "w16", "")
+        "3:\n"
+        "cbz %[to], 10f\n"  // now how many chunks are held
+        "mov x16, %[held]\n"
+        TFREWPRUNE_ALL_PAIRS(TFREWPRUNE_ADD_HELD)
+        "10:\n"
+        "add %[to], %[to], #1\n"
+        "cbz %w[left], 11f\n"
+        "cmp %[to], #%c[chunks]\n"
+        "b.eq 11f\n"
+        "mov x16, %[held]\n"
+        TFREWPRUNE_ALL_PAIRS(TFREWPRUNE_HOLD)
+        "b 12f\n"
+        "11:\n"
+        "mov %[to], %[place]\n"
+        "cbnz %w[left], 4f\n"
+        "cbnz %[limits], 5f\n"
+        "4:\n"
+        TFREWPRUNE_ALL_PIXELS(TFREWPRUNE_ADD_FREE)
+        "cbz %w[left], 9f\n"
+        "mov %[from], %[place]\n"
+        "mov %[from_step], %[step]\n"
+        "mov %[to], #0\n"
+        "12:\n"
+        "sub %[o], %[o], #4\n"  // read, not used: columns were even
+        "b 0b\n"
+        "5:\n"
+        "ld2r {v6.4s, v7.4s}, [%[limits]]\n"
+        "ldr w16, [%[limits], #8]\n"
+        "cbnz w16, 6f\n"
+        TFREWPRUNE_ALL_PIXELS(TFREWPRUNE_ADD_ABOVE)
+        "b 9f\n"
+        "6:\n"
+        TFREWPRUNE_ALL_PIXELS(TFREWPRUNE_ADD_BETWEEN)
+        "b 9f\n"
+        "8:\n"
+        TFREWPRUNE_ALL_PIXELS(TFREWPRUNE_ZERO_PIXEL)
+        "b 3b\n"
+        "9:\n"
+        : [o] "+&r"(o), [w] "+&r"(w), [left] "+&r"(left), [from] "+&r"(from),
+          [from_step] "=&r"(from_step), [to] "=&r"(to),
+          [columns] "=&r"(columns)
+        : [pixels] "i"(kPixels), [most] "i"(kHalfColumns),
+          [chunks] "i"(kHalfChunks), [held] "r"(held), [x0] "r"(x[0]),
+          [x1] "r"(x[1]), [x2] "r"(x[2]), [x3] "r"(x[3]), [x4] "r"(x[4]),
+          [x5] "r"(x[5]), [x6] "r"(x[6]), [x7] "r"(x[7]), [x8] "r"(x[8]),
+          [x9] "r"(x[9]), [x10] "r"(x[10]), [x11] "r"(x[11]),
+          [step] "r"(place_step), [place] "r"(place), [limits] "r"(limits)
+        : "x16", "x17", "cc", "memory", "v0", "v1", "v2", "v3", "v4", "v5",
+          "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15",
+          "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25",
+          "v26", "v27", "v28", "v29", "v30", "v31");
     if (__builtin_expect(!in_place, false)) {
-      PutLanes(lanes, kPixels, layer.full_run[band], row, y, step);
+      PutLanes(lanes, kPixels, *full_run, row, y, step);
     }
-    start += layer.start_stride;
     bias += kRows;
     row += kRows;
   }
@@ -224,6 +265,9 @@ TFREWPRUNE_ONE_COPY void RunHalfBands(
 #undef TFREWPRUNE_COLUMN
 #undef TFREWPRUNE_NEXT_OFFSETS
 #undef TFREWPRUNE_ZERO_PIXEL
+#undef TFREWPRUNE_ADD_HELD
+#undef TFREWPRUNE_HOLD
+#undef TFREWPRUNE_ALL_PAIRS
 #undef TFREWPRUNE_ADD_PIXEL
 #undef TFREWPRUNE_LIMIT
 #undef TFREWPRUNE_AT_LEAST
