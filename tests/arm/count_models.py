@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs models once between the marks of `marks.c`; executed by the Python of ARM.
 
-`python count_models.py MARKS LIBRARY PRECISION MODEL...`: a region a model, in order, one
-thread, after a run that is not counted. LIBRARY is the delegate, which claims what is
-packed, PRECISION its option.
+`python count_models.py MARKS LIBRARY PRECISION MODEL...`: a region a model, in order,
+one thread, after a run that is not counted. LIBRARY is the delegate, which claims what
+is packed, PRECISION its option.
 """
 
 import ctypes
