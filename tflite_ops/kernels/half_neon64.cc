@@ -41,15 +41,13 @@ void Narrow(const float* from, uint64_t count, Half* to) {
   memcpy(to + count - rest, halves, rest * sizeof(Half));
 }
 
-// By lengths that divide 12, so that segments of each fill a tile; and rows
-// of 7.
+// Few lengths: every number of pixels is 1 to 3 kB of code.
 template <int kLength, int kMost>
 constexpr DirectKernelRow kRow = {
     16, kLength, kMost,
     HalfTiles<kLength, std::make_integer_sequence<int, kMost>>::kTable};
-constexpr DirectKernelRow kDirect[] = {kRow<1, 6>, kRow<2, 6>, kRow<3, 4>,
-                                       kRow<4, 3>, kRow<6, 2>, kRow<7, 1>,
-                                       kRow<12, 1>};
+constexpr DirectKernelRow kDirect[] = {kRow<1, 4>, kRow<2, 4>, kRow<4, 3>,
+                                       kRow<6, 2>, kRow<7, 1>, kRow<12, 1>};
 
 constexpr GemvKernelRow kGemv[] = {
     {16, 2, ValueType::kFloat16, HalfGemv<uint16_t>},

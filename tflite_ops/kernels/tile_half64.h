@@ -80,29 +80,44 @@ constexpr int kMostHalfPixels = 12;
 #define TFREWPRUNE_ALL_PAIRS(of)                               \
   of(0, 8, 9, 10, 11) of(2, 12, 13, 14, 15) of(4, 16, 17, 18, 19)  \
   of(6, 20, 21, 22, 23) of(8, 24, 25, 26, 27) of(10, 28, 29, 30, 31)
-#define TFREWPRUNE_ADD_PIXEL(p, a, b, limit)                   \
+// Floats of a pixel's halves: those of `a` in `a` and `ta`, of `b` in `b` and `tb`.
+#define TFREWPRUNE_WIDEN_PIXEL(p, a, b, ta, tb)                \
+  TFREWPRUNE_IF_PIXEL(p,                                       \
+      "fcvtl2 v" #ta ".4s, v" #a ".8h\n"                       \
+      "fcvtl v" #a ".4s, v" #a ".4h\n"                         \
+      "fcvtl2 v" #tb ".4s, v" #b ".8h\n"                       \
+      "fcvtl v" #b ".4s, v" #b ".4h\n")
+// Adds such a pixel to what is there; the next one, of `c` and `d`, is widened
+// before that is stored.
+#define TFREWPRUNE_ADD_PIXEL(p, a, b, ta, tb, next, c, d, limit)  \
   TFREWPRUNE_IF_PIXEL(p,                                       \
       "ld1 {v0.4s-v3.4s}, [%[from]], %[from_step]\n"           \
-      "fcvtl2 v4.4s, v" #a ".8h\n"                             \
-      "fcvtl v" #a ".4s, v" #a ".4h\n"                         \
-      "fcvtl2 v5.4s, v" #b ".8h\n"                             \
-      "fcvtl v" #b ".4s, v" #b ".4h\n"                         \
       "fadd v0.4s, v0.4s, v" #a ".4s\n"                        \
-      "fadd v1.4s, v1.4s, v4.4s\n"                             \
+      "fadd v1.4s, v1.4s, v" #ta ".4s\n"                       \
       "fadd v2.4s, v2.4s, v" #b ".4s\n"                        \
-      "fadd v3.4s, v3.4s, v5.4s\n"                             \
+      "fadd v3.4s, v3.4s, v" #tb ".4s\n"                       \
+      TFREWPRUNE_WIDEN_PIXEL(next, c, d, a, b)                 \
       limit                                                    \
       "st1 {v0.4s-v3.4s}, [%[to]], %[step]\n")
+#define TFREWPRUNE_ADD_PIXELS(limit)                           \
+  TFREWPRUNE_WIDEN_PIXEL(0, 8, 9, 4, 5)                        \
+  TFREWPRUNE_ADD_PIXEL(0, 8, 9, 4, 5, 1, 10, 11, limit)        \
+  TFREWPRUNE_ADD_PIXEL(1, 10, 11, 8, 9, 2, 12, 13, limit)      \
+  TFREWPRUNE_ADD_PIXEL(2, 12, 13, 10, 11, 3, 14, 15, limit)    \
+  TFREWPRUNE_ADD_PIXEL(3, 14, 15, 12, 13, 4, 16, 17, limit)    \
+  TFREWPRUNE_ADD_PIXEL(4, 16, 17, 14, 15, 5, 18, 19, limit)    \
+  TFREWPRUNE_ADD_PIXEL(5, 18, 19, 16, 17, 6, 20, 21, limit)    \
+  TFREWPRUNE_ADD_PIXEL(6, 20, 21, 18, 19, 7, 22, 23, limit)    \
+  TFREWPRUNE_ADD_PIXEL(7, 22, 23, 20, 21, 8, 24, 25, limit)    \
+  TFREWPRUNE_ADD_PIXEL(8, 24, 25, 22, 23, 9, 26, 27, limit)    \
+  TFREWPRUNE_ADD_PIXEL(9, 26, 27, 24, 25, 10, 28, 29, limit)   \
+  TFREWPRUNE_ADD_PIXEL(10, 28, 29, 26, 27, 11, 30, 31, limit)  \
+  TFREWPRUNE_ADD_PIXEL(11, 30, 31, 28, 29, 12, 0, 0, limit)
 #define TFREWPRUNE_LIMIT(limit, v)                             \
   limit " v0.4s, v0.4s, " v "\n" limit " v1.4s, v1.4s, " v "\n" \
   limit " v2.4s, v2.4s, " v "\n" limit " v3.4s, v3.4s, " v "\n"
 #define TFREWPRUNE_AT_LEAST TFREWPRUNE_LIMIT("fmax", "v6.4s")
 #define TFREWPRUNE_AT_MOST TFREWPRUNE_LIMIT("fmin", "v7.4s")
-#define TFREWPRUNE_ADD_FREE(p, a, b) TFREWPRUNE_ADD_PIXEL(p, a, b, "")
-#define TFREWPRUNE_ADD_ABOVE(p, a, b)  \
-  TFREWPRUNE_ADD_PIXEL(p, a, b, TFREWPRUNE_AT_LEAST)
-#define TFREWPRUNE_ADD_BETWEEN(p, a, b)  \
-  TFREWPRUNE_ADD_PIXEL(p, a, b, TFREWPRUNE_AT_LEAST TFREWPRUNE_AT_MOST)
 // clang-format on
 
 // The clamp of a layer, and whether its upper side does anything.
@@ -216,7 +231,7 @@ TFREWPRUNE_ONE_COPY void RunHalfBands(
         "cbnz %w[left], 4f\n"
         "cbnz %[limits], 5f\n"
         "4:\n"
-        TFREWPRUNE_ALL_PIXELS(TFREWPRUNE_ADD_FREE)
+        TFREWPRUNE_ADD_PIXELS("")
         "cbz %w[left], 9f\n"
         "mov %[from], %[place]\n"
         "mov %[from_step], %[step]\n"
@@ -228,10 +243,10 @@ TFREWPRUNE_ONE_COPY void RunHalfBands(
         "ld2r {v6.4s, v7.4s}, [%[limits]]\n"
         "ldr w16, [%[limits], #8]\n"
         "cbnz w16, 6f\n"
-        TFREWPRUNE_ALL_PIXELS(TFREWPRUNE_ADD_ABOVE)
+        TFREWPRUNE_ADD_PIXELS(TFREWPRUNE_AT_LEAST)
         "b 9f\n"
         "6:\n"
-        TFREWPRUNE_ALL_PIXELS(TFREWPRUNE_ADD_BETWEEN)
+        TFREWPRUNE_ADD_PIXELS(TFREWPRUNE_AT_LEAST TFREWPRUNE_AT_MOST)
         "b 9f\n"
         "8:\n"
         TFREWPRUNE_ALL_PIXELS(TFREWPRUNE_ZERO_PIXEL)
@@ -268,13 +283,12 @@ TFREWPRUNE_ONE_COPY void RunHalfBands(
 #undef TFREWPRUNE_ADD_HELD
 #undef TFREWPRUNE_HOLD
 #undef TFREWPRUNE_ALL_PAIRS
+#undef TFREWPRUNE_WIDEN_PIXEL
 #undef TFREWPRUNE_ADD_PIXEL
+#undef TFREWPRUNE_ADD_PIXELS
 #undef TFREWPRUNE_LIMIT
 #undef TFREWPRUNE_AT_LEAST
 #undef TFREWPRUNE_AT_MOST
-#undef TFREWPRUNE_ADD_FREE
-#undef TFREWPRUNE_ADD_ABOVE
-#undef TFREWPRUNE_ADD_BETWEEN
 
 // The contract of kernels/direct.h.
 template <int kLength, int kSegments>
