@@ -281,14 +281,14 @@ TEST_F(DelegateTest, ADriverIsForcedByTheOptionElseByTheEnvironment) {
 
 TEST_F(DelegateTest, Float16ArithmeticWhereTheCpuHasIt) {
   const std::string log =
-      LogOf("ragged", {"precision", "log_level"}, {"float16", "debug"});
+      LogOf("two_bands", {"precision", "log_level"}, {"float16", "debug"});
   EXPECT_EQ(Contains(log, "kernels in float16 arithmetic\n"), HalfArithmetic());
   EXPECT_EQ(Contains(log, "kernels: no float16 arithmetic\n"),
             !HalfArithmetic());
   EXPECT_EQ(Contains(log, "driver half_"), HalfArithmetic()) << log;
-  EXPECT_FALSE(Contains(LogOf("ragged", {"precision", "log_level"},
-                              {"float32", "debug"}),
-                        "half_"));
+  EXPECT_FALSE(Contains(
+      LogOf("two_bands", {"precision", "log_level"}, {"float32", "debug"}),
+      "half_"));
 }
 
 TEST_F(DelegateTest, ADriverThatCannotDoALayerIsReplacedWithAWarning) {
