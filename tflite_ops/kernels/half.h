@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Kernels in float16 arithmetic: the formulas of kernels/direct.h and
-// kernels/gemv.h for weights and inputs that are halves. Products and sums of
-// at most kHalfColumns of them are rounded to halves (beyond 65504 they become
-// infinite); sums of those, bias, activation and output are float32.
+// kernels/gemv.h for weights and inputs that are halves. Sums are halves, too,
+// and infinite beyond 65504, for kHalfColumns columns, and for kHalfChunks of
+// such sums; sums of those, bias, activation and output are float32.
 #ifndef TFREWPRUNE_KERNELS_HALF_H_
 #define TFREWPRUNE_KERNELS_HALF_H_
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Direct tiles of 16 lanes in float16 arithmetic on AArch64, in assembly: up to
-// 12 pixels in 24 accumulators of 8 halves. A column is 24 FMAs, 12 pixels, half
-// a load of weights and 1 for the offsets and the loop. Every kHalfColumns
-// columns the sums go to the output in float32, on top of what is there.
+// 12 pixels in 24 accumulators of 8 halves. A column is 24 FMAs, 12 pixels,
+// half a load of weights and 1 for the offsets and the loop. Every kHalfColumns
+// columns the sums are added to those that wait in a buffer, and every
+// kHalfChunks times to the bias or what is in the output, in float32.
 //
 //   v0 - v3   weights of two columns   v8 - v31  accumulators, 2 for each pixel
 //   v4 - v7   pixels in turn           w16, w17  offsets of two columns
@@ -21,6 +22,7 @@ namespace tfrewprune {
 namespace {  // compiled for CPUs with float16 arithmetic: no symbol is shared
 
 constexpr int kMostHalfPixels = 12;
+static_assert(kHalfColumns % 2 == 0);  // offsets are loaded in pairs
 
 // clang-format off
 // Text for pixels that a tile has; the assembler leaves out that of others.
@@ -154,10 +156,11 @@ TFREWPRUNE_ONE_COPY void PutLanes(const float* lanes, int pixels, bool full_run,
 // What kernels/direct.h says of some bands: x[p] are the inputs of the pixels,
 // y[p] their outputs, which lie `step` bytes apart, if that is not 0.
 template <int kPixels>
-TFREWPRUNE_ONE_COPY void RunHalfBands(
-    const DirectLayer& layer, uint32_t band, uint32_t band_end,
-    uint32_t tap_begin, uint32_t tap_end,
-    const char* const (&x)[kMostHalfPixels], float* const* y, ptrdiff_t step) {
+TFREWPRUNE_ONE_COPY void RunHalfBands(const DirectLayer& layer, uint32_t band,
+                                      uint32_t band_end, uint32_t tap_begin,
+                                      uint32_t tap_end,
+                                      const char* const (&x)[kMostHalfPixels],
+                                      float* const* y, ptrdiff_t step) {
   constexpr int kRows = 16;
   constexpr ptrdiff_t kRowBytes = kRows * sizeof(float);
   const HalfClamps clamps(layer);
