@@ -5,7 +5,13 @@ import keras
 import numpy as np
 import pytest
 
-from tfrewprune.pipeline import Teacher, compress, hard_prune, masked_retrain
+from tfrewprune.pipeline import (
+    Teacher,
+    compress,
+    hard_prune,
+    masked_retrain,
+    reweighted_train,
+)
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
 
@@ -75,10 +81,36 @@ def test_the_model_itself_as_teacher_costs_nothing_before_pruning():
     assert model.fit(X, Y, epochs=1, verbose=0).history["loss"][0] > 0.1
 
 
+def test_penalties_keep_their_strength_beside_a_teacher():
+    model, decay = model_of(), 0.01
+    model.get_layer("hidden").kernel.regularizer = keras.regularizers.L2(decay)
+    model.compile(keras.optimizers.SGD(0.0), model.loss)
+    penalty = decay * float(np.square(model.get_layer("hidden").kernel).sum())
+    task = model.evaluate(X, Y, verbose=0, return_dict=True)["loss"] - penalty
+    from tfrewprune.pipeline.distillation import taught_by
+
+    with taught_by(model, Teacher(model_of(), weight=0.75)):
+        loss = model.fit(X, Y, epochs=1, verbose=0, batch_size=64).history["loss"][0]
+    assert loss == pytest.approx(0.25 * task + penalty, rel=1e-4)
+
+
+def test_the_penalized_phase_follows_the_teacher_too():
+    recipe = Recipe(Rule("hidden", rate=2), reweighted_epochs=30, retrain_epochs=0)
+    wrong = (Y + 1) % 3
+    teacher, student = model_of(seed=1), model_of()
+    taught = Teacher(teacher, weight=1.0)
+    reweighted_train(student, recipe, X, wrong, verbose=0, teacher=taught)
+    untaught = model_of()
+    reweighted_train(untaught, recipe, X, wrong, verbose=0)
+    assert distance(teacher, student) < distance(teacher, untaught) / 2
+
+
 def test_compress_takes_the_dense_model_as_teacher():
-    result = compress(model_of(), RECIPE, X, Y, teacher="dense", verbose=0)
-    assert result.rate > 1.5
-    assert len(result.history["retrain"]["loss"]) == 2
+    recipe = RECIPE.replace(method="gradual_magnitude", reweighted_epochs=1)
+    for chosen in (RECIPE, recipe):
+        result = compress(model_of(), chosen, X, Y, teacher="dense", verbose=0)
+        assert result.rate > 1.5
+        assert len(result.history["retrain"]["loss"]) == 2
 
 
 def test_what_is_no_teacher():

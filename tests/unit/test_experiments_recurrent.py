@@ -17,7 +17,7 @@ layers = keras.layers
 
 
 def test_every_row_has_a_name_and_all_methods_the_same_epochs():
-    assert len(set(Speech.methods)) == 2 + len(ROWS) == 30
+    assert len(set(Speech.methods)) == 2 + len(ROWS) == 34
     for row in ROWS:
         steps = recipe(row, Plan()).steps
         spent = [(step.reweighted_epochs, step.retrain_epochs) for step in steps]

@@ -65,6 +65,7 @@ def prune(
     pieces: keras.utils.PyDataset,
     rate: float,
     after_cut=lambda model: None,
+    teacher: keras.Model | None = None,
 ) -> keras.Model:
     """Goes through all steps of a recipe.
 
@@ -77,20 +78,22 @@ def prune(
         pieces: Training data.
         rate: Adam's learning rate.
         after_cut: Called with the model each time it has been cut.
+        teacher: What training follows beside the labels.
 
     Returns:
         The plain model.
     """
     import tfrewprune
 
+    fit = {"teacher": teacher, "verbose": 2}
     for step in recipe.steps:
         compile_for(model, rate)
         if step.method.trains:
-            tfrewprune.reweighted_train(model, step, pieces, verbose=2)
+            tfrewprune.reweighted_train(model, step, pieces, **fit)
         tfrewprune.hard_prune(model, step)
         after_cut(model)
         compile_for(model, rate, step.retrain_epochs * len(pieces))
-        tfrewprune.masked_retrain(model, step, pieces, verbose=2)
+        tfrewprune.masked_retrain(model, step, pieces, **fit)
     return tfrewprune.strip(model)
 
 

@@ -5,7 +5,9 @@ The table is :data:`ROWS`; the rate counts all kernels, the first convolution an
 classifier, which stay dense, included. All runs start from the pretrained weights and
 have the same images (random crops and flips), epochs and optimizer; the learning rate
 is constant while weights go and falls to 0 along a cosine afterwards. ``dense`` is
-trained on like the others without penalty and mask: the control.
+trained on like the others without penalty and mask: the control. Before blocks go, like
+filters come side by side, as in `compress`. Taught rows follow the pretrained model as
+well as the labels, which costs them a third more time.
 
 ``pretrained`` is the model as it came. It was trained by its authors on all 50,000
 training images, so its accuracy on our 5,000 validation images, the last training
@@ -33,7 +35,7 @@ ROWS = tuple(
     )
     for structure in structures
     for method in ("gradual-fisher", "reweighted", "admm", "group-lasso", "one-shot")
-)
+) + tuple(Row("block-16x1", "gradual-fisher", rate, taught=True) for rate in (4.0, 2.0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +105,8 @@ class ResNet8(Experiment):
     ) -> tuple[Any, dict]:
         import keras
 
+        import tfrewprune
+
         model, plan = self.start(seed, data), self.plan
         if method == self.start_name:
             return model, {}
@@ -118,6 +122,9 @@ class ResNet8(Experiment):
             return precision.for_deployment(model), details
         (row,) = (row for row in self.rows if row.name == method)
         chosen = recipe(row, plan, model)
+        tfrewprune.arrange(model, chosen)
+        if row.taught:
+            learn += (precision.for_training(pretrained()),)
         training.train_and_cut(model, chosen, *learn)
         cut = training.accuracy(model, data.x_validation, data.y_validation)
         model = training.retrain(model, chosen, *learn)

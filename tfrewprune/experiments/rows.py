@@ -51,19 +51,21 @@ class Row:
         method: A key of :func:`methods`, or ``tfmot``.
         rate: Dense / kept weights of the model that the method is asked for.
         length: Which of the plan's lengths of training.
+        taught: Whether training follows the dense model as well as the labels.
     """
 
     structure: str
     method: str
     rate: float
     length: str = "short"
+    taught: bool = False
 
     @property
     def name(self) -> str:
         """What the row is called in records, files and on the command line."""
         words = (self.method, self.structure, f"{self.rate:g}x")
         longer = () if self.length == "short" else (self.length,)
-        return "_".join((*words, *longer))
+        return "_".join((*words, *longer, *(("taught",) if self.taught else ())))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""

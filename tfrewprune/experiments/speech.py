@@ -8,7 +8,8 @@ paper does; the output layer stays dense. All runs of a seed start from the same
 model and have the same number of epochs, pieces of sentences, optimizer and dropout.
 The learning rate is constant while weights go and falls to 0 along a cosine afterwards.
 ``dense`` is trained on like the others: the control. Long rows have three times the
-epochs, and so has their control, ``dense_long``.
+epochs, and so has their control, ``dense_long``. Taught rows follow the dense model as
+well as the labels.
 
 - ``reweighted_block-16x1``: the reweighted penalty, its strength following the rate;
 - ``reweighted-proximal_block-16x1``: the same as a step after the optimizer's;
@@ -40,19 +41,26 @@ from tfrewprune.experiments.tables import Summary
 RATES = (10, 20, 30, 80, 100, 300)
 LAYERS = ("gru_1", "gru_2")
 
-ROWS = tuple(
-    Row(structure, method, rate)
-    for rate in RATES
-    for method, structure in (
-        ("reweighted", "block-16x1"),
-        ("reweighted-proximal", "block-16x1"),
-        ("gradual", "block-16x1"),
-        ("admm", "bsp"),
+ROWS = (
+    tuple(
+        Row(structure, method, rate)
+        for rate in RATES
+        for method, structure in (
+            ("reweighted", "block-16x1"),
+            ("reweighted-proximal", "block-16x1"),
+            ("gradual", "block-16x1"),
+            ("admm", "bsp"),
+        )
     )
-) + tuple(
-    Row("block-16x1", method, rate, "long")
-    for rate in (10, 30)
-    for method in ("gradual", "reweighted")
+    + tuple(
+        Row("block-16x1", method, rate, "long")
+        for rate in (10, 30)
+        for method in ("gradual", "reweighted")
+    )
+    + tuple(
+        Row("block-16x1", "gradual", rate, length, taught=True)
+        for rate, length in ((10, "short"), (30, "short"), (100, "short"), (10, "long"))
+    )
 )
 
 CONTROLS = {"dense": "short", "dense_long": "long"}
@@ -199,8 +207,9 @@ class Speech(Experiment):
         def note(cut) -> None:
             details["validation_after_cut"] = self.scores(cut, data, "validation")
 
-        model = gates.prune(model, chosen, pieces, plan.learning_rates[1], note)
-        return model, details
+        teacher = self.start(seed, data) if row.taught else None
+        rate = plan.learning_rates[1]
+        return gates.prune(model, chosen, pieces, rate, note, teacher), details
 
     def start(self, seed: int, data: phones.PhoneData):
         """Returns the dense model all methods of ``seed`` start from.
@@ -294,25 +303,29 @@ class Speech(Experiment):
     def goals(self, summary: Summary) -> list[tuple[str, bool]]:
         key = "test_phone_error_rate"
         found = {
-            (row.method, row.rate, row.length): summary[row.name][key]
+            row: summary[row.name][key]
             for row in ROWS
             if key in summary.get(row.name, {})
         }
         goals = []
-        for (method, rate, length), ours in found.items():
-            (control,) = (name for name, of in CONTROLS.items() if of == length)
-            dense, allowed = summary.get(control, {}).get(key), LOSSES.get(rate)
-            if method == "admm" or dense is None or allowed is None:
+        for row, ours in found.items():
+            (control,) = (name for name, of in CONTROLS.items() if of == row.length)
+            dense, allowed = summary.get(control, {}).get(key), LOSSES.get(row.rate)
+            if row.method == "admm" or dense is None or allowed is None:
                 continue
             goal = (
-                f"{method} {rate}x, {length}: at most {100 * allowed:g} points of phone"
-                f" errors more than dense, within {100 * NOISE:g} (it is"
+                f"{row.name}: at most {100 * allowed:g} points of phone errors more"
+                f" than {control}, within {100 * NOISE:g} (it is"
                 f" {100 * (ours - dense):+.2f})"
             )
             goals.append((goal, ours - dense <= allowed + NOISE))
         for rate in RATES:
             ours, theirs = (
-                found.get((name, rate, "short")) for name in ("reweighted", "admm")
+                found.get(Row(structure, method, rate))
+                for method, structure in (
+                    ("reweighted", "block-16x1"),
+                    ("admm", "bsp"),
+                )
             )
             if ours is not None and theirs is not None:
                 goal = (

@@ -72,6 +72,7 @@ def train_and_cut(
     learning_rate: float,
     fit: dict[str, Any],
     from_logits: bool = True,
+    teacher: keras.Model | None = None,
 ) -> None:
     """Trains under the recipe's method, if it trains, at a constant rate; then cuts.
 
@@ -82,13 +83,14 @@ def train_and_cut(
         learning_rate: Adam's.
         fit: Arguments of ``fit``.
         from_logits: As in :func:`compile_for`.
+        teacher: What training follows beside the labels.
     """
     import tfrewprune
 
     if recipe.method.trains:
         epochs = recipe.reweighted_epochs
         compile_for(model, data, epochs, learning_rate, from_logits, constant=True)
-        tfrewprune.reweighted_train(model, recipe, **fit)
+        tfrewprune.reweighted_train(model, recipe, teacher=teacher, **fit)
     tfrewprune.hard_prune(model, recipe)
 
 
@@ -99,6 +101,7 @@ def retrain(
     learning_rate: float,
     fit: dict[str, Any],
     from_logits: bool = True,
+    teacher: keras.Model | None = None,
 ) -> keras.Model:
     """Trains what :func:`train_and_cut` left, the rate falling to 0; returns it plain.
 
@@ -109,7 +112,7 @@ def retrain(
     import tfrewprune
 
     compile_for(model, data, recipe.retrain_epochs, learning_rate, from_logits)
-    tfrewprune.masked_retrain(model, recipe, **fit)
+    tfrewprune.masked_retrain(model, recipe, teacher=teacher, **fit)
     return tfrewprune.strip(model)
 
 

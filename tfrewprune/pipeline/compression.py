@@ -157,7 +157,7 @@ def compress(
             metric (`EarlyStopping`, `ModelCheckpoint` with `save_best_only`) act in the
             retraining alone: they choose among pruned models. `BackupAndRestore`
             resumes in the phase that was interrupted.
-        teacher: A model whose outputs the retraining follows beside the labels (a
+        teacher: A model whose outputs all training follows beside the labels (a
             `Teacher` says how much), or `"dense"` for this model as it comes.
         verbose: 0 silent, 1 or `"auto"` one progress bar over both phases and the
             result's headline, 2 Keras' own line per epoch.
@@ -199,6 +199,7 @@ def compress(
     build_from_data(model, x, "compress")
     check_finite(model)
     teacher = teacher_of(model, teacher, "compress")
+    train = functools.partial(reweighted_train, teacher=teacher)
     retrain = functools.partial(masked_retrain, teacher=teacher)
     # The recipe must fit before any time is spent.
     for step in recipe.steps:
@@ -215,7 +216,7 @@ def compress(
     with run:
         run.score("before", model)
         for number, step in enumerate(recipe.steps):
-            run.train(_named("reweighted", number), step, reweighted_train)
+            run.train(_named("reweighted", number), step, train)
             rows = hard_prune(model, step)
             if step.purify:
                 rows = purify(model, step, importance=step.purify)

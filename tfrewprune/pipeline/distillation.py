@@ -25,11 +25,12 @@ _SMALL = 1e-7
 class Teacher:
     """A model whose outputs are an aim of training, beside the labels.
 
-    The loss of a training step becomes (1 - weight) * loss + weight * distance. The
-    distance is the cross-entropy between the outputs less the teacher's own entropy
-    where they are probabilities (a softmax or sigmoid at the end), or logits (a loss
-    with `from_logits=True`; softened by a temperature of 2); else it is their mean
-    squared difference. `val_loss` stays the loss of the task.
+    The loss of a training step becomes (1 - weight) * loss + weight * distance;
+    penalties (`model.losses`) are added whole. The distance is the cross-entropy
+    between the outputs less the teacher's own entropy where they are probabilities (a
+    softmax or sigmoid at the end), or logits (a loss with `from_logits=True`; softened
+    by a temperature of 2); else it is their mean squared difference. `val_loss` stays
+    the loss of the task.
 
     Args:
         model: Takes the same inputs and gives outputs of the same shape; it is not
@@ -104,8 +105,10 @@ def taught_by(
             _distance(ops.stop_gradient(ops.cast(a, "float32")), b, kind)
             for a, b, kind in zip(wanted, given, kinds, strict=True)
         )
-        distance = ops.cast(distance, loss.dtype)
-        return (1 - teacher.weight) * loss + teacher.weight * distance
+        # Penalties are none of the labels' share: they keep their strength.
+        penalty = sum(ops.cast(ops.sum(part), loss.dtype) for part in model.losses)
+        distance = ops.cast(distance, loss.dtype) - (loss - penalty)
+        return loss + teacher.weight * distance
 
     # Past Keras' bookkeeping of attributes: a function is no part of the model.
     object.__setattr__(model, "compute_loss", compute_loss)

@@ -25,6 +25,7 @@ def reweighted_train(
     callbacks=None,
     *,
     first_epoch: int = 0,
+    teacher: Teacher | keras.Model | None = None,
     **fit,
 ) -> keras.callbacks.History:
     """Trains under the recipe's method, so that groups empty themselves or go.
@@ -42,6 +43,8 @@ def reweighted_train(
             and `strength`.
         first_epoch: Number of the first epoch, where epochs count on from an earlier
             phase; `epochs` then is that of the last.
+        teacher: A model whose outputs the training follows beside the labels, or a
+            `Teacher` that says how much.
         **fit: Passed to `fit`; `epochs` overrides `recipe.reweighted_epochs`.
 
     Returns:
@@ -62,7 +65,8 @@ def reweighted_train(
         clock.first_epoch = first_epoch
     ours += [SparsityLogger(), watch]
     span = (first_epoch, recipe.reweighted_epochs)
-    history = _fit(model, x, y, [*ours, *(callbacks or [])], *span, fit)
+    with taught_by(model, teacher):
+        history = _fit(model, x, y, [*ours, *(callbacks or [])], *span, fit)
     history.collapsed = watch.collapsed
     return history
 
@@ -87,8 +91,7 @@ def masked_retrain(
         y: As in `fit`.
         callbacks: More callbacks; they see `sparsity` and `rate` in the logs.
         first_epoch: As in `reweighted_train`.
-        teacher: A model whose outputs the training follows beside the labels, or a
-            `Teacher` that says how much.
+        teacher: As in `reweighted_train`.
         **fit: Passed to `fit`; `epochs` overrides `recipe.retrain_epochs`.
 
     Returns:
@@ -137,7 +140,7 @@ def levels_train(
         y: As in `fit`.
         callbacks: More callbacks.
         first_epoch: As in `reweighted_train`.
-        teacher: As in `masked_retrain`.
+        teacher: As in `reweighted_train`.
         **fit: Passed to `fit`; `epochs` overrides the stage's.
 
     Returns:
