@@ -32,9 +32,8 @@ const char* BandedDriver::RoundWeights() {
   kernels_->narrow(weights_.value.floats(), count, rounded_.get());
   for (uint64_t i = 0; i < count; ++i) {
     if ((rounded_[i].bits & kHalfMagnitude) >= kHalfInfinity) {
-      return "the weights have no float16: expected magnitudes below 65520 "
-             "with "
-             "precision float16, use float32";
+      return "precision float16 needs weights that have one: expected "
+             "magnitudes below 65520, others need precision float32";
     }
   }
   weights_.value = rounded_.get();
