@@ -240,7 +240,7 @@ struct WholeLayer {
     input = WholeNumbers(&layer.random,
                          size_t(g.batch) * g.in_h * g.in_w * g.in_c, 3);
     bias = WholeNumbers(&layer.random, layer.view.rows, 1000);
-    expected = DenseConv2D(layer.dense, layer.view.rows, g, Activation::kRelu6,
+    expected = DenseConv2D(layer.dense, layer.view.rows, g, Activation::kNone,
                            input, bias.data());
   }
   static RandomLayerOptions With(RandomLayerOptions options,
@@ -265,6 +265,14 @@ ConvGeometry Geometry(int batch, int size, int channels, int kernel,
 void CheckExactly(const ConvGeometry& g, const RandomLayerOptions& options,
                   int threads) {
   WholeLayer whole(g, options);
+  // Every other layer has a residual, which comes before the activation.
+  std::vector<float> residual;
+  if (options.seed % 2 == 0) {
+    residual = WholeNumbers(&whole.layer.random, whole.expected.size(), 9);
+    for (size_t i = 0; i < residual.size(); ++i) {
+      whole.expected[i] += residual[i];
+    }
+  }
   ThreadPool* pool = ThreadPool::Create(threads);
   const std::vector<Half> halves =
       HalvesOf(whole.values.data(), whole.values.size());
@@ -283,17 +291,19 @@ void CheckExactly(const ConvGeometry& g, const RandomLayerOptions& options,
       Resources resources = AllKernels(pool);
       resources.driver = driver;
       resources.workspace = &workspace;
-      ASSERT_EQ(packed.PrepareConv2D(g, Activation::kRelu6, resources),
+      ASSERT_EQ(packed.PrepareConv2D(g, Activation::kRelu6, resources,
+                                     !residual.empty()),
                 nullptr);
       if (packed.driver() != driver) continue;
       ++runs;
       std::vector<float> output(whole.expected.size() + 64, NAN);
       for (int repeat = 0; repeat < 2; ++repeat) {
         std::fill_n(workspace.get(), workspace.count(), NAN);
-        packed.Invoke(
-            {whole.input.data(), whole.bias.data(), nullptr, output.data()});
+        packed.Invoke({whole.input.data(), whole.bias.data(),
+                       residual.empty() ? nullptr : residual.data(),
+                       output.data()});
         ASSERT_NO_FATAL_FAILURE(
-            ExpectOutput(whole.expected, Activation::kNone, 0, output));
+            ExpectOutput(whole.expected, Activation::kRelu6, 0, output));
       }
     }
   }
@@ -344,7 +354,7 @@ TEST(HalfTest, TakenWhereTheCpuHasIt) {
       std::vector<float> output(whole.expected.size());
       packed.Invoke(
           {whole.input.data(), whole.bias.data(), nullptr, output.data()});
-      ExpectOutput(whole.expected, Activation::kNone, 0, output);
+      ExpectOutput(whole.expected, Activation::kRelu6, 0, output);
     }
   }
 }
@@ -385,6 +395,33 @@ TEST(HalfTest, WeightsBeyondHalvesAreRefused) {
       packed.PrepareConv2D(whole.g, Activation::kRelu6, AllKernels());
   ASSERT_NE(error, nullptr);
   EXPECT_NE(strstr(error, "expected magnitudes below 65520"), nullptr) << error;
+}
+
+// As the documentation says: in the pixels that see them, nowhere else.
+TEST(HalfTest, ActivationsBeyondHalvesBecomeInfinite) {
+  if (!HalfArithmetic()) return;
+  RandomLayerOptions options;
+  options.kept = options.columns = 32;
+  for (const char* driver : {"half_direct", "half_gemv"}) {
+    WholeLayer whole(RowOfPixels(7, 32), options);
+    whole.input[32 * 3 + 5] = 65520.0f;
+    PackedOperator packed;
+    packed.SetWeights(whole.layer.view);
+    Resources resources = AllKernels();
+    resources.driver = FindDriver(driver);
+    ASSERT_EQ(packed.PrepareConv2D(whole.g, Activation::kNone, resources),
+              nullptr);
+    std::vector<float> output(whole.expected.size());
+    packed.Invoke(
+        {whole.input.data(), whole.bias.data(), nullptr, output.data()});
+    for (size_t i = 0; i < output.size(); ++i) {
+      if (i / options.rows == 3) {
+        EXPECT_TRUE(std::isinf(output[i])) << driver << " at " << i;
+      } else {
+        EXPECT_EQ(output[i], whole.expected[i]) << driver << " at " << i;
+      }
+    }
+  }
 }
 
 // What float16 arithmetic costs, against sums in double: root mean squares.
