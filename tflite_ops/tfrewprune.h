@@ -12,6 +12,8 @@
  *              best few drivers of each layer
  *   tune_ms    how long that may take, "1" to "60000"; "50" without it
  *   cache_path a file that remembers what was measured
+ *   precision  "float32", or "float16": products and short sums in halves
+ *              where CPU and layer allow it, an error of about a thousandth
  *   log_level  "error", "warning", "info" or "debug"
  */
 #ifndef TFREWPRUNE_TFREWPRUNE_H_

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs models once between the marks of `marks.c`; executed by the Python of ARM.
 
-`python count_models.py MARKS LIBRARY MODEL...`: a region a model, in order, one thread,
-after a run that is not counted. LIBRARY is the delegate, which claims what is packed.
+`python count_models.py MARKS LIBRARY PRECISION MODEL...`: a region a model, in order,
+one thread, after a run that is not counted. LIBRARY is the delegate, which claims what
+is packed, PRECISION its option.
 """
 
 import ctypes
@@ -12,9 +13,9 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, load_delegate
 
 
-def main(marks: str, library: str, models: list[str]) -> None:
+def main(marks: str, library: str, precision: str, models: list[str]) -> None:
     mark = ctypes.CDLL(marks)
-    delegate = load_delegate(library, {"log_level": "error"})
+    delegate = load_delegate(library, {"log_level": "error", "precision": precision})
     for model in models:
         interpreter = Interpreter(
             model, experimental_delegates=[delegate], num_threads=1
@@ -31,4 +32,4 @@ def main(marks: str, library: str, models: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:])

@@ -27,6 +27,7 @@ def count(
     counter: tuple[Path, Path],
     library: Path,
     models: list[Path],
+    precision: str = "float32",
 ) -> list[dict[str, int]]:
     """Returns for each model how many instructions of which kind one run takes.
 
@@ -36,7 +37,7 @@ def count(
     log = plugin.with_name("counts.jsonl")
     log.unlink(missing_ok=True)
     options = ("-plugin", plugin, "-d", "plugin", "-D", log)
-    arguments = (HERE / "count_models.py", marks, library, *models)
+    arguments = (HERE / "count_models.py", marks, library, precision, *models)
     python.run(*arguments, options=options)
     counts = [json.loads(line) for line in log.read_text().splitlines()]
     assert len(counts) == len(models), f"{len(counts)} regions, {len(models)} models"

@@ -72,6 +72,17 @@ def test_both_models_are_timed_after_a_check(benchmark, models, tmp_path):
     assert found["isa"] == "neon" or cache.read_text()
 
 
+def test_float16_arithmetic(benchmark, models):
+    completed = benchmark(*models, "--json", "--fp16", "--seconds=0")
+    assert completed.returncode == 0, completed.stderr
+    found = json.loads(completed.stdout)
+    assert found["float16"] == (found["isa"] == "neon")
+    if found["float16"]:
+        assert 1e-5 < found["difference"] < 1e-2
+    else:
+        assert found["difference"] < 1e-5
+
+
 def test_a_packed_model_alone(benchmark, models):
     completed = benchmark(models[0], "--seconds=0", "--isa=portable")
     assert completed.returncode == 0, completed.stderr

@@ -52,7 +52,8 @@ public final class JniTest {
     check(version.equals(arguments[0]), "version " + version);
 
     TfrewpruneDelegate delegate =
-        new TfrewpruneDelegate(new Options().threads(2).isa("portable").logLevel("error"));
+        new TfrewpruneDelegate(
+            new Options().threads(2).isa("portable").precision("float16").logLevel("error"));
     check(delegate.getNativeHandle() != 0, "a handle");
     check(delegate.isa().equals("portable"), "isa " + delegate.isa());
     check(delegate.claimedNodes() == 0, "claims nothing yet");
@@ -68,6 +69,10 @@ public final class JniTest {
         IllegalArgumentException.class,
         "Received: 'mmx'",
         () -> new TfrewpruneDelegate(new Options().isa("mmx")));
+    fails(
+        IllegalArgumentException.class,
+        "Received: 'half'",
+        () -> new TfrewpruneDelegate(new Options().precision("half")));
     fails(
         IllegalArgumentException.class,
         "speed",

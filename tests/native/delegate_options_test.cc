@@ -69,6 +69,7 @@ TEST_F(DelegateOptionsTest, BadOptionsAreRefusedWithWhatWasExpected) {
       {"tune_ms", "0", "from 1 to 60000"},
       {"tune_ms", "5.5", "'5.5'"},
       {"tune_ms", "60001", "'60001'"},
+      {"precision", "half", "float32 or float16"},
       {"thread", "2", "threads, isa and log_level"},
       {"", "2", "''"},
   };
@@ -114,6 +115,18 @@ TEST_F(DelegateOptionsTest, ADriverIsForcedByTheOptionElseByTheEnvironment) {
   setenv("TFREWPRUNE_DRIVER", "fastest", 1);
   EXPECT_EQ(Create(), nullptr);
   EXPECT_TRUE(Contains(reported, "TFREWPRUNE_DRIVER")) << reported;
+}
+
+TEST_F(DelegateOptionsTest, Float16ArithmeticWhereTheCpuHasIt) {
+  const std::string log =
+      LogOf("two_bands", {"precision", "log_level"}, {"float16", "debug"});
+  EXPECT_EQ(Contains(log, "kernels in float16 arithmetic\n"), HalfArithmetic());
+  EXPECT_EQ(Contains(log, "kernels: no float16 arithmetic\n"),
+            !HalfArithmetic());
+  EXPECT_EQ(Contains(log, "driver half_"), HalfArithmetic()) << log;
+  EXPECT_FALSE(Contains(
+      LogOf("two_bands", {"precision", "log_level"}, {"float32", "debug"}),
+      "half_"));
 }
 
 TEST_F(DelegateOptionsTest, ADriverThatCannotDoALayerIsReplacedWithAWarning) {

@@ -2,12 +2,14 @@
 """Packed models in LiteRT's CompiledModel, beside the interpreter."""
 
 import gc
+import platform
 
 import dense_models as dense
 import numpy as np
 import pytest
 
 import tfrewprune as trp
+from tfrewprune.benchmark.compare import run_once
 from tfrewprune.runtime import litert_library
 from tfrewprune.runtime.library import driver_names
 
@@ -45,6 +47,17 @@ def test_threads_and_instruction_set_change_nothing_but_time(packed, images):
     with trp.CompiledModel(packed, num_threads=2, isa="portable") as compiled:
         (output,) = compiled.run([images]).values()
     np.testing.assert_allclose(output, expected(packed, images), rtol=1e-5, atol=1e-5)
+
+
+def test_float16_arithmetic_is_close(packed, images):
+    """And where the CPU has none, float32 it stays."""
+    with trp.CompiledModel(packed, precision="float16") as compiled:
+        (output,) = compiled.run([images]).values()
+    interpreter = trp.Interpreter(packed, precision="float16")
+    (same,) = run_once(interpreter, [images])
+    np.testing.assert_allclose(output, same, rtol=1e-5, atol=1e-5)
+    error = 1e-5 if platform.machine() == "x86_64" else 5e-3
+    np.testing.assert_allclose(output, expected(packed, images), error, error)
 
 
 def test_every_driver_can_be_asked_for(packed, images, capfd):

@@ -109,6 +109,7 @@ def test_payload_that_is_computed(rng):
         ({"threads": "many"}, "Received: 'many'"),
         ({"isa": "sse2"}, "neon, portable or reference. Received: 'sse2'"),
         ({"log_level": "all"}, "error, warning, info or debug"),
+        ({"precision": "half"}, "float32 or float16. Received: 'half'"),
         ({"num_threads": 2}, "threads, isa and log_level. Received: 'num_threads'"),
     ],
 )

@@ -105,6 +105,7 @@ def test_a_file_that_cannot_be_written_is_a_warning(packed, tmp_path, capfd):
         ({"cache_path": "x"}, 'need tune="once". Received: tune=None'),
         ({"tune": "off", "tune_ms": 5}, "need tune=\"once\". Received: tune='off'"),
         ({"driver": "fastest"}, "auto, direct.* Received: 'fastest'"),
+        ({"precision": "double"}, "float32 or float16. Received: 'double'"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(packed, options, message):

@@ -94,5 +94,8 @@ elseif(TFREWPRUNE_AARCH64 OR TFREWPRUNE_ARMV7)
   endif()
   tfrewprune_kernel("${flags}" kernels/direct_neon.cc kernels/irregular_neon.cc
                   kernels/recurrent_neon.cc)
+  if(TFREWPRUNE_AARCH64)
+    tfrewprune_kernel("-march=armv8.2-a+fp16" kernels/half_neon64.cc)
+  endif()
   set(TFREWPRUNE_NEON ON)
 endif()

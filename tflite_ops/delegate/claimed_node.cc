@@ -202,6 +202,7 @@ Status ClaimedNode::ResizeOutput(Context* context, int index,
 Resources ClaimedNode::ResourcesWith(ThreadPool* pool) const {
   Resources resources;
   resources.kernels = delegate_->kernels();
+  resources.half_kernels = delegate_->half_kernels();
   resources.pool = pool;
   resources.workspace = &workspace_->workspace;
   resources.driver = delegate_->options().driver;

@@ -56,7 +56,12 @@ struct OneNode {
 }  // namespace
 
 PackedDelegate::PackedDelegate(const DelegateOptions& options)
-    : base_(), options_(options), kernels_(SelectKernels(options.isa)) {
+    : base_(),
+      options_(options),
+      kernels_(SelectKernels(options.isa)),
+      half_kernels_(options.precision == Precision::kFloat16
+                        ? SelectHalfKernels(options.isa)
+                        : nullptr) {
   base_.data = this;
   base_.Prepare = Prepare;
   // Without it TFLite prepares the still unresolved custom operators of a
@@ -258,8 +263,11 @@ tflite::Status PackedDelegate::ClaimNodes(tflite::Context* context) {
         "claimed none of %d nodes: this graph has no packed layer",
         graph_nodes);
   } else if (status == tflite::kOk) {
-    Log(LogLevel::kInfo, "claimed %d of %d nodes, %s kernels", count,
-        graph_nodes, IsaName(options_.isa));
+    Log(LogLevel::kInfo, "claimed %d of %d nodes, %s kernels%s", count,
+        graph_nodes, IsaName(options_.isa),
+        half_kernels_ != nullptr                    ? " in float16 arithmetic"
+        : options_.precision == Precision::kFloat16 ? ": no float16 arithmetic"
+                                                    : "");
   }
   return status;
 }

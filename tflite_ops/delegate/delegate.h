@@ -47,6 +47,8 @@ class PackedDelegate {
   tflite::Delegate* base() { return &base_; }
   const DelegateOptions& options() const { return options_; }
   const Kernels* kernels() const { return kernels_; }
+  // nullptr: everything in float32.
+  const Kernels* half_kernels() const { return half_kernels_; }
   Tuner* tuner() const { return tuner_; }  // nullptr: nothing is measured
 
   // The pool for nodes of this interpreter: as many threads as the option
@@ -89,6 +91,7 @@ class PackedDelegate {
   tflite::Delegate base_;
   DelegateOptions options_;
   const Kernels* kernels_;
+  const Kernels* half_kernels_;
   Tuner* tuner_ = nullptr;
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;   // guards the next two
   ThreadPool* pool_[ThreadPool::kMaxThreads + 1] = {};  // by threads wanted

@@ -144,6 +144,16 @@ bool ParseDelegateOptions(const char* const* keys, const char* const* values,
                sizeof(options->cache_path), length);
       return false;
     }
+    if (strcmp(key, "precision") == 0) {
+      const bool half = strcmp(value, "float16") == 0;
+      options->precision = half ? Precision::kFloat16 : Precision::kFloat32;
+      if (half || strcmp(value, "float32") == 0) continue;
+      snprintf(error, error_size,
+               "tfrewprune: option precision must be float32 or float16. "
+               "Received: '%s'.",
+               value);
+      return false;
+    }
     if (strcmp(key, "log_level") == 0) {
       if (ParseLogLevel(value, &options->log_level)) continue;
       snprintf(error, error_size,
@@ -162,7 +172,8 @@ bool ParseDelegateOptions(const char* const* keys, const char* const* values,
     }
     snprintf(error, error_size,
              "tfrewprune: the delegate has the options driver, tune, tune_ms, "
-             "cache_path, threads, isa and log_level. Received: '%s'.",
+             "cache_path, precision, threads, isa and log_level. Received: "
+             "'%s'.",
              key);
     return false;
   }

@@ -11,6 +11,9 @@
 
 namespace tfrewprune {
 
+// Of products and short sums of packed layers.
+enum class Precision : int { kFloat32, kFloat16 };
+
 enum class LogLevel : int { kError, kWarning, kInfo, kDebug };
 
 //   threads    "auto" (default: what the interpreter was given) or 1 .. 64
@@ -25,6 +28,9 @@ enum class LogLevel : int { kError, kWarning, kInfo, kDebug };
 //   tune_ms    what that may take in milliseconds, all layers together: 1 to
 //              60000, 50 without it
 //   cache_path a file that keeps what was measured; made where it is missing
+//   precision  "float32" (default) or "float16": float16 arithmetic
+//              (kernels/half.h) in the layers that have kernels for it, where
+//              the CPU has it
 //   log_level  "error", "warning" (default), "info", "debug"
 struct DelegateOptions {
   int threads = 0;  // 0 = the interpreter's number
@@ -33,6 +39,7 @@ struct DelegateOptions {
   bool tune = false;
   int tune_ms = 50;
   char cache_path[1024] = "";  // empty: no file
+  Precision precision = Precision::kFloat32;
   LogLevel log_level = LogLevel::kWarning;
 };
 

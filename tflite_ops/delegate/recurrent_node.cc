@@ -225,6 +225,7 @@ Status RecurrentNode::PrepareOperator(Context* context) {
   // The tuner times products with weights as cold as a model leaves them; these
   // are warm from the step before.
   resources.tuner = nullptr;
+  resources.half_kernels = nullptr;  // errors would add up from step to step
   const char* error = operator_.Prepare(batch_, steps_, resources);
   if (error != nullptr) {
     return Fail(context, "%s. Received: batch %d, %d steps, %lld units.", error,

@@ -7,7 +7,7 @@
 
 #include "isa/x86.h"
 
-#if defined(__arm__) && defined(TFREWPRUNE_NEON)
+#if defined(TFREWPRUNE_NEON) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
@@ -76,6 +76,16 @@ bool IsaSupported(Isa isa) {
     default:
       return false;
   }
+}
+
+bool HalfArithmetic() {
+#if defined(__aarch64__) && defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDHP) != 0;
+#elif defined(__aarch64__) && defined(__APPLE__)
+  return true;
+#else
+  return false;
+#endif
 }
 
 int FmasPerCycle(Isa isa, int lanes) {

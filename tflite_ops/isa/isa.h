@@ -28,6 +28,10 @@ bool IsaSupported(Isa isa);
 // The fastest supported instruction set; never kReference.
 Isa BestIsa();
 
+// True when this CPU multiplies and adds halves: ARMv8.2's optional FP16, never
+// x86.
+bool HalfArithmetic();
+
 // FMAs of so many lanes that this CPU begins in a cycle. Zen 4 does those of 16
 // lanes in two halves.
 int FmasPerCycle(Isa isa, int lanes);

@@ -23,7 +23,8 @@ namespace tfrewprune {
 
 // One layer as the kernels see it.
 struct DirectLayer {
-  const float* value;       // R for each column from value_begin on
+  const void* value;        // of the kernel's type, R for each column from
+                            // value_begin on
   uint32_t value_begin;     // 0 where they lie in the payload
   const uint32_t* start;    // B x start_stride
   uint32_t start_stride;    // kernel height + 1
@@ -40,13 +41,14 @@ struct DirectLayer {
 
 // A run of neighbouring output pixels.
 struct Segment {
-  int64_t input;   // floats from the input base to the first pixel's first tap
+  int64_t input;   // values from the input base to the first pixel's first tap
   int64_t output;  // floats from the output base to the first pixel
 };
 
+// `input` is of the type of the weights.
 using DirectKernel = void (*)(const DirectLayer& layer, uint32_t band_begin,
                               uint32_t band_end, uint32_t tap_begin,
-                              uint32_t tap_end, const float* input,
+                              uint32_t tap_end, const void* input,
                               float* output, const Segment* segment);
 
 // All kernels of one segment length: kernel[g - 1] takes g segments.

@@ -62,7 +62,7 @@ TFREWPRUNE_INLINE inline void AddColumn(
 template <class V, int kVecs, int kPasses, int kLength, int kSegments>
 void DirectTile(const DirectLayer& layer, uint32_t band_begin,
                 uint32_t band_end, uint32_t tap_begin, uint32_t tap_end,
-                const float* input, float* output, const Segment* segment) {
+                const void* input, float* output, const Segment* segment) {
   constexpr int kWidth = kVecs * V::kLanes;
   constexpr int kRows = kWidth * kPasses;
   using Reg = typename V::Reg;
@@ -75,7 +75,8 @@ void DirectTile(const DirectLayer& layer, uint32_t band_begin,
   constexpr int kEights = (kLength + 7) / 8;
   const char* base[kSegments][kEights];
   Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
-    const char* first = reinterpret_cast<const char*>(input + segment[g].input);
+    const char* first = reinterpret_cast<const char*>(
+        static_cast<const float*>(input) + segment[g].input);
     Unroll<kEights>([&](auto e) TFREWPRUNE_INLINE {
       base[g][e] = e == 0 ? first : Opaque(first + 8 * e * stride);
     });
@@ -86,8 +87,10 @@ void DirectTile(const DirectLayer& layer, uint32_t band_begin,
   const char* own[kSegments * kLength];
   Unroll<kOwn ? kSegments : 0>([&](auto g) TFREWPRUNE_INLINE {
     Unroll<kLength>([&](auto p) TFREWPRUNE_INLINE {
-      own[g * kLength + p] = Opaque(
-          reinterpret_cast<const char*>(input + segment[g].input) + p * stride);
+      own[g * kLength + p] =
+          Opaque(reinterpret_cast<const char*>(
+                     static_cast<const float*>(input) + segment[g].input) +
+                 p * stride);
     });
   });
   for (uint32_t band = band_begin; band < band_end; ++band) {
@@ -105,8 +108,8 @@ void DirectTile(const DirectLayer& layer, uint32_t band_begin,
               [&](auto p) TFREWPRUNE_INLINE { acc[g * kLength + p][v] = b; });
         });
       });
-      const float* w =
-          layer.value + size_t{begin - layer.value_begin} * kRows + lane;
+      const float* w = static_cast<const float*>(layer.value) +
+                       size_t{begin - layer.value_begin} * kRows + lane;
       const int32_t* o = layer.offset + begin;
       const int32_t* o_end = layer.offset + end;
       if constexpr (kOwn) {
@@ -238,7 +241,8 @@ void WidenIntegers(const int8_t* from, uint64_t count, const float* scale,
 // hardware foresees best: nothing is asked for ahead.
 template <class V, int kVecs, int kChains, class Index, class Value>
 void Gemv(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
-          const float* x, float* y) {
+          const void* input, float* y) {
+  const float* x = static_cast<const float*>(input);
   constexpr int kRows = kVecs * V::kLanes;
   // Cores that begin instructions in order want longer rounds; the others are
   // through with a round before they know how many columns are left.

@@ -29,8 +29,9 @@ struct GemvLayer {
   const uint8_t* full_run;
   float minimum, maximum;
 };
+// `x` is float; of halves in float16 arithmetic, Half.
 using GemvKernel = void (*)(const GemvLayer& layer, uint32_t band_begin,
-                            uint32_t band_end, const float* x, float* y);
+                            uint32_t band_end, const void* x, float* y);
 
 struct GemvKernelRow {
   int band_rows;

@@ -63,7 +63,7 @@ namespace tfrewprune {
 // The contract of kernels/gemv.h.
 template <class Index, class Value>
 void Gemv16(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
-            const float* x, float* y) {
+            const void* x, float* y) {
   constexpr int kWidth = 16;
   const bool clamped = layer.minimum > -INFINITY || layer.maximum < INFINITY;
   const uint32_t* start = layer.band_start + band_begin;
@@ -150,7 +150,7 @@ void Gemv16(const GemvLayer& layer, uint32_t band_begin, uint32_t band_end,
   template <>                                                         \
   inline void Gemv<F32x4Neon, 4, 4, Index, Value>(                    \
       const GemvLayer& layer, uint32_t band_begin, uint32_t band_end, \
-      const float* x, float* y) {                                     \
+      const void* x, float* y) {                                      \
     Gemv16<Index, Value>(layer, band_begin, band_end, x, y);          \
   }
 TFREWPRUNE_GEMV16(uint16_t, float)

@@ -54,6 +54,7 @@ constexpr Kernels kKernels = {
     AddResidual<TFREWPRUNE_ISA_VECTOR>,
     Widen<TFREWPRUNE_ISA_VECTOR>,
     WidenIntegers<TFREWPRUNE_ISA_VECTOR>,
+    nullptr,
 };
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "kernels/direct.h"
 #include "kernels/flat.h"
 #include "kernels/gemv.h"
+#include "kernels/half.h"
 #include "kernels/planes.h"
 
 namespace tfrewprune {
@@ -38,6 +39,7 @@ struct Kernels {
   AddKernel add;
   WidenKernel widen;
   WidenIntegersKernel widen_integers;
+  NarrowKernel narrow;  // of kernels in float16 arithmetic; else nullptr
 };
 
 }  // namespace tfrewprune

@@ -43,6 +43,14 @@ const Kernels* SelectKernels(Isa isa) {
   }
 }
 
+const Kernels* SelectHalfKernels(Isa isa) {
+#if defined(__aarch64__) && defined(TFREWPRUNE_NEON)
+  if (isa == Isa::kNeon && HalfArithmetic()) return NeonHalfKernels();
+#endif
+  (void)isa;
+  return nullptr;
+}
+
 GemvKernel SelectGemv(const Kernels& kernels, uint32_t band_rows,
                       uint32_t index_bytes, ValueType value_type) {
   for (int i = 0; i < kernels.gemv_count; ++i) {

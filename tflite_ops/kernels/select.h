@@ -11,6 +11,10 @@ namespace tfrewprune {
 // The kernels of `isa`, or nullptr when IsaSupported(isa) is false.
 const Kernels* SelectKernels(Isa isa);
 
+// Those in float16 arithmetic (kernels/half.h): `direct`, `gemv` and `narrow`.
+// nullptr where this CPU or `isa` has none.
+const Kernels* SelectHalfKernels(Isa isa);
+
 // The batch-1 kernel; nullptr for Isa::kReference, and for int8 weights with
 // columns of 32 bits.
 GemvKernel SelectGemv(const Kernels& kernels, uint32_t band_rows,
@@ -21,6 +25,7 @@ const Kernels* PortableKernels();
 const Kernels* Avx2Kernels();
 const Kernels* Avx512Kernels();
 const Kernels* NeonKernels();
+const Kernels* NeonHalfKernels();
 
 }  // namespace tfrewprune
 

@@ -247,12 +247,13 @@ TFREWPRUNE_ONE_COPY void RunBands16(const DirectLayer& layer, uint32_t band,
 template <int kPasses, int kLength, int kSegments>
 void DirectTile16(const DirectLayer& layer, uint32_t band_begin,
                   uint32_t band_end, uint32_t tap_begin, uint32_t tap_end,
-                  const float* input, float* output, const Segment* segment) {
+                  const void* input, float* output, const Segment* segment) {
   constexpr int kPixels = kLength * kSegments;
   const char* x[6] = {};
   float* y[kPixels];
   Unroll<kSegments>([&](auto g) TFREWPRUNE_INLINE {
-    const char* first = reinterpret_cast<const char*>(input + segment[g].input);
+    const char* first = reinterpret_cast<const char*>(
+        static_cast<const float*>(input) + segment[g].input);
     Unroll<kLength>([&](auto p) TFREWPRUNE_INLINE {
       x[g * kLength + p] = first + p * layer.pixel_stride;
       if (p > 0 && kSegments == 1) return;

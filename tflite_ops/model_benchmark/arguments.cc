@@ -24,7 +24,11 @@ constexpr char kHelp[] =
     "  --cache=FILE       keeps what was measured, with --tune\n"
     "  --isa=NAME         kernels: auto, neon, portable, ...\n"
     "  --driver=NAME      one driver, where it can do the layer\n"
-    "  --tolerance=X      largest difference over the largest output (0.001)\n"
+    "  --fp16             float16 arithmetic in packed layers, where the CPU "
+    "has it\n"
+    "  --tolerance=X      largest difference over the largest output (0.001; "
+    "with\n"
+    "                     --fp16 0.01)\n"
     "  --log-level=NAME   error, warning, info; debug names every layer's "
     "driver\n"
     "  --json             one JSON document\n"
@@ -79,6 +83,8 @@ bool ParseOption(const char* argument, Arguments* arguments) {
   }
   if (strcmp(argument, "--tune") == 0) {
     arguments->tune = true;
+  } else if (strcmp(argument, "--fp16") == 0) {
+    arguments->half = true;
   } else if (strcmp(argument, "--json") == 0) {
     arguments->json = true;
   } else {
@@ -124,6 +130,9 @@ bool ParseArguments(int count, char** values, Arguments* arguments,
   if (arguments->cache != nullptr && !arguments->tune) {
     dprintf(2, "tfrewprune_benchmark: --cache needs --tune\n");
     return false;
+  }
+  if (arguments->tolerance == 0) {
+    arguments->tolerance = arguments->half ? 1e-2 : 1e-3;
   }
   return true;
 }

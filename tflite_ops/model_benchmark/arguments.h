@@ -16,8 +16,9 @@ struct Arguments {
   const char* log_level = "warning";
   int threads = 1;
   double seconds = 3;
-  double tolerance = 1e-3;
+  double tolerance = 0;  // 0: what is usual
   bool tune = false;
+  bool half = false;
   bool json = false;
 };
 

@@ -116,11 +116,14 @@ void PrintRow(const char* name, const Side& side) {
 
 void Print(const Arguments& arguments, const DelegateOptions& options,
            const Side& packed, const Side* dense, double difference) {
+  const bool half = arguments.half && HalfArithmetic();
   if (arguments.json) {
-    dprintf(1,
-            "{\"threads\": %d, \"isa\": \"%s\", \"tuned\": %s, \"rounds\": %d",
-            arguments.threads, IsaName(options.isa),
-            arguments.tune ? "true" : "false", packed.runs);
+    dprintf(
+        1,
+        "{\"threads\": %d, \"isa\": \"%s\", \"float16\": %s, \"tuned\": %s, "
+        "\"rounds\": %d",
+        arguments.threads, IsaName(options.isa), half ? "true" : "false",
+        arguments.tune ? "true" : "false", packed.runs);
     PrintJson("packed", arguments.packed, packed);
     if (dense != nullptr) {
       PrintJson("dense", arguments.dense, *dense);
@@ -130,9 +133,12 @@ void Print(const Arguments& arguments, const DelegateOptions& options,
     dprintf(1, "}\n");
     return;
   }
-  dprintf(1, "%d thread%s, %s kernels, %d rounds%s\n", arguments.threads,
-          arguments.threads == 1 ? "" : "s", IsaName(options.isa), packed.runs,
-          arguments.tune ? ", tuned" : "");
+  dprintf(1, "%d thread%s, %s kernels%s, %d rounds%s\n", arguments.threads,
+          arguments.threads == 1 ? "" : "s", IsaName(options.isa),
+          half             ? " in float16 arithmetic"
+          : arguments.half ? " (this CPU has no float16 arithmetic)"
+                           : "",
+          packed.runs, arguments.tune ? ", tuned" : "");
   dprintf(1, "%-8s %10s %10s %10s %10s %10s\n", "model", "median ms", "p10",
           "p90", "load ms", "first ms");
   if (dense != nullptr) PrintRow("dense", *dense);
@@ -148,16 +154,17 @@ void Print(const Arguments& arguments, const DelegateOptions& options,
 bool Options(const Arguments& arguments, DelegateOptions* options) {
   char threads[16];
   snprintf(threads, sizeof(threads), "%d", arguments.threads);
-  const char* keys[] = {"threads",   "isa",  "driver",
-                        "log_level", "tune", "cache_path"};
+  const char* keys[] = {"threads", "isa",       "driver",    "log_level",
+                        "tune",    "precision", "cache_path"};
   const char* values[] = {threads,
                           arguments.isa,
                           arguments.driver,
                           arguments.log_level,
                           arguments.tune ? "once" : "off",
+                          arguments.half ? "float16" : "float32",
                           arguments.cache};
   char error[512];
-  const size_t count = arguments.cache == nullptr ? 5 : 6;
+  const size_t count = arguments.cache == nullptr ? 6 : 7;
   if (ParseDelegateOptions(keys, values, count, options, error,
                            sizeof(error))) {
     return true;

@@ -5,6 +5,11 @@
 #include "operators/integers.h"
 
 namespace tfrewprune {
+namespace {
+
+constexpr uint16_t kHalfMagnitude = 0x7fff, kHalfInfinity = 0x7c00;
+
+}  // namespace
 
 const char* BandedDriver::Begin(const Problem& problem) {
   weights_ = *problem.bands;
@@ -13,9 +18,26 @@ const char* BandedDriver::Begin(const Problem& problem) {
   threads_ = problem.threads();
   workspace_ = problem.workspace;
   residual_ = problem.MakeResidual();
-  kernels_ = problem.kernels;
+  kernels_ = half_ ? problem.half_kernels : problem.kernels;
   if (const char* error = JoinPixels(&geometry_)) return error;
+  if (half_ && weights_.value.halves() == nullptr) {
+    if (const char* error = RoundWeights()) return error;
+  }
   return tables_.Prepare(weights_, problem.kernel_activation());
+}
+
+const char* BandedDriver::RoundWeights() {
+  const uint64_t count = weights_.column_count * weights_.band_rows;
+  if (!rounded_.Allocate(count)) return kOutOfMemory;
+  kernels_->narrow(weights_.value.floats(), count, rounded_.get());
+  for (uint64_t i = 0; i < count; ++i) {
+    if ((rounded_[i].bits & kHalfMagnitude) >= kHalfInfinity) {
+      return "precision float16 needs weights that have one: expected "
+             "magnitudes below 65520, others need precision float32";
+    }
+  }
+  weights_.value = rounded_.get();
+  return nullptr;
 }
 
 bool BandedDriver::PrepareStarts() {
@@ -33,8 +55,7 @@ DirectLayer BandedDriver::MakeDirectLayer(int64_t pixel_stride,
   layer.bias = tables_.bias();
   layer.row = tables_.row();
   layer.full_run = tables_.full_run();
-  layer.pixel_stride =
-      static_cast<ptrdiff_t>(pixel_stride * int64_t{sizeof(float)});
+  layer.pixel_stride = static_cast<ptrdiff_t>(pixel_stride * value_bytes());
   layer.output_stride = static_cast<ptrdiff_t>(output_stride);
   layer.minimum = tables_.minimum();
   layer.maximum = tables_.maximum();
@@ -52,7 +73,7 @@ int64_t BandedDriver::BandsAtOnce(int64_t group) const {
 bool BandedDriver::ReserveScratch(int64_t floats, int64_t bands_at_once) {
   first_value_ = (floats + 15) / 16 * 16;
   value_floats_ = 0;
-  if (weights_.value.floats() == nullptr) {
+  if (!half_ && weights_.value.floats() == nullptr) {
     const int64_t bands = weights_.band_count;
     for (int64_t band = 0; band < bands; ++band) {
       const int64_t end = Min(bands, band + bands_at_once);
@@ -65,9 +86,11 @@ bool BandedDriver::ReserveScratch(int64_t floats, int64_t bands_at_once) {
   return workspace_->Reserve(first_value_ + value_floats_ * threads_);
 }
 
-BandValues BandedDriver::FloatValues(int64_t band, int64_t band_end,
-                                     int worker) const {
-  if (weights_.value.floats() != nullptr) return {weights_.value.floats(), 0};
+BandValues BandedDriver::KernelValues(int64_t band, int64_t band_end,
+                                      int worker) const {
+  if (half_ || weights_.value.floats() != nullptr) {
+    return {weights_.value.data(), 0};
+  }
   const uint32_t begin = weights_.band_start[band];
   const uint64_t columns = weights_.band_start[band_end] - begin;
   float* value = workspace_->get() + first_value_ + worker * value_floats_;
@@ -141,9 +164,18 @@ BandFmas FmasOfBands(const Problem& problem) {
   return {static_cast<double>(height) / lanes, problem.fmas_a_cycle()};
 }
 
+bool WithHalfKernels(Problem* problem) {
+  if (problem->half_kernels == nullptr || problem->bands == nullptr ||
+      problem->bands->value.type() == ValueType::kInt8) {
+    return false;
+  }
+  problem->kernels = problem->half_kernels;
+  return true;
+}
+
 double WidenCycles(const Problem& problem) {
   const BandedView& w = *problem.bands;
-  return w.value.floats() != nullptr
+  return w.value.floats() != nullptr || problem.kernels->narrow != nullptr
              ? 0
              : kWidenCycles * double(w.column_count) * w.band_rows;
 }

@@ -13,43 +13,50 @@ namespace tfrewprune {
 
 // The weights of some bands: `value` holds those of column `begin` and on.
 struct BandValues {
-  const float* value;
+  const void* value;
   uint32_t begin;
 };
 
 class BandedDriver {
  protected:
+  // `half`: in float16 arithmetic, where the problem has kernels for it.
+  explicit BandedDriver(bool half = false) : half_(half) {}
+
   // Work goes over bands of about so many bytes of weights before the next ones
   // come: more would have to come from afar again for every tile.
   static constexpr uint64_t kBandBytes = 192 << 10;
 
-  // Takes the problem over. nullptr, or what is wrong.
+  // Takes the problem over; rounds weights to halves where those are needed.
+  // nullptr, or what is wrong.
   const char* Begin(const Problem& problem);
   // Where the columns of each kernel row begin, for convolutions. False when
   // memory is out.
   bool PrepareStarts();
-  // Where each tap's channels, `channel_stride` floats apart, begin in what the
-  // kernels read; offset(kernel row, kernel column) in floats. In bytes, those
+  // Where each tap's channels, `channel_stride` values apart, begin in what the
+  // kernels read; offset(kernel row, kernel column) in values. In bytes, those
   // of the tap's first column taken off. False when memory is out.
   template <class Offset>
   bool TapOffsets(int64_t channel_stride, Offset offset,
                   Buffer<ptrdiff_t>* offsets) const;
   // What the direct kernels are told of the layer, but for the offsets of its
-  // columns; strides in floats. It points into the tables.
+  // columns; strides in values. It points into the tables.
   DirectLayer MakeDirectLayer(int64_t pixel_stride,
                               int64_t output_stride) const;
   // Bands that are worked on together, a multiple of `group`.
   int64_t BandsAtOnce(int64_t group) const;
-  // Scratch for the driver, and for every worker what FloatValues() converts:
+  // Scratch for the driver, and for every worker what KernelValues() converts:
   // at most `bands_at_once` bands. False when memory is out.
   bool ReserveScratch(int64_t floats, int64_t bands_at_once);
   // The weights of bands [band, band_end) as kernels read them: where they lie,
   // or converted. Until the worker's next call.
-  BandValues FloatValues(int64_t band, int64_t band_end, int worker) const;
-  // As the kernels read them.
+  BandValues KernelValues(int64_t band, int64_t band_end, int worker) const;
+  // Of weights and inputs as the kernels read them.
+  int64_t value_bytes() const { return half_ ? sizeof(Half) : sizeof(float); }
   uint64_t weight_bytes() const {
-    return weights_.column_count * weights_.band_rows * sizeof(float);
+    return weights_.column_count * weights_.band_rows * value_bytes();
   }
+  // To bring inputs into that form; `half_` alone.
+  NarrowKernel narrow() const { return kernels_->narrow; }
 
   // Brings the bias into packed order unless told otherwise.
   void BeginInvoke(const Tensors& tensors, bool pack_bias = true);
@@ -63,6 +70,7 @@ class BandedDriver {
   // Calls function(self, task, worker) for all tasks, by all threads.
   void Run(int tasks, ThreadPool::Function function, void* self);
 
+  const bool half_;
   BandedView weights_ = {};
   ConvGeometry geometry_ = {};  // pointwise: one row of all pixels
   BandTables tables_;
@@ -77,13 +85,21 @@ class BandedDriver {
   Residual residual_;
 
  private:
+  const char* RoundWeights();
+
   const Kernels* kernels_ = nullptr;
+  Buffer<Half> rounded_;  // the weights, where they were floats
   int64_t first_value_ = 0, value_floats_ = 0;  // in the workspace; a worker's
   Tensors tensors_ = {};
 };
 
 // What the direct kernels do.
 BandFmas FmasOfBands(const Problem& problem);
+
+// Makes it the problem of a driver in float16 arithmetic: `kernels` become
+// those for it. False where it is not wanted, or there are none for such
+// weights.
+bool WithHalfKernels(Problem* problem);
 
 // What it takes to convert all weights once for kernels that read floats.
 double WidenCycles(const Problem& problem);
@@ -110,9 +126,9 @@ bool BandedDriver::TapOffsets(int64_t channel_stride, Offset offset,
   const int64_t taps = int64_t{g.kernel_h} * g.kernel_w;
   if (!offsets->Allocate(taps)) return false;
   for (int64_t tap = 0; tap < taps; ++tap) {
-    const int64_t floats = offset(tap / g.kernel_w, tap % g.kernel_w) -
+    const int64_t values = offset(tap / g.kernel_w, tap % g.kernel_w) -
                            tap * g.in_c * channel_stride;
-    (*offsets)[tap] = static_cast<ptrdiff_t>(floats * int64_t{sizeof(float)});
+    (*offsets)[tap] = static_cast<ptrdiff_t>(values * value_bytes());
   }
   return true;
 }

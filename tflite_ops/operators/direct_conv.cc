@@ -9,8 +9,8 @@ namespace {
 
 // Floats and offsets that one task makes when several threads share the work.
 constexpr int64_t kPrepareFloats = 16 << 10;
+constexpr int kLineBytes = 64;
 // Offsets are bytes of 32 bits.
-constexpr uint32_t kFloat = sizeof(float);
 constexpr double kMostFloats = INT32_MAX / sizeof(float);
 // Tiles whose input has about so many bytes take turns.
 constexpr int64_t kInputBytes = 256 << 10;
@@ -56,19 +56,29 @@ double TileColumnCycles(const Problem& problem, const ConvGeometry& g,
          kSecondMiss * lines * Ramp(window, kSecondBegin, kSecondEnd);
 }
 
-int64_t MostPixels(const ConvGeometry& g) {
-  return kPixelsPerSet * CacheSets(int64_t{g.stride_w} * g.in_c);
+int64_t MostPixels(const ConvGeometry& g, bool half) {
+  const int64_t stride = int64_t{g.stride_w} * g.in_c;
+  return kPixelsPerSet * CacheSets(half ? DivideUp(stride, 2) : stride);
 }
 
 }  // namespace
 
 double DirectConv::Cycles(const Problem& problem) {
+  return Cycles(problem, false);
+}
+
+double HalfDirectConv::Cycles(const Problem& problem) {
+  Problem half = problem;
+  return WithHalfKernels(&half) ? DirectConv::Cycles(half, true) : kUnsupported;
+}
+
+double DirectConv::Cycles(const Problem& problem, bool half) {
   if (problem.bands == nullptr) return kUnsupported;
   const BandedView& w = *problem.bands;
   const Kernels& kernels = *problem.kernels;
   ConvGeometry g = problem.geometry;
   if (JoinPixels(&g) != nullptr) return kUnsupported;
-  const int64_t most = TilePixels(kernels, w.band_rows, MostPixels(g));
+  const int64_t most = TilePixels(kernels, w.band_rows, MostPixels(g, half));
   if (most == 0) return kUnsupported;
   const int64_t image = int64_t{g.out_h} * g.out_w;
   const double tiles = double(g.batch) * DivideUp(image, most);
@@ -78,7 +88,7 @@ double DirectConv::Cycles(const Problem& problem) {
       tiles * column * static_cast<double>(w.column_count) * KernelRowShare(g);
   const double beside = tiles * w.band_count * StoreCycles(w, pixels);
   ImageBorder border;
-  border.Prepare(g);
+  border.Prepare(g, half);
   const double copied = double(border.width()) * g.in_h * g.in_c;
   const double offsets = 2.0 * static_cast<double>(w.column_count);
   if (copied > kMostFloats ||
@@ -95,10 +105,10 @@ double DirectConv::Cycles(const Problem& problem) {
 const char* DirectConv::Prepare(const Problem& problem) {
   if (const char* error = Begin(problem)) return error;
   const ConvGeometry& g = geometry_;
-  border_.Prepare(g);
+  border_.Prepare(g, half_);
   const int64_t copied = border_.width() * g.in_h * g.in_c;
   const int64_t columns = static_cast<int64_t>(weights_.column_count);
-  image_.first = DivideUp(copied, 16) * 16;
+  image_.first = DivideUp(copied * value_bytes(), 64) * 16;
   copy_.first = image_.first + (border_.whole() ? 0 : columns + 2);
   const int64_t used = copy_.first + (copied > 0 ? columns + 2 : 0);
   bands_at_once_ = BandsAtOnce(1);
@@ -120,7 +130,10 @@ const char* DirectConv::Prepare(const Problem& problem) {
                     ? image_.layer
                     : MakeDirectLayer(copy_.width * g.in_c * g.stride_h,
                                       int64_t{weights_.rows} * g.out_w);
-  if (const char* error = PrepareTiles(*problem.kernels)) return error;
+  if (const char* error =
+          PrepareTiles(half_ ? *problem.half_kernels : *problem.kernels)) {
+    return error;
+  }
   PrepareTasks();
   return nullptr;
 }
@@ -138,7 +151,7 @@ bool DirectConv::PrepareTaps(Source* source) {
 const char* DirectConv::PrepareTiles(const Kernels& kernels) {
   const ConvGeometry& g = geometry_;
   if (const char* error =
-          tiling_.Begin(kernels, weights_.band_rows, MostPixels(g),
+          tiling_.Begin(kernels, weights_.band_rows, MostPixels(g, half_),
                         int64_t{g.stride_w} * g.in_c, weights_.rows)) {
     return error;
   }
@@ -199,7 +212,8 @@ void DirectConv::PrepareTasks() {
   const int64_t bands = weights_.band_count;
   tiles_at_once_ = Max(1, tiles);
   // Converted weights were just written.
-  cold_ = weights_.value.floats() != nullptr && weight_bytes() >= kColdBytes;
+  cold_ = (half_ || weights_.value.floats() != nullptr) &&
+          weight_bytes() >= kColdBytes;
   if (bands_at_once_ < bands) {
     const int64_t input = int64_t{g.in_h} * g.in_w * g.in_c * sizeof(float);
     tiles_at_once_ = Max(1, DivideUp(tiles, DivideUp(input, kInputBytes)));
@@ -224,14 +238,27 @@ void DirectConv::PrepareTask(int task) {
   if (copy_.width == 0) return;
   if (!offsets_made_) MakeOffsets(copy_, begin, end);
   const int64_t rows = geometry_.in_h;
-  border_.CopyRows(input_, rows * task / prepare_tasks_,
-                   rows * (task + 1) / prepare_tasks_, workspace_->get());
+  const int64_t first = rows * task / prepare_tasks_;
+  const int64_t stop = rows * (task + 1) / prepare_tasks_;
+  float* copy = workspace_->get();
+  if (half_ && border_.unpadded()) {  // perhaps one row of all pixels
+    const int64_t count = rows * geometry_.in_w * geometry_.in_c;
+    const int64_t begin = count * task / prepare_tasks_;
+    narrow()(input_ + begin, count * (task + 1) / prepare_tasks_ - begin,
+             reinterpret_cast<Half*>(copy) + begin);
+  } else if (half_) {
+    border_.CopyRows(input_, first, stop, narrow(),
+                     reinterpret_cast<Half*>(copy));
+  } else {
+    border_.CopyRows(input_, first, stop, copy);
+  }
 }
 
 void DirectConv::MakeOffsets(const Source& source, uint32_t band,
                              uint32_t band_end) {
   const ConvGeometry& g = geometry_;
   const uint32_t channels = static_cast<uint32_t>(g.in_c);
+  const uint32_t bytes = static_cast<uint32_t>(value_bytes());
   int32_t* offset = Offsets(source);
   const ptrdiff_t* tap_offset = source.tap_offset.get();
   const uint16_t* column = static_cast<const uint16_t*>(weights_.column);
@@ -242,14 +269,14 @@ void DirectConv::MakeOffsets(const Source& source, uint32_t band,
         // A kernel row's columns lie in the image as they do in the kernel.
         const uint32_t row = static_cast<uint32_t>(tap_offset[y * g.kernel_w]);
         for (uint32_t i = start[0]; i < start[1]; ++i) {
-          offset[i] = static_cast<int32_t>(column[i] * kFloat + row);
+          offset[i] = static_cast<int32_t>(column[i] * bytes + row);
         }
         continue;
       }
       for (uint32_t i = start[0]; i < start[1]; ++i) {
         const uint32_t c = weights_.Column(i);
         offset[i] = static_cast<int32_t>(
-            c * kFloat + static_cast<uint32_t>(tap_offset[c / channels]));
+            c * bytes + static_cast<uint32_t>(tap_offset[c / channels]));
       }
     }
   }
@@ -276,13 +303,13 @@ void DirectConv::RunTile(int i, const Layers& layers, uint32_t band,
 // kernels costs all other tiles 2 to 5 %.)
 void DirectConv::RunFirstTile(int i, const Layers& layers, uint32_t band,
                               uint32_t band_end) const {
-  const uint64_t stride = uint64_t{weights_.band_rows};
-  const float* value = layers.image.value;
+  const uint64_t stride = uint64_t{weights_.band_rows} * value_bytes();
+  const char* value = static_cast<const char*>(layers.image.value);
   for (; band < band_end; ++band) {
     if (band + 1 < band_end) {
-      const float* end = value + weights_.band_start[band + 2] * stride;
-      for (const float* w = value + weights_.band_start[band + 1] * stride;
-           w < end; w += 16) {
+      const char* end = value + weights_.band_start[band + 2] * stride;
+      for (const char* w = value + weights_.band_start[band + 1] * stride;
+           w < end; w += kLineBytes) {
         __builtin_prefetch(w);
       }
     }
@@ -306,7 +333,7 @@ void DirectConv::ComputeTask(int task, int worker) {
     int64_t band = bands * band_task / band_tasks_;
     do {  // once also where there are no bands
       const int64_t stop = Min(band_end, band + bands_at_once_);
-      const Layers layers = LayersOf(FloatValues(band, stop, worker));
+      const Layers layers = LayersOf(KernelValues(band, stop, worker));
       for (int i = static_cast<int>(tile); i < tile_stop; ++i) {
         if (i == tile && cold_) {
           RunFirstTile(i, layers, static_cast<uint32_t>(band),

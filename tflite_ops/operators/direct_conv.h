@@ -15,9 +15,14 @@ namespace tfrewprune {
 
 class DirectConv : public BandedDriver {
  public:
+  explicit DirectConv(bool half = false) : BandedDriver(half) {}
   static double Cycles(const Problem& problem);
   const char* Prepare(const Problem& problem);
   void Invoke(const Tensors& tensors);
+
+ protected:
+  // `half`: with the kernels in float16 arithmetic, which stand in the problem.
+  static double Cycles(const Problem& problem, bool half);
 
  private:
   // An image that tiles read: the input, or what was copied of it.
@@ -63,6 +68,13 @@ class DirectConv : public BandedDriver {
   bool cold_ = false;  // weights that may have left the caches since
   int64_t tiles_at_once_ = 1, bands_at_once_ = 1;
   int tile_tasks_ = 1, band_tasks_ = 1;
+};
+
+// The same in float16 arithmetic, on a copy of the image in halves.
+class HalfDirectConv : public DirectConv {
+ public:
+  HalfDirectConv() : DirectConv(true) {}
+  static double Cycles(const Problem& problem);
 };
 
 }  // namespace tfrewprune

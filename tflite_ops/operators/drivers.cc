@@ -25,6 +25,10 @@ constexpr Driver kDrivers[] = {
     MakeDriver<FlatConv>("flat"),
 #endif
     MakeDriver<Gemv>("gemv"),
+#if defined(__aarch64__)
+    MakeDriver<HalfDirectConv>("half_direct"),
+    MakeDriver<HalfGemv>("half_gemv"),
+#endif
     // Weights whose rows do not.
     MakeDriver<LiftedConv>("lifted"),
     MakeDriver<Dots>("dots"),

@@ -129,7 +129,7 @@ void FlatConv::RunItem(int item, const BandValues& values, const float* planes,
                        uint32_t band, uint32_t band_end, float* stage) const {
   const FlatRun& run = runs_.run(item);
   PlanesLayer layer = layer_;
-  layer.value = values.value;
+  layer.value = static_cast<const float*>(values.value);
   layer.value_begin = values.begin;
   kernels_->kernel[run.units - 1](layer, band, band_end, run, planes, output_,
                                   stage);

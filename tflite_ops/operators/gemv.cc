@@ -12,9 +12,9 @@ constexpr uint64_t kTaskBytes = 64 << 10;
 constexpr double kBytesPerCycle = 36;
 constexpr double kBandCycles = 60;  // sums of the chains, the store
 
-int Tasks(const Problem& problem) {
+int Tasks(const Problem& problem, ValueType type) {
   const BandedView& w = *problem.bands;
-  const uint64_t bytes = w.column_count * w.band_rows * w.value.bytes();
+  const uint64_t bytes = w.column_count * w.band_rows * Values::Bytes(type);
   const int threads = problem.threads();
   return threads == 1
              ? 1
@@ -24,28 +24,44 @@ int Tasks(const Problem& problem) {
 }  // namespace
 
 double Gemv::Cycles(const Problem& problem) {
+  return problem.bands == nullptr
+             ? kUnsupported
+             : Cycles(problem, problem.bands->value.type());
+}
+
+double HalfGemv::Cycles(const Problem& problem) {
+  Problem half = problem;
+  return WithHalfKernels(&half) ? Gemv::Cycles(half, ValueType::kFloat16)
+                                : kUnsupported;
+}
+
+double Gemv::Cycles(const Problem& problem, ValueType type) {
   const ConvGeometry& g = problem.geometry;
-  if (problem.bands == nullptr || !IsPointwise(g)) return kUnsupported;
+  if (!IsPointwise(g)) return kUnsupported;
   const BandedView& w = *problem.bands;
-  if (SelectGemv(*problem.kernels, w.band_rows, w.index_bytes,
-                 w.value.type()) == nullptr) {
+  if (SelectGemv(*problem.kernels, w.band_rows, w.index_bytes, type) ==
+      nullptr) {
     return kUnsupported;
   }
   const double columns = static_cast<double>(w.column_count);
   const double read = columns * w.band_rows *
-                      static_cast<double>(w.value.bytes()) / kBytesPerCycle;
+                      static_cast<double>(Values::Bytes(type)) / kBytesPerCycle;
   const BandFmas band = FmasOfBands(problem);
   const double fmas = columns * (band.vectors / band.fmas_a_cycle + 0.5);
   const double pixel = (read < fmas ? fmas : read) + kBandCycles * w.band_count;
   const double sharers =
-      static_cast<double>(Min(Tasks(problem), problem.threads()));
+      static_cast<double>(Min(Tasks(problem, type), problem.threads()));
   return pixel * g.batch * static_cast<double>(problem.pixels()) / sharers;
 }
 
 const char* Gemv::Prepare(const Problem& problem) {
   if (const char* error = Begin(problem)) return error;
-  kernel_ = SelectGemv(*problem.kernels, weights_.band_rows,
-                       weights_.index_bytes, weights_.value.type());
+  kernel_ = SelectGemv(half_ ? *problem.half_kernels : *problem.kernels,
+                       weights_.band_rows, weights_.index_bytes,
+                       weights_.value.type());
+  if (half_ && !workspace_->Reserve(DivideUp(weights_.columns, 2))) {
+    return kOutOfMemory;
+  }
   layer_.value = weights_.value.data();
   layer_.band_start = weights_.band_start;
   layer_.column = weights_.column;
@@ -56,7 +72,7 @@ const char* Gemv::Prepare(const Problem& problem) {
   layer_.maximum = tables_.maximum();
 
   // Tasks of about equally many columns, whatever the bands look like.
-  tasks_ = Tasks(problem);
+  tasks_ = Tasks(problem, weights_.value.type());
   if (!task_band_.Allocate(tasks_ + 1)) return kOutOfMemory;
   uint32_t band = 0;
   for (int t = 0; t < tasks_; ++t) {
@@ -71,7 +87,7 @@ const char* Gemv::Prepare(const Problem& problem) {
 }
 
 void Gemv::RunTask(int task) {
-  kernel_(layer_, task_band_[task], task_band_[task + 1], input_, output_);
+  kernel_(layer_, task_band_[task], task_band_[task + 1], pixel_, output_);
 }
 
 void Gemv::Invoke(const Tensors& tensors) {
@@ -79,6 +95,12 @@ void Gemv::Invoke(const Tensors& tensors) {
   if (!tensors.again) layer_.bias = tables_.PackedBias(tensors.bias);
   BeginImage(0);
   for (int n = 0; n < geometry_.out_w; ++n) {
+    pixel_ = input_;
+    if (half_) {
+      Half* halves = reinterpret_cast<Half*>(workspace_->get());
+      narrow()(input_, weights_.columns, halves);
+      pixel_ = halves;
+    }
     Run(
         tasks_,
         [](void* self, int task, int) {

@@ -12,9 +12,14 @@ namespace tfrewprune {
 
 class Gemv : public BandedDriver {
  public:
+  explicit Gemv(bool half = false) : BandedDriver(half) {}
   static double Cycles(const Problem& problem);
   const char* Prepare(const Problem& problem);
   void Invoke(const Tensors& tensors);
+
+ protected:
+  // With weights of `type` in the kernels.
+  static double Cycles(const Problem& problem, ValueType type);
 
  private:
   void RunTask(int task);
@@ -23,6 +28,14 @@ class Gemv : public BandedDriver {
   GemvLayer layer_ = {};
   Buffer<uint32_t> task_band_;  // first band of each task, and the end
   int tasks_ = 1;
+  const void* pixel_ = nullptr;  // at work
+};
+
+// The same in float16 arithmetic.
+class HalfGemv : public Gemv {
+ public:
+  HalfGemv() : Gemv(true) {}
+  static double Cycles(const Problem& problem);
 };
 
 }  // namespace tfrewprune

@@ -13,7 +13,7 @@ constexpr int64_t kSmallImage = 100;
 
 }  // namespace
 
-void ImageBorder::Prepare(const ConvGeometry& geometry) {
+void ImageBorder::Prepare(const ConvGeometry& geometry, bool whole) {
   geometry_ = geometry;
   const ConvGeometry& g = geometry_;
   const int64_t reach_w = int64_t{g.kernel_w - 1} * g.dilation_w + 1;
@@ -31,8 +31,9 @@ void ImageBorder::Prepare(const ConvGeometry& geometry) {
     const int64_t x = inside_end_ * g.stride_w - g.pad_left;
     window_[1] = {x, need_w - g.pad_left - x, window_[0].width};
   }
-  whole_ = width() > 0 && (inside_ >= inside_end_ || 2 * width() > need_w ||
-                           int64_t{g.out_h} * g.out_w < kSmallImage);
+  whole_ = whole ||
+           (width() > 0 && (inside_ >= inside_end_ || 2 * width() > need_w ||
+                            int64_t{g.out_h} * g.out_w < kSmallImage));
   if (!whole_) return;
   inside_ = 0;
   inside_end_ = g.out_w;
@@ -49,8 +50,24 @@ int64_t ImageBorder::FirstTap(int64_t y, int64_t x) const {
 
 void ImageBorder::CopyRows(const float* input, int64_t begin, int64_t end,
                            float* to) const {
+  Copy(
+      input, begin, end,
+      [](const float* from, int64_t count, float* to) {
+        memcpy(to, from, count * sizeof(float));
+      },
+      to);
+}
+
+void ImageBorder::CopyRows(const float* input, int64_t begin, int64_t end,
+                           NarrowKernel narrow, Half* to) const {
+  Copy(input, begin, end, narrow, to);
+}
+
+template <class T, class Function>
+void ImageBorder::Copy(const float* input, int64_t begin, int64_t end,
+                       Function copy, T* to) const {
   const ConvGeometry& g = geometry_;
-  const size_t pixel = g.in_c * sizeof(float);
+  const size_t pixel = g.in_c * sizeof(T);
   to += begin * width() * g.in_c;
   for (int64_t y = begin; y < end; ++y) {
     for (const Window& window : window_) {
@@ -58,9 +75,8 @@ void ImageBorder::CopyRows(const float* input, int64_t begin, int64_t end,
       const int64_t stop = Max(from, Min(g.in_w - window.x, window.width));
       memset(to, 0, from * pixel);
       if (stop > from) {
-        memcpy(to + from * g.in_c,
-               input + (y * g.in_w + window.x + from) * g.in_c,
-               (stop - from) * pixel);
+        copy(input + (y * g.in_w + window.x + from) * g.in_c,
+             (stop - from) * g.in_c, to + from * g.in_c);
       }
       memset(to + stop * g.in_c, 0, (window.width - stop) * pixel);
       to += window.width * g.in_c;

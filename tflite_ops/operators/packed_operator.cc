@@ -86,6 +86,7 @@ const char* PackedOperator::SetProblem(const ConvGeometry& geometry,
   problem_.bands = irregular_ ? nullptr : &bands_;
   problem_.segments = irregular_ ? &segments_ : nullptr;
   problem_.kernels = resources.kernels;
+  problem_.half_kernels = resources.half_kernels;
   problem_.pool = resources.pool;
   problem_.workspace =
       resources.workspace == nullptr ? &own_workspace_ : resources.workspace;

@@ -12,8 +12,9 @@ namespace tfrewprune {
 // What an operator runs with, beside its weights and geometry.
 struct Resources {
   const Kernels* kernels = nullptr;
-  ThreadPool* pool = nullptr;      // nullptr: one thread
-  Workspace* workspace = nullptr;  // nullptr: one of its own
+  const Kernels* half_kernels = nullptr;  // nullptr: float32 arithmetic only
+  ThreadPool* pool = nullptr;             // nullptr: one thread
+  Workspace* workspace = nullptr;         // nullptr: one of its own
   const Driver* driver = nullptr;  // the one to take where it can do the layer
   Tuner* tuner = nullptr;          // chooses where `driver` does not
 };

@@ -197,7 +197,7 @@ void PlanesDriver<Self>::RunBands(int item, int item_end, int64_t band,
   const bool all = first && band_end == weights_.band_count;
   do {  // once also where there are no bands
     const int64_t stop = Min(band_end, band + bands_at_once_);
-    const BandValues values = FloatValues(band, stop, worker);
+    const BandValues values = KernelValues(band, stop, worker);
     for (int i = item; i < item_end; ++i) {
       self()->RunItem(i, values, planes, static_cast<uint32_t>(band),
                       static_cast<uint32_t>(stop), stage);

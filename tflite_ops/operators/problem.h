@@ -23,7 +23,8 @@ struct Problem {
   Activation activation = Activation::kNone;
   bool residual = false;  // Invoke adds one before the activation
   const Kernels* kernels = nullptr;
-  ThreadPool* pool = nullptr;  // nullptr: one thread
+  const Kernels* half_kernels = nullptr;  // not nullptr: they may be used, too
+  ThreadPool* pool = nullptr;             // nullptr: one thread
   Workspace* workspace = nullptr;
 
   uint32_t rows() const {

@@ -36,6 +36,7 @@ uint64_t ProblemKey(const Problem& problem, uint64_t seed, double columns) {
       uint64_t(g.pad_left),
       uint64_t(problem.residual),
       uint64_t(problem.kernels->isa),
+      uint64_t(problem.half_kernels != nullptr),
       uint64_t(problem.threads()),
       uint64_t(problem.rows()),
       bands != nullptr ? bands->band_rows : 0,

@@ -76,6 +76,7 @@ class CompiledModel:
         tune: Likewise; "once" measures during the first `run`.
         tune_ms: Likewise.
         cache_path: Likewise.
+        precision: Likewise.
         log_level: What LiteRT prints: "debug", "verbose", "info", "warning", "error".
 
     Raises:
@@ -100,6 +101,7 @@ class CompiledModel:
         tune: str | None = None,
         tune_ms: int | None = None,
         cache_path: str | os.PathLike[str] | None = None,
+        precision: str | None = None,
         log_level: str = "error",
     ) -> None:
         self._handles: list[tuple[str, int]] = []
@@ -115,7 +117,12 @@ class CompiledModel:
                 f"Received: {num_threads!r}"
             )
         settings = delegate_options(
-            isa=isa, driver=driver, tune=tune, tune_ms=tune_ms, cache_path=cache_path
+            isa=isa,
+            driver=driver,
+            tune=tune,
+            tune_ms=tune_ms,
+            cache_path=cache_path,
+            precision=precision,
         )
         self._litert = litert()
         try:

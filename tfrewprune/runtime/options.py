@@ -13,6 +13,7 @@ def delegate_options(
     tune: str | None = None,
     tune_ms: int | None = None,
     cache_path: str | os.PathLike[str] | None = None,
+    precision: str | None = None,
 ) -> dict[str, str]:
     """Options as the native library reads them, those that were given.
 
@@ -23,6 +24,7 @@ def delegate_options(
         tune_ms: Milliseconds.
         cache_path: Made absolute: the process may change its folder before the file
             is written.
+        precision: As in `tfrewprune.Interpreter`.
 
     Raises:
         ValueError: `tune_ms` or `cache_path` without `tune="once"`. The library itself
@@ -44,5 +46,6 @@ def delegate_options(
         "tune": tune,
         "tune_ms": tune_ms,
         "cache_path": path,
+        "precision": precision,
     }
     return {key: str(value) for key, value in given.items() if value is not None}
