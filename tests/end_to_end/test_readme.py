@@ -46,9 +46,14 @@ def test_every_command_is_in_the_table():
     assert sorted(rows) == sorted(SUBCOMMANDS)
 
 
-def test_links_lead_to_files():
+def test_links_lead_to_files_and_their_headings():
     links = re.findall(r"\]\(([^)]+)\)", TEXT)
     named = re.findall(r"`(t\w+/[\w/]+\.(?:md|py))`", TEXT)
     assert links and named
     for link in links + named:
-        assert (README.parent / link).is_file(), link
+        file, _, anchor = link.partition("#")
+        assert (README.parent / file).is_file(), link
+        if anchor:
+            text = (README.parent / file).read_text()
+            headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+            assert anchor in {h.lower().replace(" ", "-") for h in headings}, link
