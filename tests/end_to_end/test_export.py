@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import tfrewprune as trp
+from tfrewprune.benchmark.compare import run_once
 from tfrewprune.converter.export import to_tflite
 
 REPOSITORY = Path(__file__).parents[2]
@@ -27,14 +28,7 @@ def run(content, *feed):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The model has no packed layer")
         interpreter = trp.Interpreter(content)
-    details = interpreter.get_input_details()
-    for detail, array in zip(details, feed, strict=True):
-        interpreter.resize_tensor_input(detail["index"], array.shape)
-    interpreter.allocate_tensors()
-    for detail, array in zip(details, feed, strict=True):
-        interpreter.set_tensor(detail["index"], array)
-    interpreter.invoke()
-    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    return run_once(interpreter, feed)[0]
 
 
 def same(model, content, *feed, tolerance=1e-5):

@@ -20,14 +20,6 @@ struct Case {
   bool residual = false;  // a residual is added before the activation
 };
 
-ConvGeometry Geometry(int batch, int size, int channels, int kernel,
-                      int stride = 1, int dilation = 1, bool same = true) {
-  ConvGeometry g = {batch,  size,   size,   channels, 0,        0, kernel,
-                    kernel, stride, stride, dilation, dilation, 0, 0};
-  ResolvePadding(same, &g);
-  return g;
-}
-
 void Check(Case c) {
   const ConvGeometry& g = c.geometry;
   c.layer.columns = g.kernel_h * g.kernel_w * g.in_c;
@@ -65,7 +57,7 @@ TEST(BandedLayerTest, EveryWidthOfMapAndBandHeight) {
   for (uint32_t band_rows : {4u, 8u, 16u, 32u}) {
     for (int size : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14, 16, 28, 31}) {
       Case c;
-      c.geometry = Geometry(1, size, 3, 3);
+      c.geometry = SquareGeometry(1, size, 3, 3);
       c.layer.rows = 2 * band_rows;
       c.layer.band_rows = band_rows;
       c.layer.seed = size;
@@ -84,8 +76,9 @@ TEST(BandedLayerTest, OddWidthsOfManyWeights) {
           for (int kernel : {2, 3, 5}) {
             if (size > 7 && stride * kernel > 6) continue;  // slow
             Case c;
-            c.geometry = Geometry(1 + seed % 2, size * stride - seed / 2 % 2,
-                                  8 + seed % 3, kernel, stride, dilation);
+            c.geometry =
+                SquareGeometry(1 + seed % 2, size * stride - seed / 2 % 2,
+                               8 + seed % 3, kernel, stride, dilation);
             c.layer.rows = 160;
             c.layer.band_rows = band_rows;
             c.layer.kept = kernel * kernel * c.geometry.in_c / 2;
@@ -103,7 +96,7 @@ TEST(BandedLayerTest, OddWidthsOfManyWeights) {
 TEST(BandedLayerTest, LongPointwiseRows) {
   for (int size : {9, 10, 15}) {
     Case c;
-    c.geometry = Geometry(3, size, 5, 1);
+    c.geometry = SquareGeometry(3, size, 5, 1);
     c.layer.rows = 48;
     Check(c);
   }
@@ -114,7 +107,7 @@ TEST(BandedLayerTest, ManyOutputRows) {
   for (uint32_t band_rows : {4u, 8u, 16u, 32u}) {
     for (uint32_t rows : {128u, 256u, 512u, 1024u}) {
       Case c;
-      c.geometry = Geometry(1, 13, 4, rows > 256 ? 1 : 3);
+      c.geometry = SquareGeometry(1, 13, 4, rows > 256 ? 1 : 3);
       c.layer.rows = rows;
       c.layer.band_rows = band_rows;
       c.layer.scattered = rows == 256;
@@ -149,7 +142,7 @@ TEST(BandedLayerTest, RowsLongerThanABlock) {
 
 TEST(BandedLayerTest, RowsThatAppearNowhereOutputActivatedBias) {
   Case c;
-  c.geometry = Geometry(2, 5, 4, 3);
+  c.geometry = SquareGeometry(2, 5, 4, 3);
   c.layer.rows = 37;
   c.layer.scattered = true;
   for (Activation a : {Activation::kNone, Activation::kRelu, Activation::kTanh,
@@ -169,7 +162,7 @@ TEST(BandedLayerTest, NoBandsAtAllOutputTheBias) {
   layer.view.column_count = 0;
   for (int size : {1, 4, 20}) {
     LayerRun run;
-    run.geometry = Geometry(2, size, 4, 3);
+    run.geometry = SquareGeometry(2, size, 4, 3);
     run.input = layer.Values(size_t(2) * size * size * 4);
     const std::vector<float> bias = layer.Values(layer.view.rows);
     run.bias = bias.data();
@@ -184,7 +177,7 @@ TEST(BandedLayerTest, AddsAResidualBeforeTheActivation) {
   for (int a = 0; a <= 5; ++a) {
     for (uint32_t rows : {19u, 64u, 512u}) {
       for (int threads : {1, 2, 3}) {
-        Case c{Geometry(2, 9, 6, rows == 64 ? 3 : 1),
+        Case c{SquareGeometry(2, 9, 6, rows == 64 ? 3 : 1),
                static_cast<Activation>(a),
                {}};
         c.layer.rows = rows;
@@ -201,7 +194,7 @@ TEST(BandedLayerTest, AddsAResidualBeforeTheActivation) {
 TEST(BandedLayerTest, AddsAResidualOnceToManyBands) {
   for (uint32_t band_rows : {4u, 16u}) {
     for (int threads : {1, 3}) {
-      Case c{Geometry(1, 5, 512, 1), Activation::kRelu, {}};
+      Case c{SquareGeometry(1, 5, 512, 1), Activation::kRelu, {}};
       c.layer.rows = 512;
       c.layer.kept = 256;
       c.layer.band_rows = band_rows;
@@ -224,9 +217,10 @@ TEST(BandedLayerTest, TablesAreSmallBesideThePayload) {
     packed.SetWeights(layer.view);
     Workspace workspace;
     const uint64_t before = held_bytes;
-    ASSERT_EQ(packed.PrepareConv2D(Geometry(1, 14, 256, 3), Activation::kRelu,
-                                   With(SelectKernels(isa), &workspace)),
-              nullptr);
+    ASSERT_EQ(
+        packed.PrepareConv2D(SquareGeometry(1, 14, 256, 3), Activation::kRelu,
+                             With(SelectKernels(isa), &workspace)),
+        nullptr);
     const uint64_t tables =
         held_bytes - before - workspace.count() * sizeof(float);
     EXPECT_LT(tables, 0.03 * static_cast<double>(payload)) << IsaName(isa);
@@ -282,7 +276,7 @@ TEST(BandedLayerTest, BordersOfMapsReadInPlace) {
 TEST(BandedLayerTest, PixelsThatShareCacheSets) {
   for (int channels : {512, 1024, 2048}) {
     for (uint32_t band_rows : {16u, 32u}) {
-      Case c{Geometry(1, 11, channels, 1), Activation::kRelu, {}};
+      Case c{SquareGeometry(1, 11, channels, 1), Activation::kRelu, {}};
       c.layer.rows = 2 * band_rows;
       c.layer.band_rows = band_rows;
       c.layer.kept = 30;
@@ -294,7 +288,7 @@ TEST(BandedLayerTest, PixelsThatShareCacheSets) {
 TEST(BandedLayerTest, ColumnsOfThirtyTwoBitsAtBorders) {
   for (uint32_t band_rows : {4u, 8u, 16u, 32u}) {
     for (int size : {7, 12}) {
-      Case c{Geometry(2, size, 7400, 3, 2), Activation::kNone, {}};
+      Case c{SquareGeometry(2, size, 7400, 3, 2), Activation::kNone, {}};
       c.layer.rows = band_rows;
       c.layer.band_rows = band_rows;
       c.layer.kept = 100;
@@ -306,7 +300,7 @@ TEST(BandedLayerTest, ColumnsOfThirtyTwoBitsAtBorders) {
 
 TEST(BandedLayerTest, MoreColumnsThanSixteenBitsCount) {
   for (int channels : {65535, 65536, 65537}) {
-    Case c{Geometry(1, 2, channels, 1), Activation::kRelu, {}};
+    Case c{SquareGeometry(1, 2, channels, 1), Activation::kRelu, {}};
     c.layer.rows = 16;
     c.layer.kept = 200;
     Check(c);
@@ -345,7 +339,7 @@ TEST(BandedLayerTest, PrepareAgainAfterResize) {
   PackedOperator packed;
   packed.SetWeights(layer.view);
   for (int size : {9, 1, 12, 2}) {
-    const ConvGeometry g = Geometry(1, size, 4, 3);
+    const ConvGeometry g = SquareGeometry(1, size, 4, 3);
     const std::vector<float> input = layer.Values(size_t(size) * size * 4);
     ASSERT_EQ(packed.PrepareConv2D(g, Activation::kRelu,
                                    With(SelectKernels(BestIsa()))),
@@ -365,7 +359,7 @@ TEST(BandedLayerTest, NanAndInfinityArePassedOn) {
   options.columns = 9;
   options.kept = 9;
   RandomLayer layer(options);
-  const ConvGeometry g = Geometry(1, 5, 1, 3);
+  const ConvGeometry g = SquareGeometry(1, 5, 1, 3);
   for (Isa isa : SupportedIsas()) {
     for (const Driver* driver : AllDrivers()) {
       SCOPED_TRACE(std::string(IsaName(isa)) + ", driver " + driver->name);
@@ -390,16 +384,16 @@ TEST(BandedLayerTest, RefusesWhatDoesNotFit) {
   PackedOperator packed;
   packed.SetWeights(layer.view);
   const Resources resources = With(SelectKernels(BestIsa()));
-  const char* error =
-      packed.PrepareConv2D(Geometry(1, 5, 5, 3), Activation::kNone, resources);
+  const char* error = packed.PrepareConv2D(SquareGeometry(1, 5, 5, 3),
+                                           Activation::kNone, resources);
   ASSERT_NE(error, nullptr);
   EXPECT_NE(std::strstr(error, "columns"), nullptr);
-  ConvGeometry g = Geometry(1, 5, 4, 3);
+  ConvGeometry g = SquareGeometry(1, 5, 4, 3);
   g.stride_h = 0;
   error = packed.PrepareConv2D(g, Activation::kNone, resources);
   ASSERT_NE(error, nullptr);
   EXPECT_NE(std::strstr(error, "geometry"), nullptr);
-  g = Geometry(1, 30000, 4, 3);
+  g = SquareGeometry(1, 30000, 4, 3);
   error = packed.PrepareConv2D(g, Activation::kNone, resources);
   ASSERT_NE(error, nullptr);
   EXPECT_NE(std::strstr(error, "too large"), nullptr);

@@ -254,14 +254,6 @@ struct WholeLayer {
   std::vector<float> values, input, bias, expected;
 };
 
-ConvGeometry Geometry(int batch, int size, int channels, int kernel,
-                      int stride = 1, int dilation = 1, bool same = true) {
-  ConvGeometry g = {batch,  size,   size,   channels, 0,        0, kernel,
-                    kernel, stride, stride, dilation, dilation, 0, 0};
-  ResolvePadding(same, &g);
-  return g;
-}
-
 void CheckExactly(const ConvGeometry& g, const RandomLayerOptions& options,
                   int threads) {
   WholeLayer whole(g, options);
@@ -320,16 +312,16 @@ TEST(HalfTest, DriversAreExact) {
     options.seed = size;
     options.scattered = size % 3 == 0;
     for (int kernel : {1, 3}) {
-      CheckExactly(Geometry(1, size, 17, kernel), options, 1 + size % 2);
+      CheckExactly(SquareGeometry(1, size, 17, kernel), options, 1 + size % 2);
     }
   }
   options.kept = 130;
-  CheckExactly(Geometry(2, 15, 16, 3, 2), options, 2);
-  CheckExactly(Geometry(1, 12, 16, 3, 1, 2), options, 1);
-  CheckExactly(Geometry(1, 9, 16, 3, 1, 1, false), options, 1);
-  CheckExactly(Geometry(3, 5, 160, 1), options, 2);
+  CheckExactly(SquareGeometry(2, 15, 16, 3, 2), options, 2);
+  CheckExactly(SquareGeometry(1, 12, 16, 3, 1, 2), options, 1);
+  CheckExactly(SquareGeometry(1, 9, 16, 3, 1, 1, false), options, 1);
+  CheckExactly(SquareGeometry(3, 5, 160, 1), options, 2);
   options.kept = 700;
-  CheckExactly(Geometry(2, 1, 1000, 1), options, 2);
+  CheckExactly(SquareGeometry(2, 1, 1000, 1), options, 2);
 }
 
 TEST(HalfTest, TakenWhereTheCpuHasIt) {
@@ -338,7 +330,7 @@ TEST(HalfTest, TakenWhereTheCpuHasIt) {
       if (size < kernel) continue;
       RandomLayerOptions options;
       options.kept = 16;
-      WholeLayer whole(Geometry(1, size, 32, kernel), options);
+      WholeLayer whole(SquareGeometry(1, size, 32, kernel), options);
       PackedOperator packed;
       packed.SetWeights(whole.layer.view);
       ASSERT_EQ(packed.PrepareConv2D(whole.g, Activation::kRelu6, AllKernels()),
@@ -364,14 +356,14 @@ TEST(HalfTest, OtherBandsAndIntegersKeepFloats) {
     RandomLayerOptions options;
     options.rows = 2 * band_rows;
     options.band_rows = band_rows;
-    WholeLayer whole(Geometry(1, 8, 16, 3), options);
+    WholeLayer whole(SquareGeometry(1, 8, 16, 3), options);
     PackedOperator packed;
     packed.SetWeights(whole.layer.view);
     ASSERT_EQ(packed.PrepareConv2D(whole.g, Activation::kRelu6, AllKernels()),
               nullptr);
     EXPECT_FALSE(InHalves(packed)) << packed.driver()->name;
   }
-  WholeLayer whole(Geometry(1, 8, 16, 3), {});
+  WholeLayer whole(SquareGeometry(1, 8, 16, 3), {});
   const Integers integers = IntegersOf(whole.layer.view);
   BandedView view = whole.layer.view;
   view.value = Values(integers.value.data(), integers.scale.data(),
@@ -387,7 +379,7 @@ TEST(HalfTest, WeightsBeyondHalvesAreRefused) {
   if (!HalfArithmetic()) return;
   RandomLayerOptions options;
   options.kept = 16;
-  WholeLayer whole(Geometry(1, 7, 32, 1), options);
+  WholeLayer whole(SquareGeometry(1, 7, 32, 1), options);
   whole.values[5] = 65520.0f;
   PackedOperator packed;
   packed.SetWeights(whole.layer.view);

@@ -228,6 +228,16 @@ inline void ResolvePadding(bool same, ConvGeometry* g) {
   }
 }
 
+// Of square images and kernels.
+inline ConvGeometry SquareGeometry(int batch, int size, int channels,
+                                   int kernel, int stride = 1, int dilation = 1,
+                                   bool same = true) {
+  ConvGeometry g = {batch,  size,   size,   channels, 0,        0, kernel,
+                    kernel, stride, stride, dilation, dilation, 0, 0};
+  ResolvePadding(same, &g);
+  return g;
+}
+
 // Rounding of a sum of `terms` products of numbers in [-1, 1].
 inline float Tolerance(uint32_t terms) {
   return (static_cast<float>(terms) + 1.0f) *

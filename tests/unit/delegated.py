@@ -7,6 +7,7 @@ import numpy as np
 import tiny_models as tiny
 from ai_edge_litert.interpreter import Interpreter, load_delegate
 
+from tfrewprune.benchmark.compare import run_once
 from tfrewprune.payload import pack_matrix
 from tfrewprune.runtime.library import delegate_path
 
@@ -31,15 +32,7 @@ def ask(delegate, symbol: str, result=ctypes.c_int):
 
 def run(interpreter: Interpreter, *inputs: np.ndarray) -> np.ndarray:
     """Resizes to the inputs, runs, returns a copy of the first output."""
-    details = interpreter.get_input_details()
-    for detail, value in zip(details, inputs, strict=True):
-        if tuple(detail["shape"]) != value.shape:
-            interpreter.resize_tensor_input(detail["index"], value.shape)
-    interpreter.allocate_tensors()
-    for detail, value in zip(details, inputs, strict=True):
-        interpreter.set_tensor(detail["index"], value)
-    interpreter.invoke()
-    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    return run_once(interpreter, inputs)[0]
 
 
 def assert_close(received: np.ndarray, expected: np.ndarray):

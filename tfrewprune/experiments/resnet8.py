@@ -125,7 +125,7 @@ class ResNet8(Experiment):
         chosen = recipe(row, plan, model)
         tfrewprune.arrange(model, chosen)
         if row.taught:
-            learn += (precision.for_training(pretrained()),)
+            learn += (precision.for_training(self.start(seed, data)),)
         training.train_and_cut(model, chosen, *learn)
         cut = training.accuracy(model, data.x_validation, data.y_validation)
         model = training.retrain(model, chosen, *learn)
