@@ -33,7 +33,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from tfrewprune.experiments import gates, phones
+from tfrewprune.experiments import gates, phones, precision
 from tfrewprune.experiments.experiment import Experiment
 from tfrewprune.experiments.rows import Row
 from tfrewprune.experiments.tables import Summary
@@ -101,6 +101,7 @@ class Plan:
         learning_rates: Adam's, of the dense model from scratch and of all that follows.
         images: How many training sentences are used; None for all.
         evaluation_images: How many validation and test sentences; None for all.
+        bfloat16: Whether training multiplies in bfloat16; what is deployed never does.
         timed_steps: Steps of the sentence that is timed.
         seconds: Length of a timing.
     """
@@ -117,6 +118,7 @@ class Plan:
     learning_rates: tuple[float, float] = (2e-3, 3e-3)
     images: int | None = None
     evaluation_images: int | None = None
+    bfloat16: bool = False
     timed_steps: int = 100
     seconds: float = 1.5
 
@@ -177,7 +179,8 @@ class Speech(Experiment):
 
     name = "speech"
     title = "Phone recognition, 2 x GRU"
-    methods = (*CONTROLS, *(row.name for row in ROWS))
+    rows = ROWS
+    methods = (*CONTROLS, *(row.name for row in rows))
     full_plan = Plan()
     quick_plan = QUICK
     stages = ("train", "measure", "time")
@@ -193,13 +196,13 @@ class Speech(Experiment):
     def train(
         self, method: str, seed: int, data: phones.PhoneData
     ) -> tuple[Any, dict[str, Any]]:
-        model, plan = self.start(seed, data), self.plan
+        model, plan = self._for_training(self.start(seed, data)), self.plan
         pieces = phones.segments(data, 1000 + seed, plan.batch, plan.steps[1])
         if method in CONTROLS:
             epochs = plan.epochs[CONTROLS[method]]
             gates.fit(model, pieces, sum(epochs), plan.learning_rates[1])
-            return model, {"epochs": epochs}
-        (row,) = (row for row in ROWS if row.name == method)
+            return self._for_deployment(model), {"epochs": epochs}
+        (row,) = (row for row in self.rows if row.name == method)
         chosen = recipe(row, plan)
         details = {**row.to_dict(), "epochs": plan.epochs[row.length]}
         details["recipe"] = chosen.get_config()
@@ -209,7 +212,14 @@ class Speech(Experiment):
 
         teacher = self.start(seed, data) if row.taught else None
         rate = plan.learning_rates[1]
-        return gates.prune(model, chosen, pieces, rate, note, teacher), details
+        model = gates.prune(model, chosen, pieces, rate, note, teacher)
+        return self._for_deployment(model), details
+
+    def _for_training(self, model):
+        return precision.for_training(model) if self.plan.bfloat16 else model
+
+    def _for_deployment(self, model):
+        return precision.for_deployment(model) if self.plan.bfloat16 else model
 
     def start(self, seed: int, data: phones.PhoneData):
         """Returns the dense model all methods of ``seed`` start from.
@@ -220,10 +230,10 @@ class Speech(Experiment):
 
         def make():
             features = phones.STACK * data.x_train[0].shape[1]
-            model = network(plan, features, len(data.phones))
+            model = self._for_training(network(plan, features, len(data.phones)))
             pieces = phones.segments(data, seed, plan.batch, plan.steps[0])
             gates.fit(model, pieces, plan.dense_epochs, plan.learning_rates[0])
-            return model
+            return self._for_deployment(model)
 
         return self.kept("start", seed, make)
 
@@ -304,7 +314,7 @@ class Speech(Experiment):
         key = "test_phone_error_rate"
         found = {
             row: summary[row.name][key]
-            for row in ROWS
+            for row in self.rows
             if key in summary.get(row.name, {})
         }
         goals = []
