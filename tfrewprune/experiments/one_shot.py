@@ -9,7 +9,7 @@ the 256 unlabelled calibration images from the training part.
 - ``magnitude-Rx``: the smallest groups by LAMP score are set to zero;
 - ``refitted-Rx``: the same groups, and what is left refitted (``hard_prune`` with
   ``data``);
-- ``START-4x-Nepochs``: N epochs of masked retraining from one-shot, from magnitude, or
+- ``START-Rx-Nepochs``: N epochs of masked retraining from one-shot, from magnitude, or
   (``rates``) from magnitude at the rates that one-shot gives the layers, with the same
   images (random crops and flips), optimizer and learning rates; ``-slow`` from a
   quarter of that learning rate on, which a start that is near its end may prefer.
@@ -32,7 +32,8 @@ from tfrewprune.experiments.resnet8 import pretrained
 from tfrewprune.experiments.tables import Summary
 
 RATES = (1.33, 1.6, 2, 3)
-RETRAINED, EPOCHS = 4, (0, 5, 20, 60)
+#: Retrainings, by rate.
+EPOCHS = {4: (0, 5, 20, 60), 2: (5, 20)}
 #: Test accuracy to reach without training, by rate.
 GOALS = {1.33: 0.856, 1.6: 0.834, 2: 0.797}
 
@@ -42,15 +43,12 @@ METHODS = (
     *(f"arranged-{rate}x" for rate in (1.6, 2, 4)),
     "refitted-2x",
     *(
-        f"{how}-{RETRAINED}x-{epochs}epochs"
-        for epochs in EPOCHS
-        for how in ("one-shot", "magnitude")
-    ),
-    *(f"rates-{RETRAINED}x-{epochs}epochs" for epochs in EPOCHS[1:]),
-    *(
-        f"{how}-{RETRAINED}x-{epochs}epochs-slow"
-        for epochs in EPOCHS[1:]
-        for how in ("one-shot", "magnitude")
+        f"{how}-{rate}x-{epochs}epochs{pace}"
+        for pace in ("", "-slow")
+        for rate, lengths in EPOCHS.items()
+        for epochs in lengths
+        for how in ("one-shot", "rates", "magnitude")
+        if epochs or (how != "rates" and not pace)
     ),
 )
 _NAME = re.compile(
@@ -172,14 +170,14 @@ class OneShot(Experiment):
             if ours is not None:
                 goal = f"{rate}x without training: test accuracy >= {wanted:.1%}"
                 found.append((f"{goal} ({ours:.2%})", ours >= wanted))
-        for epochs in EPOCHS:
-            starts = [
-                _better(summary, f"{how}-{RETRAINED}x-{epochs}epochs")
-                for how in ("one-shot", "magnitude")
-            ]
+        for rate, epochs in ((r, n) for r, lengths in EPOCHS.items() for n in lengths):
+            names = (
+                f"{how}-{rate}x-{epochs}epochs" for how in ("one-shot", "magnitude")
+            )
+            starts = [_better(summary, name) for name in names]
             if None not in starts:
                 goal = (
-                    f"{RETRAINED}x, {epochs} epochs: one-shot start ({starts[0]:.2%}) "
+                    f"{rate}x, {epochs} epochs: one-shot start ({starts[0]:.2%}) "
                     f"above magnitude start ({starts[1]:.2%})"
                 )
                 found.append((goal, starts[0] > starts[1]))
