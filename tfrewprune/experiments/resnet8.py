@@ -27,15 +27,26 @@ from tfrewprune.experiments.experiment import Experiment, count_weights
 from tfrewprune.experiments.rows import Row
 from tfrewprune.experiments.tables import Summary
 
-ROWS = tuple(
-    Row(structure, method, rate)
-    for rate, structures in (
-        (4.0, ("block-16x1", "single-weights", "pattern-and-connectivity")),
-        (2.0, ("block-16x1",)),
-    )
-    for structure in structures
-    for method in ("gradual-fisher", "reweighted", "admm", "group-lasso", "one-shot")
-) + tuple(Row("block-16x1", "gradual-fisher", rate, taught=True) for rate in (4.0, 2.0))
+ROWS = (
+    *(
+        Row(structure, method, rate)
+        for rate, structures in (
+            (4.0, ("block-16x1", "single-weights", "pattern-and-connectivity")),
+            (2.0, ("block-16x1",)),
+        )
+        for structure in structures
+        for method in (
+            "gradual-fisher",
+            "reweighted",
+            "admm",
+            "group-lasso",
+            "one-shot",
+        )
+    ),
+    Row("block-8x1", "gradual-fisher", 4.0),
+    Row("block-4x1", "gradual-fisher", 4.0),
+    *(Row("block-16x1", "gradual-fisher", rate, taught=True) for rate in (4.0, 2.0)),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ def structures() -> dict[str, Any]:
         "single-weights": trp.Unstructured(),
         "filters-and-columns": trp.RowColumn(),
         "block-16x1": trp.Block(16, 1),
+        "block-8x1": trp.Block(8, 1),
         "block-4x1": trp.Block(4, 1),
         "block-16x1-alike": trp.Block(16, 1, cluster=True),
         "block-rows-and-columns": trp.BlockRowColumn(16, 16),
