@@ -57,6 +57,16 @@ def test_alpha_is_capped_and_positive():
     np.testing.assert_allclose(alpha.ravel()[1:], 1000.0, rtol=1e-5)
 
 
+def test_groups_that_shall_survive_are_spared():
+    kernel = np.array([[[1.0, 2.0, 4.0, 8.0, 0.5, 0.0]]], np.float32)
+    shape = KernelShape(*kernel.shape)
+    method = Reweighted(1e-3)
+    plain = method.state(kernel, Unstructured(), shape)["alpha"]
+    spared = method.state(kernel, Unstructured(), shape, keep=3)["alpha"]
+    expected = [1, 1, 1 / 2**4, 1 / 4**4, 1, 1]  # 2, 4 and 8 survive
+    np.testing.assert_allclose(spared / plain, [[expected]], rtol=1e-5)
+
+
 def test_pull_on_a_weight_does_not_depend_on_the_size_of_its_group():
     """Value per weight: equal rms gives an equal share, whatever the structure."""
     kernel = np.full((9, 4, 20), 0.1, np.float32)

@@ -154,6 +154,19 @@ def test_gates_that_are_alike_do_not_empty_all_at_once():
     assert logs["accuracy"][-1] > 0.9
 
 
+def test_what_survives_among_groups_that_are_alike_does_not_shrink():
+    weights = generator.standard_normal((64, 32)).astype(np.float32) / 8
+    x = generator.standard_normal((2048, 64)).astype(np.float32)
+    model = keras.Sequential([keras.Input((64,)), layers.Dense(32, name="d")])
+    model.compile(keras.optimizers.Adam(1e-3), "mse")
+    model.set_weights([weights, np.zeros(32, np.float32)])
+    recipe = Recipe("d", rate=2, reweighted_epochs=20, refreshes=200)
+    reweighted_train(model, recipe, x, x @ weights, verbose=0)
+    (target,) = (t for t in hooked_kernels(model) if t.penalty is not None)
+    rms = np.sort(target.structure.rms(target.kernel(), target.shape).ravel())
+    assert np.median(rms[len(rms) // 2 :]) > 0.115  # it was 0.125
+
+
 def test_a_strength_that_is_given_stays():
     model = mlp()
     recipe = Recipe(Rule("d1", rate=4), strength=1e-4, reweighted_epochs=2)

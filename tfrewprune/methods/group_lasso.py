@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from tfrewprune.methods.method import Method, group_lasso_penalty, pulled_groups
+from tfrewprune.methods.method import Method, group_lasso_penalty
 from tfrewprune.structures import KernelShape, Structure
 
 
@@ -31,7 +31,8 @@ class GroupLasso(Method):
         if xp is not np:
             return {}
         rms = structure.rms(kernel, shape)
-        pulled = pulled_groups(structure, rms, shape, keep)
+        survivors = None if keep is None else structure.select(rms, shape, keep)
+        pulled = structure.pulled(rms, shape, survivors)
         return {} if pulled is None else {"alpha": pulled}
 
     def penalty(self, kernel, structure: Structure, shape: KernelShape, state, xp=np):

@@ -153,21 +153,6 @@ def require_numpy(method: Method, xp: Any) -> None:
         )
 
 
-def pulled_groups(
-    structure: Structure, rms: np.ndarray, shape: KernelShape, keep: float | None
-) -> np.ndarray | None:
-    """Factor of each group's penalty, see `Structure.pulled`; None for 1 everywhere.
-
-    Args:
-        structure: How the kernel is cut into groups.
-        rms: Root mean square of every group.
-        shape: Extent of the kernel.
-        keep: Number of weights that shall survive; None where it is not decided.
-    """
-    chosen = None if keep is None else structure.select(rms, shape, keep)
-    return structure.pulled(rms, shape, chosen)
-
-
 def group_lasso_penalty(
     kernel, alpha, structure: Structure, shape: KernelShape, xp: Any = np
 ):

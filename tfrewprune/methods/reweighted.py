@@ -7,8 +7,11 @@ import dataclasses
 
 import numpy as np
 
-from tfrewprune.methods.method import Method, group_lasso_penalty, pulled_groups
+from tfrewprune.methods.method import Method, group_lasso_penalty
 from tfrewprune.structures import KernelShape, Structure
+
+#: Power of the ratio of norms by which groups are spared that would survive.
+SPARED = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +24,14 @@ class Reweighted(Method):
     arXiv 2004.05531, and Ma et al., arXiv 2001.08357). Norms are unsquared, as in the
     code those authors released, so groups reach zero in finite time. With groups of one
     weight this is reweighted l1.
+
+    Where it is known how many weights shall survive (a rate), the groups that would
+    are spared: with m the least rms among them, their alpha is multiplied by
+    (m / rms)^4. By itself alpha tells a group from one of half its rms by a factor of
+    2. Where groups are alike, as those of recurrent layers, all then shrink together
+    until the first are empty, and the network with them; spared, what stays grows
+    meanwhile. This part is ours. Phones, 2 x GRU(320) at 30x: 32.2 instead of 35.0 % of
+    validation errors.
 
     Args:
         epsilon: Added to the rms; caps alpha at 1 / epsilon. In units of the weights.
@@ -57,8 +68,16 @@ class Reweighted(Method):
     ) -> dict:
         rms = structure.rms(kernel, shape, xp)
         alpha = 1.0 / (rms + self.epsilon)
-        pulled = pulled_groups(structure, rms, shape, keep) if xp is np else None
-        return {"alpha": alpha if pulled is None else alpha * pulled}
+        if xp is not np:
+            return {"alpha": alpha}
+        survivors = None if keep is None else structure.select(rms, shape, keep)
+        pulled = structure.pulled(rms, shape, survivors)
+        if pulled is not None:
+            alpha *= pulled
+        if survivors is not None and survivors.any():
+            least = rms[survivors].min()
+            alpha[survivors] *= (least / rms[survivors]) ** SPARED
+        return {"alpha": alpha}
 
     def penalty(self, kernel, structure: Structure, shape: KernelShape, state, xp=np):
         return group_lasso_penalty(kernel, state["alpha"], structure, shape, xp)

@@ -151,12 +151,12 @@ class StrengthControl(PhaseClock):
         for goal in self._goals:
             excess = goal.excess(optimizer, ahead)
             wanted = goal.wanted(progress + ahead * passed)
+            goal.target.penalty.keep = wanted * goal.weights
             change = np.clip(math.log(excess / wanted), -0.7, 0.7)
             if excess > wanted and excess >= 0.97 * goal.before:
                 change += 0.14
             goal.before = excess
             penalty = goal.target.penalty
-            penalty.keep = goal.wanted(progress) * goal.weights
             unit = penalty.method.largest_pull
             pace = 1.0 if change < 0 or penalty.strength < GENTLE else haste
             pull = penalty.strength * math.exp(change * pace) * unit
