@@ -12,6 +12,7 @@ from tfrewprune.experiments import gates, keywords, phones, rows, speech
 from tfrewprune.experiments.digits import Digits
 from tfrewprune.experiments.runs import RunLog
 from tfrewprune.experiments.speech import ROWS, Plan, Speech, network, recipe
+from tfrewprune.experiments.speech_wide import SpeechWide
 
 layers = keras.layers
 
@@ -119,9 +120,12 @@ def run_twice(experiment, folder, methods, capsys):
 
 
 @pytest.mark.slow
-def test_a_quick_run_of_speech_goes_from_sentences_to_the_table(sentences, capsys):
+@pytest.mark.parametrize("experiment", [Speech, SpeechWide])
+def test_a_quick_run_of_speech_goes_from_sentences_to_the_table(
+    experiment, sentences, capsys
+):
     name = "admm_bsp_10x"
-    found, printed = run_twice(Speech, sentences, ["dense", name], capsys)
+    found, printed = run_twice(experiment, sentences, ["dense", name], capsys)
     assert "RTMobile, TIMIT 28.91x" in printed and "decoded %" in printed
     trained, measured = found[name, "train"], found[name, "measure"]
     assert trained["rate"] == pytest.approx(10, rel=0.05)
