@@ -170,11 +170,12 @@ class OneShot(Experiment):
             if ours is not None:
                 goal = f"{rate}x without training: test accuracy >= {wanted:.1%}"
                 found.append((f"{goal} ({ours:.2%})", ours >= wanted))
-        for rate, epochs in ((r, n) for r, lengths in EPOCHS.items() for n in lengths):
-            names = (
-                f"{how}-{rate}x-{epochs}epochs" for how in ("one-shot", "magnitude")
-            )
-            starts = [_better(summary, name) for name in names]
+        retrainings = [(rate, n) for rate, lengths in EPOCHS.items() for n in lengths]
+        for rate, epochs in retrainings:
+            starts = [
+                _better(summary, f"{how}-{rate}x-{epochs}epochs")
+                for how in ("one-shot", "magnitude")
+            ]
             if None not in starts:
                 goal = (
                     f"{rate}x, {epochs} epochs: one-shot start ({starts[0]:.2%}) "

@@ -59,7 +59,7 @@ def _rebuilt(model, normalization: type, policy: str):
 
 
 def for_training(model):
-    """Returns a copy of an image classifier that trains faster on a CPU.
+    """Returns a copy of a classifier that trains faster on a CPU.
 
     Args:
         model: Built functional or Sequential model with its layers at the top level.

@@ -149,14 +149,14 @@ class StrengthControl(PhaseClock):
         self._steps, self._progress = 0, progress
         optimizer = inner_optimizer(self.model)
         for goal in self._goals:
+            penalty = goal.target.penalty
             excess = goal.excess(optimizer, ahead)
             wanted = goal.wanted(progress + ahead * passed)
-            goal.target.penalty.keep = wanted * goal.weights
+            penalty.keep = wanted * goal.weights
             change = np.clip(math.log(excess / wanted), -0.7, 0.7)
             if excess > wanted and excess >= 0.97 * goal.before:
                 change += 0.14
             goal.before = excess
-            penalty = goal.target.penalty
             unit = penalty.method.largest_pull
             pace = 1.0 if change < 0 or penalty.strength < GENTLE else haste
             pull = penalty.strength * math.exp(change * pace) * unit
