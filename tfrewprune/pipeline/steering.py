@@ -34,9 +34,10 @@ BEGINNING = 1e-7
 #: large for all of them by then.
 LEAD, FURTHEST = 200, 10
 
-#: Bounds of a controlled penalty's largest pull on a weight. The upper one is a hundred
-#: times the gradient of a usual task; more would only blow up what is left.
-WEAKEST, STRONGEST = 1e-9, 1.0
+#: Bounds of a controlled penalty's largest pull on a weight. Where survivors are spared
+#: the groups beside them are pulled away from norms a hundred times the epsilon that
+#: the largest pull is stated for: 1 stopped single weights on their last quarter.
+WEAKEST, STRONGEST = 1e-9, 10.0
 
 
 @dataclasses.dataclass
