@@ -180,7 +180,7 @@ class OneShotVWW(Experiment):
                 goal = (
                     f"{rate}x: decides like dense ({ours:.1%}), magnitude {other:.1%}"
                 )
-                found.append((goal, ours > other))
+                found.append((goal, ours > other or ours == other == 1))
         return found
 
 
