@@ -121,6 +121,55 @@ def test_the_sparse_model_of_mediapipe_loses_its_decoders():
         np.testing.assert_allclose(after, before, atol=1e-3 * np.abs(before).max())
 
 
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    {
+        "mediapipe/hand_landmark_lite.tflite": 21,
+        "mediapipe/selfie_segmentation.tflite": 24,
+        "mlperf_tiny/ad01_fp32.tflite": 9,
+        "mlperf_tiny/pretrainedResnet_large_float.tflite": 6,
+        "mlperf_tiny/vww_96_float.tflite": 14,
+    }.items(),
+)
+def test_filters_of_foreign_models_may_come_in_any_order(name, layers):
+    if not (MODELS / name).is_file():
+        pytest.skip(f"{MODELS / name} is not there")
+    from ai_edge_litert.interpreter import Interpreter
+
+    from tfrewprune.converter.channels import with_filters_moved
+
+    random, moved = np.random.default_rng(1), []
+
+    def choose(operators, count):
+        moved.append(count)
+        return random.permutation(count)
+
+    dense = (MODELS / name).read_bytes()
+    other = with_filters_moved(dense, choose)
+    assert len(moved) == layers
+    for before, after in zip(
+        run(Interpreter(model_content=dense)),
+        run(Interpreter(model_content=other)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(after, before, atol=1e-4 * np.abs(before).max())
+
+
+def test_one_shot_pruning_of_a_foreign_file_arranges_its_filters():
+    path = MODELS / "mlperf_tiny/vww_96_float.tflite"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    random = np.random.default_rng(0)
+    coarse = random.random((48, 12, 12, 3), np.float32)
+    images = coarse.repeat(8, axis=1).repeat(8, axis=2)
+    error = {}
+    for arrange in (True, False):
+        recipe = trp.Recipe(rate=6, arrange=arrange)  # Block(16, 1)
+        result = trp.prune_one_shot(path, images, recipe=recipe)
+        error[arrange] = result.output_error
+    assert error[True] < error[False] / 2
+
+
 def pruned_keras_model():
     import keras
     from keras import layers

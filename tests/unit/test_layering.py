@@ -26,6 +26,7 @@ LAYERS = [
     "recipe",
     "recipes",
     "wrappers",
+    "channels",
     "shrinking",
     "calibration",
     "pipeline",
@@ -47,6 +48,7 @@ LAYERS = [
 LIGHT = [
     "text",
     "rows",
+    "channels",
     "payload",
     "constraints",
     "converter",

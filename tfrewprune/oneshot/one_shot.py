@@ -33,15 +33,13 @@ def prune_one_shot(
 ) -> OneShotResult:
     """Prunes a trained model without training it and without labels.
 
-    First, in a Keras model, like filters come side by side (`arrange`), which changes
-    the order of filters and nothing that the model computes. `Recipe(arrange=False)`
-    leaves them where they are; so does a `.tflite`, as what reads the channels of a
-    tensor is known of Keras layers only. Then, layer by layer, in the order of
-    execution: group OBS chooses what goes, least squares refits what is left and the
-    bias, so that the layer's outputs come as near as they can to those of the dense
-    model, given what the layers before it put out by now. How much each layer loses
-    follows from the losses it has at every rate. Layers left dense are refitted too,
-    but for those that a rule skips.
+    First like filters come side by side (`arrange`), which changes the order of filters
+    and nothing that the model computes; `Recipe(arrange=False)` leaves them where they
+    are. Then, layer by layer, in the order of execution: group OBS chooses what goes,
+    least squares refits what is left and the bias, so that the layer's outputs come as
+    near as they can to those of the dense model, given what the layers before it put
+    out by now. How much each layer loses follows from the losses it has at every rate.
+    Layers left dense are refitted too, but for those that a rule skips.
 
     Args:
         model: A built Keras model or a `.keras` file; or a `.tflite` file, its bytes or
@@ -152,7 +150,10 @@ def _source(
 
         content = read_source(model)
         arrays = calibration_inputs(data, specs_of(content))
-        return TFLiteSource(content, recipe, arrays), arrays
+        source = TFLiteSource(content, recipe, arrays)
+        if recipe.arrange:
+            source = source.arranged(recipe, arrays)
+        return source, arrays
     from tfrewprune.calibration.keras_network import input_specs
     from tfrewprune.oneshot.keras_model import KerasSource
     from tfrewprune.pipeline.likeness import arrange

@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tfrewprune.calibration.inputs import InputSpec
 from tfrewprune.calibration.network import Site
 from tfrewprune.constraints import LayerCost
+from tfrewprune.converter.channels import with_filters_moved
 from tfrewprune.converter.conversion import read_content
 from tfrewprune.converter.densify import FLOAT_TYPES
 from tfrewprune.converter.detect import find_layers
@@ -33,6 +34,7 @@ from tfrewprune.payload.gain import predicted_gain
 from tfrewprune.recipe import TYPICAL_RATE, Recipe
 from tfrewprune.rows import LayerRow
 from tfrewprune.rule import Rule
+from tfrewprune.structures.likeness import in_bands, like_order
 
 _TYPES = {
     schema.TensorType.FLOAT32: "float32",
@@ -140,6 +142,27 @@ class TFLiteSource(Source):
         self.other_weights = self._constants - known
         costs = [*self.idle, *(job.cost for job in self.jobs)]
         self.other_bytes = len(content) - sum(c.weights * c.item for c in costs)
+
+    def arranged(self, recipe: Recipe, data: list[np.ndarray]) -> TFLiteSource:
+        """The same with like filters side by side, as `arrange` does it."""
+        chosen = {}
+        for job in self.jobs:
+            structure, shape = job.structure, job.site.shape
+            if structure is not None and in_bands(structure, shape):
+                operator = self.network.layers[job.site.key].operator
+                chosen[operator] = self.network.kernel(job.site), structure
+
+        def order(operators: list[int], count: int) -> np.ndarray:
+            return like_order([chosen[n] for n in operators if n in chosen], count)
+
+        moved = with_filters_moved(self.network.content(), order) if chosen else None
+        if moved is None:
+            return self
+        source, few = TFLiteSource(moved, recipe, data), [array[:8] for array in data]
+        # Sums in another order; anything beyond that would be an operator misread.
+        pairs = zip(self.network.outputs(few), source.network.outputs(few), strict=True)
+        same = all(np.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in pairs)
+        return source if same else self
 
     def result(self) -> bytes:
         return self.network.content()

@@ -7,12 +7,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfrewprune.channels.units import Units
 from tfrewprune.shrinking.graph import is_functional
 from tfrewprune.shrinking.passages import Passage
 from tfrewprune.shrinking.products import Product
 from tfrewprune.shrinking.reading import read
 from tfrewprune.shrinking.selection import select
-from tfrewprune.shrinking.signals import Units
 from tfrewprune.wrappers.attachment import set_masks
 from tfrewprune.wrappers.targets import Target
 

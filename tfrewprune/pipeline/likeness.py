@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import keras
 import numpy as np
 
+from tfrewprune.channels.units import Units
 from tfrewprune.recipe import Recipe
 from tfrewprune.shrinking.arrangement import find_arrangement
 from tfrewprune.shrinking.graph import is_functional
 from tfrewprune.shrinking.products import Product
 from tfrewprune.shrinking.reading import read
-from tfrewprune.shrinking.signals import Units
-from tfrewprune.structures import matrix_from_kernel
-from tfrewprune.structures.likeness import order_by_likeness
+from tfrewprune.structures.likeness import in_bands, like_order
 from tfrewprune.wrappers.targets import Target, hooked_kernels, resolve
 
 
@@ -48,7 +45,7 @@ def arrange(model: keras.Model, recipe: Recipe) -> list[str]:
     targets = [t for step in recipe.steps for t in resolve(model, step)]
     chosen: dict[int, Target] = {}  # by layer; of several steps the first one counts
     for target in targets:
-        if target.reason is None and _in_bands(target):
+        if target.reason is None and in_bands(target.structure, target.shape):
             chosen.setdefault(id(target.layer), target)
     if not chosen or hooked_kernels(model):
         return []
@@ -62,9 +59,7 @@ def _moved(model: keras.Model, chosen: dict[int, Target]) -> list[str]:
     def order(products: list[Product], count: int) -> np.ndarray:
         keys = [id(product.layer) for product in products]
         targets = [chosen[key] for key in keys if key in chosen]
-        if any(map(_is_cut, targets)):
-            return np.arange(count)
-        return _like_order(targets, count)
+        return like_order([(t.kernel(), t.structure) for t in targets], count)
 
     units = Units()
     passages, _ = read(model, units, bypass=False)
@@ -74,30 +69,3 @@ def _moved(model: keras.Model, chosen: dict[int, Target]) -> list[str]:
             names += _moved(inner, chosen)
     arrangement = find_arrangement(passages, units, order)
     return names if arrangement is None else names + arrangement.move(passages)
-
-
-def _in_bands(target: Target) -> bool:
-    """Whether some but not all outputs share what survives, in a given order."""
-    fixed = getattr(target.structure, "cluster", False)
-    together = target.structure.rows_alike(target.shape)
-    return not fixed and 1 < together < target.shape.outputs
-
-
-def _is_cut(target: Target) -> bool:
-    """Whether groups are gone of some outputs that others still have."""
-    structure, shape = target.structure, target.shape
-    alive = structure.mask(structure.surviving_groups(target.kernel()), shape)
-    alive = alive.reshape(shape.columns, shape.outputs)
-    return bool((alive.any(axis=1) & ~alive.all(axis=1)).any())
-
-
-def _like_order(targets: Iterable[Target], count: int) -> np.ndarray:
-    """Outputs in an order in which neighbours are alike in all matrices together."""
-    energies, rows = [], 1
-    for target in targets:
-        energy = np.square(matrix_from_kernel(target.kernel()), dtype=np.float32)
-        energies.append(energy / max(float(energy.sum()), 1e-30))
-        rows = max(rows, target.structure.rows_alike(target.shape))
-    if not energies:
-        return np.arange(count)
-    return np.array(order_by_likeness(np.concatenate(energies, axis=1), rows))

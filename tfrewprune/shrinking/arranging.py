@@ -13,6 +13,7 @@ import math
 import keras
 import numpy as np
 
+from tfrewprune.channels.units import Units
 from tfrewprune.payload.grouping import scattered_bands
 from tfrewprune.payload.packer import smallest_packing
 from tfrewprune.shrinking.arrangement import find_arrangement
@@ -21,7 +22,6 @@ from tfrewprune.shrinking.graph import is_functional
 from tfrewprune.shrinking.products import Product
 from tfrewprune.shrinking.reading import read
 from tfrewprune.shrinking.shrink import TOLERANCE_FLOAT32
-from tfrewprune.shrinking.signals import Units
 from tfrewprune.wrappers.cloning import plain_copy
 
 #: Share of zeros from which on a matrix may have bands worth moving rows for.

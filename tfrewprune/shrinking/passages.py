@@ -16,8 +16,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfrewprune.channels.units import Units
 from tfrewprune.shrinking.graph import Call
-from tfrewprune.shrinking.signals import Signal, Units
+from tfrewprune.shrinking.signals import Signal
 
 #: Config and weights of a layer; None for weights that stay.
 Narrow = tuple[dict[str, Any], list[np.ndarray]]

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfrewprune.channels.units import Units
 from tfrewprune.shrinking.graph import Call
 from tfrewprune.shrinking.passages import (
     ELEMENTWISE,
@@ -21,7 +22,7 @@ from tfrewprune.shrinking.passages import (
     applied,
     check_elementwise,
 )
-from tfrewprune.shrinking.signals import Signal, Units
+from tfrewprune.shrinking.signals import Signal
 
 layers = keras.layers
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfrewprune.channels.units import Units
 from tfrewprune.shrinking.graph import Call, calls_of, is_functional
 from tfrewprune.shrinking.passages import (
     MERGES,
@@ -26,7 +27,7 @@ from tfrewprune.shrinking.passages import (
     whole,
 )
 from tfrewprune.shrinking.products import PRODUCTS
-from tfrewprune.shrinking.signals import Signal, Units
+from tfrewprune.shrinking.signals import Signal
 
 layers = keras.layers
 

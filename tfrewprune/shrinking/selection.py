@@ -14,9 +14,10 @@ import dataclasses
 
 import numpy as np
 
+from tfrewprune.channels.units import Units
 from tfrewprune.shrinking.passages import Passage
 from tfrewprune.shrinking.products import Product, edge
-from tfrewprune.shrinking.signals import Signal, Units
+from tfrewprune.shrinking.signals import Signal
 
 
 @dataclasses.dataclass

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from tfrewprune.channels.units import Units
 from tfrewprune.shrinking.checking import difference, random_inputs
 from tfrewprune.shrinking.graph import is_functional
 from tfrewprune.shrinking.reading import read
@@ -20,7 +21,6 @@ from tfrewprune.shrinking.result import (
     layer_rows,
 )
 from tfrewprune.shrinking.selection import select
-from tfrewprune.shrinking.signals import Units
 from tfrewprune.wrappers.cloning import plain_copy
 from tfrewprune.wrappers.compilation import compile_arguments, compile_with
 from tfrewprune.wrappers.kernels import walk_layers

@@ -3,7 +3,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from tfrewprune.structures.layout import KernelShape, matrix_from_kernel
+from tfrewprune.structures.structure import Structure
+
+
+def in_bands(structure: Structure, shape: KernelShape) -> bool:
+    """Whether some but not all outputs share what survives, in the order they have."""
+    fixed = getattr(structure, "cluster", False)
+    return not fixed and 1 < structure.rows_alike(shape) < shape.outputs
+
+
+def like_order(
+    pruned: Sequence[tuple[np.ndarray, Structure]], count: int
+) -> np.ndarray:
+    """Outputs in an order in which neighbours are alike in all matrices together.
+
+    Args:
+        pruned: Kernels (positions, channels, outputs) that make the same outputs, with
+            the structures they are pruned in.
+        count: Number of outputs.
+
+    Returns:
+        int ``[count]``: the output that comes first, second and so on. The order they
+        have where groups are gone of some outputs that others still have: bands would
+        lose what they have in common.
+    """
+    energies, rows = [], 1
+    for kernel, structure in pruned:
+        shape = KernelShape(*kernel.shape)
+        if _is_cut(kernel, structure, shape):
+            return np.arange(count)
+        energy = np.square(matrix_from_kernel(kernel), dtype=np.float32)
+        energies.append(energy / max(float(energy.sum()), 1e-30))
+        rows = max(rows, structure.rows_alike(shape))
+    if not energies:
+        return np.arange(count)
+    return np.array(order_by_likeness(np.concatenate(energies, axis=1), rows))
+
+
+def _is_cut(kernel: np.ndarray, structure: Structure, shape: KernelShape) -> bool:
+    alive = structure.mask(structure.surviving_groups(kernel), shape)
+    alive = alive.reshape(shape.columns, shape.outputs)
+    return bool((alive.any(axis=1) & ~alive.all(axis=1)).any())
 
 
 def order_by_likeness(energy: np.ndarray, rows: int) -> tuple[int, ...]:
