@@ -118,11 +118,20 @@ def test_no_gate_of_a_recurrent_layer_empties_before_the_others():
         assert 0.4 < kept / wanted[target.path_key] < 2.5
 
 
+def test_a_penalty_is_felt_in_a_phase_that_hardly_lets_a_weight_reach_zero():
+    model = mlp()  # an rms of 0.15, 96 steps of 0.002
+    recipe = Recipe("d*", rate=4, reweighted_epochs=6)
+    reweighted_train(model, recipe, X, Y, batch_size=32, verbose=0)
+    assert np.mean(list(left(model).values())) < 0.75
+    hard_prune(model, recipe)
+    assert model.evaluate(X, Y, verbose=0)[1] > 0.8
+
+
 def test_few_steps_do_not_drive_the_strength_beyond_what_weights_can_follow():
     model = mlp()
     recipe = Recipe("d*", rate=4, reweighted_epochs=6)
     logs = reweighted_train(model, recipe, X, Y, batch_size=64, verbose=0).history
-    assert max(logs["strength"]) < 1e-3  # the bound
+    assert max(logs["strength"]) < 9e-3  # never at its bound
     assert logs["accuracy"][-1] > 0.6
 
 

@@ -209,9 +209,10 @@ class _Channels:
         return [(number, 2, 0, made)]
 
     def _beside(self, number: int, inputs: list[int]) -> np.ndarray:
-        if any(map(self._is_constant, inputs)):
+        options = self._graph.operators[number].builtinOptions
+        if any(map(self._is_constant, inputs)) or options is None:
             raise _NotUnderstood
-        axis = self._graph.operators[number].builtinOptions.axis
+        axis = options.axis
         rank = len(self._shape(inputs[0]))
         channels = [self._channels(tensor) for tensor in inputs]
         if axis % rank == rank - 1:

@@ -50,11 +50,6 @@ class Method(Registered, kind="method", example="Reweighted()"):
         return self.penalized or self.gradual
 
     @property
-    def largest_pull(self) -> float:
-        """Largest gradient of the penalty in a weight, at strength 1."""
-        return 1.0
-
-    @property
     def negligible(self) -> float:
         """Groups of smaller rms count as emptied while the penalty acts."""
         return 2e-3
@@ -63,6 +58,14 @@ class Method(Registered, kind="method", example="Reweighted()"):
     def threshold(self) -> float:
         """Groups of smaller rms are removed where neither a rate nor a recipe says."""
         return 1e-3
+
+    def pull(self, rms: float) -> float:
+        """Gradient of the penalty in the weights of a group, at strength 1.
+
+        Args:
+            rms: Root mean square of the group; none is pulled harder than one of 0.
+        """
+        return 1.0
 
     def emptied_below(self, step: float) -> float:
         """Groups of smaller rms count as emptied.

@@ -46,16 +46,15 @@ class Reweighted(Method):
             )
 
     @property
-    def largest_pull(self) -> float:
-        return 1 / self.epsilon
-
-    @property
     def threshold(self) -> float:
         return self.epsilon
 
     @property
     def negligible(self) -> float:
         return 2 * self.epsilon  # pulled with more than a third of the largest force
+
+    def pull(self, rms: float) -> float:
+        return 1 / (rms + self.epsilon)
 
     def state(
         self,

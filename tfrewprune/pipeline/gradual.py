@@ -14,7 +14,7 @@ from tfrewprune.pipeline.dead_paths import mask_dead_paths
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import set_masks
 from tfrewprune.wrappers.budget import Budget
-from tfrewprune.wrappers.moments import inner_optimizer, second_moment
+from tfrewprune.wrappers.moments import inner_optimizer
 from tfrewprune.wrappers.selection import Kernels, select_groups
 from tfrewprune.wrappers.shown import hide_masks, show_masks
 from tfrewprune.wrappers.targets import Target, resolve
@@ -120,9 +120,9 @@ def removal_costs(
     """
     costs, optimizer = {}, inner_optimizer(model)
     for target in targets:
-        if second_moment(optimizer, target.variable) is None:
+        moment = target.squared_gradient(optimizer)
+        if moment is None:
             return None
-        moment = target.gather(lambda variable: second_moment(optimizer, variable))
         root = np.sqrt(np.maximum(moment, 1e-30)).astype(np.float32)
         costs[target.path_key] = np.abs(kernels[target.path_key]) * root
     return costs

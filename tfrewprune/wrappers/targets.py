@@ -30,6 +30,7 @@ from tfrewprune.wrappers.kernels import (
     steps_of,
     walk_kinds,
 )
+from tfrewprune.wrappers.moments import second_moment
 from tfrewprune.wrappers.regularizer import MethodRegularizer
 
 
@@ -133,6 +134,19 @@ class Target:
     def revived(self) -> int:
         """Number of weights outside the mask that are not zero."""
         return sum(mask.revived(_values(v)) for v, mask in self.masks)
+
+    def squared_gradient(
+        self, optimizer: keras.optimizers.Optimizer | None
+    ) -> np.ndarray | None:
+        """The optimizer's running mean of each weight's squared gradient.
+
+        Returns:
+            (positions, channels, outputs), float32; None where it keeps none, or not
+            yet.
+        """
+        if optimizer is None or second_moment(optimizer, self.variable) is None:
+            return None
+        return self.gather(lambda variable: second_moment(optimizer, variable))
 
     def gather(self, values: Callable[[keras.Variable], Any]) -> np.ndarray:
         """One number a weight, (positions, channels, outputs), float32.
