@@ -3,6 +3,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 import tfrewprune as trp
 from tfrewprune.experiments.experiment import count_weights
@@ -60,6 +61,26 @@ def test_no_weight_stands_on_a_dead_path_when_they_are_removed():
     assert dead > 0  # a part of what the rate leaves, for nothing
 
 
+@pytest.mark.parametrize("method", ["magnitude", "reweighted"])
+def test_no_class_goes_with_the_rows_and_columns_of_the_last_layer(method):
+    model = network()
+    last = model.get_layer("c")
+    kernel, bias = last.get_weights()
+    kernel[:, 1:] *= 1e-3  # three classes with next to no weights
+    last.set_weights([kernel, bias])
+    x = np.random.default_rng(0).random((64, 8, 8, 2), np.float32)
+    recipe = trp.Recipe(
+        trp.Rule(list(KERNELS), structure=trp.RowColumn()),
+        method=method,
+        rate=20,
+        reweighted_epochs=2,
+    )
+    if method != "magnitude":
+        trp.reweighted_train(model, recipe, x=x, y=np.zeros(64), verbose=0)
+    trp.hard_prune(model, recipe)
+    assert np.any(model.get_layer("c").get_weights()[0], axis=0).all()
+
+
 def test_masks_of_dead_paths_stay_masks_of_their_structure():
     model = network()
     kernel = model.get_layer("b").get_weights()
@@ -75,9 +96,8 @@ def test_masks_of_dead_paths_stay_masks_of_their_structure():
     trp.reweighted_train(model, recipe, x=x, y=y, verbose=0)
     read = model.get_layer("c").get_weights()[0].reshape(16, 16, 4)
     assert not read[:, 5].any() and read.any()
-    for name in KERNELS:
-        mask = model.get_layer(name).kernel.constraint
-        assert mask.structure == trp.RowColumn()
+    structures = [model.get_layer(name).kernel.constraint.structure for name in KERNELS]
+    assert structures == [trp.RowColumn(), trp.RowColumn(), trp.Column()]
 
 
 def test_a_model_without_a_graph_is_pruned_as_ever():

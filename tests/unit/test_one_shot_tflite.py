@@ -18,6 +18,7 @@ from tfrewprune.converter.flatbuffer import read_model
 from tfrewprune.oneshot import prune_one_shot
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
+from tfrewprune.structures import Column, RowColumn
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((96, 8, 8, 4)).astype(np.float32)
@@ -122,6 +123,12 @@ def test_rules_patterns_and_ends():
     assert "c" not in result.losses
     with pytest.raises(ValueError, match=r"'nothing' matches no layer.*a, b, c, d"):
         prune_one_shot(model_bytes(), X, recipe=Recipe(Rule("nothing", rate=2)))
+
+
+def test_rows_of_the_last_layer_stay():
+    recipe = Recipe(Rule(["c", "d"], structure=RowColumn(), rate=2))
+    rows = rows_of(prune_one_shot(model_bytes(), X, recipe=recipe))
+    assert [rows[name].structure for name in "cd"] == [RowColumn(), Column()]
 
 
 def test_shared_weights_are_left_alone():

@@ -112,7 +112,8 @@ class TFLiteSource(Source):
         sites = {site.key: site for site in self.network.sites}
         self._rules: dict[int, Rule] = {}
         self._reasons: dict[int, str] = {}
-        ends = _ends(model, layers, recipe)
+        outputs = _output_layers(model, layers)
+        ends = _ends(layers, outputs, recipe)
         for number, layer in enumerate(layers):
             rule, reason = _decide(
                 model, layer, sites.get(number), recipe, ends.get(number)
@@ -130,8 +131,10 @@ class TFLiteSource(Source):
             structure = rate = None
             if number in self._rules:
                 rule = self._rules[number]
-                kernel = self.network.kernel(site)
-                structure, rate = rule.structure.fitted(kernel), rule.rate
+                kernel, structure = self.network.kernel(site), rule.structure
+                if number in outputs:
+                    structure = structure.at_output()
+                structure, rate = structure.fitted(kernel), rule.rate
             cost = self._cost(layers[number], site, structure)
             skipping = recipe.rule_for(*_label(layers[number]))
             if skipping is not None and skipping.skip:
@@ -235,7 +238,7 @@ def _decide(
     return rule, None
 
 
-def _ends(model: Model, layers: list[Layer], recipe: Recipe) -> dict[int, str]:
+def _ends(layers: list[Layer], outputs: list[int], recipe: Recipe) -> dict[int, str]:
     """Layers that patterns leave alone: first convolution, classifiers at the end."""
     skipped = {}
     if recipe.skip_first:
@@ -243,30 +246,36 @@ def _ends(model: Model, layers: list[Layer], recipe: Recipe) -> dict[int, str]:
         for number in list(first)[:1]:
             skipped[number] = "first convolution (skip_first=True)"
     if recipe.skip_last:
-        graph = model.subgraphs[0]
-        writers = {
-            tensor: number
-            for number, operator in enumerate(graph.operators)
-            for tensor in index_list(operator.outputs)
-        }
-        operators = {
-            layer.operator: number
-            for number, layer in enumerate(layers)
-            if layer.subgraph == 0
-        }
-        for tensor in index_list(graph.outputs):
-            while (operator := writers.get(tensor)) is not None:
-                if operator in operators:
-                    number = operators[operator]
-                    if layers[number].op == "FULLY_CONNECTED":
-                        skipped[number] = "last classifier (skip_last=True)"
-                    break
-                inputs = index_list(graph.operators[operator].inputs)
-                flowing = [i for i in inputs if i in writers]
-                if len(flowing) != 1:
-                    break
-                tensor = flowing[0]
+        for number in outputs:
+            if layers[number].op == "FULLY_CONNECTED":
+                skipped[number] = "last classifier (skip_last=True)"
     return skipped
+
+
+def _output_layers(model: Model, layers: list[Layer]) -> list[int]:
+    """The last layers with weights before each output, by their place in `layers`."""
+    graph, found = model.subgraphs[0], []
+    writers = {
+        tensor: number
+        for number, operator in enumerate(graph.operators)
+        for tensor in index_list(operator.outputs)
+    }
+    operators = {
+        layer.operator: number
+        for number, layer in enumerate(layers)
+        if layer.subgraph == 0
+    }
+    for tensor in index_list(graph.outputs):
+        while (operator := writers.get(tensor)) is not None:
+            if operator in operators:
+                found.append(operators[operator])
+                break
+            inputs = index_list(graph.operators[operator].inputs)
+            flowing = [i for i in inputs if i in writers]
+            if len(flowing) != 1:
+                break
+            tensor = flowing[0]
+    return found
 
 
 def _check_rules(layers: list[Layer], recipe: Recipe) -> None:

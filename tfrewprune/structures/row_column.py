@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from tfrewprune.structures.column import Column
 from tfrewprune.structures.layout import KernelShape
 from tfrewprune.structures.structure import Structure, check_extents
 from tfrewprune.structures.tiles import tile_spread, tile_sums, tiles
@@ -177,6 +178,7 @@ class RowColumn(_RowsAndColumns, Structure):
 
     Filters (rows of the GEMM matrix) and columns (one position of one input channel,
     in all filters) are removed; the weights where those that are left cross survive.
+    Where the filters are the outputs of the model, its classes, only columns go.
     Source: Li et al., "SS-Auto", arXiv 2001.08839; Ma et al., "ResNet can be pruned
     60x", arXiv 1905.00136.
 
@@ -188,6 +190,9 @@ class RowColumn(_RowsAndColumns, Structure):
 
     def block(self, shape: KernelShape) -> tuple[int, int]:
         return shape.outputs, shape.columns
+
+    def at_output(self) -> Structure:
+        return Column()
 
     def rows_alike(self, shape: KernelShape) -> int:
         return shape.outputs

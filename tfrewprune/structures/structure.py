@@ -48,7 +48,8 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
     - `pulled(rms, shape, keep)`: which groups a penalty leaves alone;
     - `rows_alike(shape)`: how many outputs share their columns, as the runtime likes;
     - `fitted(kernel)`: the same structure with its free choices made for one kernel (a
-      library of patterns, an order of rows).
+      library of patterns, an order of rows);
+    - `at_output()`: what stands for it where no output may go (rows and columns).
 
     Defining a subclass registers it: it is found by its class name when a configuration
     is read back.
@@ -100,6 +101,13 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
 
     def fitted(self, kernel: np.ndarray) -> Structure:
         """This structure with what it leaves open decided by a kernel's weights."""
+        return self
+
+    def at_output(self) -> Structure:
+        """What stands for it in a layer whose outputs are those of the model.
+
+        An output whose weights are all gone is a class that cannot be told any more.
+        """
         return self
 
     def settles(self, other: Structure) -> bool:

@@ -255,7 +255,10 @@ def resolve(model: keras.Layer, recipe: Recipe) -> list[Target]:
     targets = all_kernels(model, units)
     _check_rules(targets, recipe)
     skipped = _ends(model, targets, recipe)
-    resolved = _taken_along([_apply(target, recipe, skipped) for target in targets])
+    outputs = {id(layer) for layer in output_layers(model)}
+    resolved = _taken_along(
+        [_apply(target, recipe, skipped, outputs) for target in targets]
+    )
     if all(target.reason is not None for target in resolved):
         reasons = "\n".join(f"  {t.label}: {t.reason}" for t in resolved)
         raise ValueError(
@@ -373,7 +376,9 @@ def _applies(rule: Rule, target: Target) -> bool:
     )
 
 
-def _apply(target: Target, recipe: Recipe, skipped: dict[int, str]) -> Target:
+def _apply(
+    target: Target, recipe: Recipe, skipped: dict[int, str], outputs: set[int]
+) -> Target:
     rule = _rule_for(target, recipe)
     reason, note = target.reason, None
     if reason is None:
@@ -406,7 +411,10 @@ def _apply(target: Target, recipe: Recipe, skipped: dict[int, str]) -> Target:
                 reason = f"dense is faster at {rate:g}x (predicted gain {gain:.2f}x)"
     if reason is not None:
         return dataclasses.replace(target, rule=rule, reason=reason)
-    structure = _fitted(target, rule.structure)
+    structure = rule.structure
+    if id(target.layer) in outputs:
+        structure = structure.at_output()
+    structure = _fitted(target, structure)
     rule = dataclasses.replace(rule, structure=structure)
     return dataclasses.replace(target, rule=rule, note=note)
 
