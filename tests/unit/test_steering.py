@@ -17,7 +17,7 @@ from tfrewprune.pipeline import (
 )
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
-from tfrewprune.structures import Block, Unstructured
+from tfrewprune.structures import Block, Pattern, Unstructured
 from tfrewprune.wrappers import hooked_kernels
 
 pytestmark = pytest.mark.backend
@@ -125,6 +125,39 @@ def test_a_penalty_is_felt_in_a_phase_that_hardly_lets_a_weight_reach_zero():
     assert np.mean(list(left(model).values())) < 0.75
     hard_prune(model, recipe)
     assert model.evaluate(X, Y, verbose=0)[1] > 0.8
+
+
+@pytest.mark.parametrize(
+    "optimizer, lost",
+    [(keras.optimizers.Adam(2e-3), 0.05), (keras.optimizers.SGD(0.03, 0.9), 0.1)],
+    ids=["adam", "sgd"],
+)
+def test_patterns_emerge_where_no_kernel_is_to_go(optimizer, lost):
+    """Every kernel survives, and most of its weights go."""
+    optimizer = type(optimizer).from_config(optimizer.get_config())
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 4, 1)),
+            layers.Conv2D(16, 3, activation="relu", name="a"),
+            layers.Conv2D(16, 2, activation="relu", name="b"),
+            layers.Flatten(),
+            layers.Dense(4, name="head"),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"])
+    x = X.reshape(len(X), 8, 4, 1)
+    model.fit(x, Y, epochs=10, verbose=0)
+    rule = Rule("a", structure=Pattern(size=4), rate=9 / 4)
+    recipe = Recipe(rule, reweighted_epochs=20)
+    reweighted_train(model, recipe, x, Y, batch_size=32, verbose=0)
+    (target,) = (t for t in hooked_kernels(model) if t.penalty is not None)
+    before = target.kernel()
+    hard_prune(model, recipe)
+    after = model.get_layer("a").get_weights()[0].reshape(9, 1, 16)
+    assert np.count_nonzero(after) == 4 * 16
+    assert np.square(before - after).sum() < lost * np.square(before).sum()
 
 
 def test_few_steps_do_not_drive_the_strength_beyond_what_weights_can_follow():

@@ -12,7 +12,7 @@ import numpy as np
 from tfrewprune.pipeline.clock import PhaseClock
 from tfrewprune.pipeline.gradual import GradualPrune
 from tfrewprune.recipe import Recipe
-from tfrewprune.wrappers.moments import inner_optimizer, reach
+from tfrewprune.wrappers.moments import inner_optimizer, reach, step_of_gradient
 from tfrewprune.wrappers.selection import shares
 from tfrewprune.wrappers.targets import Target, resolve
 
@@ -55,7 +55,7 @@ class _Goal:
     at_start: float = 1.0
     before: float = math.inf
     seen: np.ndarray | None = None
-    begun: bool = False
+    start: np.ndarray | None = None
 
     def excess(self, optimizer: keras.optimizers.Optimizer, ahead: float = 0) -> float:
         """How many times the weights wanted are in groups that are not emptied `ahead`
@@ -66,20 +66,32 @@ class _Goal:
         rms = structure.rms(target.kernel(), shape)
         shrunk = 0.0 if self.seen is None else np.minimum(rms - self.seen, 0)
         self.seen = rms
-        survivors = structure.above(
-            rms + ahead * shrunk, shape, method.emptied_below(step)
-        )
-        return max(target.kept(survivors) / self.weights, 1e-6)
+        left = structure.left(rms + ahead * shrunk, shape, method.emptied_below(step))
+        return max(target.kept(left) / self.weights, 1e-6)
 
-    def begin(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Raises the strength to where it is felt, once gradients are known."""
-        moment = None if self.begun else self.target.squared_gradient(optimizer)
-        if moment is None or not moment.any():
+    def begin(self, optimizer: keras.optimizers.Optimizer, steps: int) -> None:
+        """Raises the strength to where it is felt, once gradients are known.
+
+        Args:
+            optimizer: What moves the weights.
+            steps: How often it has.
+        """
+        gradient = self._gradient(optimizer, steps) if self.start is not None else 0.0
+        if not gradient:
             return
-        penalty, gradient = self.target.penalty, math.sqrt(float(moment.mean()))
+        penalty = self.target.penalty
         felt = BEGINNING * gradient / penalty.method.pull(float(np.median(self.seen)))
         penalty.strength = max(penalty.strength, felt)
-        self.begun = True
+        self.start = None
+
+    def _gradient(self, optimizer: keras.optimizers.Optimizer, steps: int) -> float:
+        """Root mean square of the loss's gradient in a weight; 0 while unknown."""
+        moment = self.target.squared_gradient(optimizer)
+        if moment is not None:
+            return math.sqrt(float(moment.mean()))
+        far = step_of_gradient(optimizer)
+        moved = float(np.square(self.target.kernel() - self.start).mean())
+        return math.sqrt(moved / steps) / far if far and steps else 0.0
 
     def wanted(self, progress: float) -> float:
         """The same on the way from what it is at the start to 1."""
@@ -151,8 +163,9 @@ class StrengthControl(PhaseClock):
         for goal in self._goals:
             if self._epoch:  # weights that were restored have not been looked at yet
                 goal.before = goal.excess(inner_optimizer(self.model))
-                goal.begun = True
+                goal.start = None
                 continue
+            goal.start = goal.target.kernel()
             penalty = goal.target.penalty
             penalty.strength = min(penalty.strength, NEXT_TO_NOTHING)
 
@@ -165,7 +178,7 @@ class StrengthControl(PhaseClock):
         passed = max(progress - self._progress, 0.0)
         ahead = min(LEAD / max(self._steps, 1), FURTHEST)
         ahead = min(ahead, (1 - progress) / passed) if passed else 0.0
-        self._steps, self._progress = 0, progress
+        steps, self._steps, self._progress = self._steps, 0, progress
         optimizer = inner_optimizer(self.model)
         for goal in self._goals:
             penalty = goal.target.penalty
@@ -180,7 +193,7 @@ class StrengthControl(PhaseClock):
             pace = 1.0 if change < 0 or penalty.strength < GENTLE else haste
             pull = penalty.strength * math.exp(change * pace) * unit
             penalty.strength = min(max(pull, WEAKEST), STRONGEST) / unit
-            goal.begin(optimizer)
+            goal.begin(optimizer, steps)
 
 
 def controls_strength(recipe: Recipe) -> bool:

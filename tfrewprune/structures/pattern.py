@@ -152,6 +152,13 @@ class Pattern(Structure):
         touching = parts @ parts[: len(patterns)].T > 0
         return touching[:, self._best(scores, shape)] & chosen
 
+    def left(self, rms: np.ndarray, shape: KernelShape, threshold: float) -> np.ndarray:
+        left, count = self.above(rms, shape, threshold), len(self.patterns(shape))
+        if count < len(rms):
+            best = np.arange(count)[:, None, None] == self._best(rms, shape)
+            left[count:] |= best & (rms[count:] >= threshold)
+        return left
+
     def pulled(
         self, rms: np.ndarray, shape: KernelShape, keep: np.ndarray | None = None
     ) -> np.ndarray | None:

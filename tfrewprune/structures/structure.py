@@ -177,6 +177,13 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
         values, _ = self.candidates(scores, shape)
         return self.groups_of(values >= threshold, scores, shape)
 
+    def left(self, rms: np.ndarray, shape: KernelShape, threshold: float) -> np.ndarray:
+        """Boolean group mask: what a penalty has not emptied below `threshold`.
+
+        More than `above` where groups overlap: also what goes in any case.
+        """
+        return self.above(rms, shape, threshold)
+
     def rows_alike(self, shape: KernelShape) -> int:
         """How many outputs, neighbours or banded by likeness, keep the same columns.
 

@@ -198,7 +198,7 @@ class SparsityLogger(keras.callbacks.Callback):
         if threshold is None:
             method = Method() if target.penalty is None else target.penalty.method
             threshold = method.threshold
-        return structure.kept(structure.above(rms, shape, threshold), shape)
+        return structure.kept(structure.left(rms, shape, threshold), shape)
 
 
 def _geometric_mean(values: list[float]) -> float:

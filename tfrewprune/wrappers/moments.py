@@ -65,3 +65,14 @@ def reach(optimizer: keras.optimizers.Optimizer, pull: float) -> float:
     if getattr(optimizer, "_velocities", None):
         return rate  # whatever the gradient
     return rate * pull / (1.0 - (getattr(optimizer, "momentum", None) or 0.0))
+
+
+def step_of_gradient(optimizer: keras.optimizers.Optimizer) -> float | None:
+    """How far a gradient of 1 carries a weight in the first step.
+
+    Returns:
+        None where steps depend on more than the gradient: all optimizers but SGD.
+    """
+    if not isinstance(optimizer, keras.optimizers.SGD):
+        return None
+    return float(ops.convert_to_numpy(optimizer.learning_rate))
