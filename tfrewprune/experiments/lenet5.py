@@ -50,7 +50,7 @@ ROWS = (
     Row("single-weights", "gradual-fisher", 348, "long"),
     Row("single-weights", "reweighted-proximal", 348, "long"),
     Row("filters-and-columns", "gradual-fisher-paths", 232, "long"),
-    Row("filters-and-columns", "reweighted", 165, "long"),
+    Row("filters-and-columns", "reweighted", 180, "long"),
     Row("block-16x1", "gradual-fisher", 58, "long"),
     *(
         Row("single-weights", method, 330)
