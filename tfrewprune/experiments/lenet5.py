@@ -15,8 +15,9 @@ removal of the paths that are dead, training of the rest under its mask. Short r
 there to compare methods; they begin with the filters and neurons of largest norm alone,
 :data:`UNITS`, physically, which makes all that follows several times cheaper. Long rows
 are there to see how far one gets: they begin with the whole network, cut to
-``first_cut``. The rate is that of LeNet-5 to what is left at the end; a row's own rate
-is what the method was asked for.
+``first_cut``; taught ones follow the dense model's outputs as well as the labels. The
+rate is that of LeNet-5 to what is left at the end; a row's own rate is what the method
+was asked for.
 
 Choices were made on the last 5,000 training images. The test set is read only by the
 stage ``measure``. Run ``python -m tfrewprune.experiments.lenet5``; ``--quick`` for a
@@ -51,6 +52,7 @@ ROWS = (
     Row("single-weights", "reweighted-proximal", 348, "long"),
     Row("filters-and-columns", "gradual-fisher-paths", 232, "long"),
     Row("filters-and-columns", "reweighted", 180, "long"),
+    Row("filters-and-columns", "reweighted", 172, "long", taught=True),
     Row("block-16x1", "gradual-fisher", 58, "long"),
     *(
         Row("single-weights", method, 330)
@@ -214,7 +216,9 @@ class LeNet5(Experiment):
         """Trains, cuts, removes dead paths, trains what is left."""
         import tfrewprune
 
-        learn = (data, self.plan.learning_rate, self._fit(seed, data, row.length))
+        fit = self._fit(seed, data, row.length)
+        teacher = precision.for_training(self.start(seed, data)) if row.taught else None
+        learn = (data, self.plan.learning_rate, fit, True, teacher)
         model = precision.for_training(model)
         training.train_and_cut(model, chosen, *learn)
         model = precision.for_deployment(tfrewprune.strip(model))
