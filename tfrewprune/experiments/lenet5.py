@@ -52,7 +52,7 @@ ROWS = (
     Row("single-weights", "reweighted-proximal", 348, "long"),
     Row("filters-and-columns", "gradual-fisher-paths", 232, "long"),
     Row("filters-and-columns", "reweighted", 180, "long"),
-    Row("filters-and-columns", "reweighted", 172, "long", taught=True),
+    Row("filters-and-columns", "reweighted", 180, "long", taught=True),
     Row("block-16x1", "gradual-fisher", 58, "long"),
     *(
         Row("single-weights", method, 330)
