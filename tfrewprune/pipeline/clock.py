@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import abc
+import math
 
 import keras
 
@@ -34,14 +35,14 @@ class PhaseClock(keras.callbacks.Callback, abc.ABC):
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch = epoch - self.first_epoch
         if self._due < epoch:  # a run goes on that ticked before it was cut short
-            self._due = epoch + self.every - 1e-9
+            self._due = self._after(epoch)
 
     def on_train_batch_end(self, batch, logs=None):
         steps = (self.params or {}).get("steps")
         position = self._epoch + ((batch + 1) / steps if steps else 0)
         due = position >= self._due if steps else (batch + 1) % STEPS == 0
         if due:
-            self._due = position + self.every - 1e-9
+            self._due = self._after(position)
             self._tell(position)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -50,8 +51,16 @@ class PhaseClock(keras.callbacks.Callback, abc.ABC):
         if last or not params.get("steps"):
             self._tell(epoch + 1 - self.first_epoch)
 
+    def _after(self, position: float) -> float:
+        """The next of the times that are multiples of `every`, interrupted or not."""
+        return (math.floor(position / self.every + 1e-9) + 1) * self.every - 1e-9
+
+    def _progress_at(self, position: float) -> float:
+        """Epochs of the phase as its progress, 0 to 1."""
+        epochs = ((self.params or {}).get("epochs") or 1) - self.first_epoch
+        return min(1.0, position / max(1, epochs))
+
     def _tell(self, position: float) -> None:
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
-        epochs = ((self.params or {}).get("epochs") or 1) - self.first_epoch
-        self.tick(min(1.0, position / max(1, epochs)))
+        self.tick(self._progress_at(position))

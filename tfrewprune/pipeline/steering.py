@@ -160,6 +160,8 @@ class StrengthControl(PhaseClock):
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
+        # What a run that goes on after an interruption does not know counts in none.
+        self._steps, self._progress = 0, self._progress_at(self._epoch)
         for goal in self._goals:
             if self._epoch:  # weights that were restored have not been looked at yet
                 goal.before = goal.excess(inner_optimizer(self.model))
