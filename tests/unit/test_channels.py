@@ -10,6 +10,7 @@ from tiny_models import Graph
 
 from tfrewprune.converter.channels import with_filters_moved
 from tfrewprune.converter.export import to_tflite
+from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.oneshot import prune_one_shot, tflite_model
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
@@ -81,22 +82,24 @@ def test_a_random_order_computes_the_same(content, seed):
     assert len(moved) <= len(content) + 4096  # what was moved is not kept twice
 
 
-def test_half_precision_constants_move_behind_their_decoders(tmp_path):
-    many_operators().export(tmp_path / "m", verbose=False)
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "m"))
+def quantized(folder, *types):
+    """The model as TensorFlow's converter quantizes it."""
+    many_operators().export(folder, verbose=False)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_types = [tf.float16]
-    halved = converter.convert()
+    converter.target_spec.supported_types = types
+    return converter.convert()
+
+
+def test_half_precision_constants_move_behind_their_decoders(tmp_path):
+    halved = quantized(tmp_path / "m", tf.float16)
     moved, counts = shuffled(halved)
     assert counts == [8, 12, 16, 20, 24]
     assert_same(halved, moved)
 
 
 def test_layers_of_integer_weights_stay(tmp_path):
-    many_operators().export(tmp_path / "m", verbose=False)
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "m"))
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    moved, counts = shuffled(content := converter.convert())
+    moved, counts = shuffled(content := quantized(tmp_path / "m"))
     assert counts == [8]  # TensorFlow leaves small weights float
     assert_same(content, moved)
 
@@ -191,23 +194,21 @@ def test_one_shot_pruning_brings_like_filters_side_by_side():
         assert [round(row.weights / row.kept) for row in result.layers[:2]] == [3, 3]
 
 
-def test_a_model_that_would_compute_something_else_stays(monkeypatch):
-    content = planted_model()
-    other, _ = shuffled(content)
-    wrong = finish_with(other, scale=2.0)
-    monkeypatch.setattr(tflite_model, "with_filters_moved", lambda *_: wrong)
-    kept = prune_one_shot(content, INPUTS, recipe=RULES)
-    plain = prune_one_shot(content, INPUTS, recipe=RULES.replace(arrange=False))
-    assert kept.model == plain.model
-
-
-def finish_with(content, scale):
+def with_last_scaled(content, scale):
     """The model with the weights of its last layer times `scale`."""
-    from tfrewprune.converter.flatbuffer import read_model, write_model
-
     model = read_model(content)
     graph = model.subgraphs[0]
     tensor = graph.tensors[int(graph.operators[-1].inputs[1])]
     buffer = model.tree.buffers[tensor.buffer]
     buffer.data = (scale * model.data(tensor).view(np.float32)).view(np.uint8)
     return write_model(model)
+
+
+def test_a_model_that_would_compute_something_else_stays(monkeypatch):
+    content = planted_model()
+    other, _ = shuffled(content)
+    wrong = with_last_scaled(other, scale=2.0)
+    monkeypatch.setattr(tflite_model, "with_filters_moved", lambda *_: wrong)
+    kept = prune_one_shot(content, INPUTS, recipe=RULES)
+    plain = prune_one_shot(content, INPUTS, recipe=RULES.replace(arrange=False))
+    assert kept.model == plain.model

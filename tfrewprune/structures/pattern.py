@@ -155,8 +155,7 @@ class Pattern(Structure):
     def left(self, rms: np.ndarray, shape: KernelShape, threshold: float) -> np.ndarray:
         left, count = self.above(rms, shape, threshold), len(self.patterns(shape))
         if count < len(rms):
-            best = np.arange(count)[:, None, None] == self._best(rms, shape)
-            left[count:] |= best & (rms[count:] >= threshold)
+            left[count:] |= self._is_best(rms, shape) & (rms[count:] >= threshold)
         return left
 
     def pulled(
@@ -173,7 +172,7 @@ class Pattern(Structure):
         count = len(self.patterns(shape))
         if count == len(rms):
             return None  # no weight lies outside: groups like others
-        best = np.arange(count)[:, None, None] == self._best(rms, shape)
+        best = self._is_best(rms, shape)
         if keep is None:
             outside = np.where(best, rms[count:], 0).max(axis=0)
             weak = rms[:count].max(axis=0) < np.sqrt(np.mean(np.square(outside)))
@@ -183,6 +182,11 @@ class Pattern(Structure):
 
     def rows_alike(self, shape: KernelShape) -> int:
         return min(self.rows, shape.outputs)
+
+    def _is_best(self, scores: np.ndarray, shape: KernelShape) -> np.ndarray:
+        """Boolean (patterns, ...): whether it is the one that `_best` numbers."""
+        numbers = np.arange(len(self.patterns(shape)))
+        return numbers[:, None, None] == self._best(scores, shape)
 
     def _best(self, scores: np.ndarray, shape: KernelShape) -> np.ndarray:
         """Number of the pattern that keeps most of each kernel."""

@@ -61,7 +61,7 @@ def reach(optimizer: keras.optimizers.Optimizer, pull: float) -> float:
 
     So far do weights jump about zero when a penalty holds them there.
     """
-    rate = float(ops.convert_to_numpy(optimizer.learning_rate))
+    rate = _rate(optimizer)
     if getattr(optimizer, "_velocities", None):
         return rate  # whatever the gradient
     return rate * pull / (1.0 - (getattr(optimizer, "momentum", None) or 0.0))
@@ -75,4 +75,9 @@ def step_of_gradient(optimizer: keras.optimizers.Optimizer) -> float | None:
     """
     if not isinstance(optimizer, keras.optimizers.SGD):
         return None
+    return _rate(optimizer)
+
+
+def _rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """The learning rate as it is now, also of a schedule."""
     return float(ops.convert_to_numpy(optimizer.learning_rate))
