@@ -166,6 +166,8 @@ class StrengthControl(PhaseClock):
             if self._epoch:  # weights that were restored have not been looked at yet
                 goal.before = goal.excess(inner_optimizer(self.model))
                 goal.start = None
+                keep = goal.wanted(self._progress) * goal.weights
+                goal.target.penalty.keep = keep
                 continue
             goal.start = goal.target.kernel()
             penalty = goal.target.penalty

@@ -67,7 +67,8 @@ class Reweight(keras.callbacks.Callback):
         self._epoch = epoch
         if not self._started:
             self._started = True
-            self._pending = [p for p in self._pending if p > self._progress(0)]
+            # Those up to the step before; the next one is this step's.
+            self._pending = [p for p in self._pending if p > self._progress(-1) + 1e-9]
             if epoch == self.first_epoch:  # else the state came back with the weights
                 self._refresh(start=True)
 
