@@ -76,19 +76,26 @@ def test_a_method_that_projects_needs_a_rate():
 
 
 @pytest.mark.parametrize("weights_only", [False, True])
-def test_resume_in_the_penalized_phase_is_exact(tmp_path, weights_only):
-    wrapped = wrap(functional_model(), RECIPE)
-    reweighted_train(wrapped, RECIPE, X, Y, verbose=0)
+@pytest.mark.parametrize(
+    "recipe",
+    [RECIPE, RECIPE.replace(method=ADMM(growth=1.7), reweighted_epochs=4)],
+    ids=["reweighted", "admm"],
+)
+def test_resume_in_the_penalized_phase_is_exact(tmp_path, recipe, weights_only):
+    wrapped = wrap(functional_model(), recipe)
+    reweighted_train(wrapped, recipe, X, Y, verbose=0)
     (target,) = hooked_kernels(wrapped)
+    assert (target.penalty.strength > 1e-3) == (recipe is not RECIPE)
     target.variable.assign(np.asarray(target.variable) * 0.5)  # alpha is older
     if weights_only:
         wrapped.save_weights(tmp_path / "state.weights.h5")
-        restored = wrap(functional_model(), RECIPE)
+        restored = wrap(functional_model(), recipe)
         restored.load_weights(tmp_path / "state.weights.h5")
     else:
         wrapped.save(tmp_path / "state.keras")
         restored = keras.models.load_model(tmp_path / "state.keras")
     (again,) = hooked_kernels(restored)
+    assert again.penalty.strength == target.penalty.strength
     for name, value in target.penalty.state.items():
         np.testing.assert_array_equal(
             np.asarray(value), np.asarray(again.penalty.state[name])

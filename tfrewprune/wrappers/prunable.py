@@ -118,12 +118,13 @@ class Prunable(keras.layers.Wrapper):
 
     def get_config(self) -> dict:
         now = self._penalty() if self.built else None
+        strength = self.strength if now is None else now.first_strength
         now = self if now is None else now  # attach() may have changed the penalty
         return {
             **super().get_config(),
             "structure": now.structure.get_config(),
             "method": now.method.get_config(),
-            "strength": now.strength,
+            "strength": strength,
             "penalized": self.penalized,
             "rate": self.rate,
         }

@@ -46,6 +46,8 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         muted: Whether steps see a penalty of 0.
         reported: Whether the user was told that no step feels the penalty.
         refreshes: How often the state was computed from the weights.
+        first_strength: The strength that the phase began with.
+        growths: How often it has grown since.
         rest: Further variables, with their layouts, that hold parts of the same groups.
     """
 
@@ -77,7 +79,7 @@ class MethodRegularizer(keras.regularizers.Regularizer):
     @property
     def strength(self) -> float:
         """Factor of the penalty (lambda); steps that are traced already follow it."""
-        return self._strength
+        return self.first_strength * self.method.growth**self.growths
 
     @strength.setter
     def strength(self, strength: float) -> None:
@@ -86,7 +88,12 @@ class MethodRegularizer(keras.regularizers.Regularizer):
                 "Argument `strength` must be at least 0. "
                 f"Received: strength={strength!r}"
             )
-        self._strength = float(strength)
+        self.first_strength = float(strength)
+        self.grow(0)
+
+    def grow(self, times: int) -> None:
+        """Sets the strength to what it is so many refreshes into a phase."""
+        self.growths = times
         self.mute(False)
 
     @property
@@ -102,7 +109,7 @@ class MethodRegularizer(keras.regularizers.Regularizer):
     def mute(self, muted: bool = True) -> None:
         """Makes steps see a penalty of 0 until `mute(False)`; `strength` stays."""
         if self._factor is not None and not keras.src.backend.in_stateless_scope():
-            self.assign("strength", 0.0 if muted else self._strength)
+            self.assign("strength", 0.0 if muted else self.strength)
             self.muted = muted
 
     def assign(self, name: str, value) -> None:
@@ -175,7 +182,7 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         if self._factor is None:
             fresh = self.method.state(kernel, self.structure, shape, ops)
             state = {name: ops.stop_gradient(value) for name, value in fresh.items()}
-            factor = self._strength
+            factor = self.strength
         else:
             self._check_shape(weights.shape)
             factor = ops.convert_to_tensor(self._factor)
@@ -195,7 +202,7 @@ class MethodRegularizer(keras.regularizers.Regularizer):
             self._check_shape(shape)
             return
         self._shape = tuple(shape)
-        self._factor = _state_variable("strength", (), self._strength)
+        self._factor = _state_variable("strength", (), self.strength)
         for name, value in self._fresh_state(np.zeros(self._shape, np.float32)).items():
             self.state[name] = _state_variable(name, value.shape, 1.0)
 
@@ -204,15 +211,16 @@ class MethodRegularizer(keras.regularizers.Regularizer):
 
         Args:
             weights: The weight tensor.
-            start: Whether a phase begins. Else the state develops from what it is, and
-                the strength grows as the method has it.
+            start: Whether a phase begins, from the strength it began with. Else the
+                state develops from what it is, and the strength grows as the method
+                has it.
         """
         weights = ops.convert_to_numpy(weights).astype(np.float32)
         self.bind(weights.shape)
         previous = None
         if not start:
             previous = {k: ops.convert_to_numpy(self.held(k)) for k in self.state}
-            self.strength *= self.method.growth
+        self.grow(0 if start else self.growths + 1)
         for name, value in self._fresh_state(weights, previous).items():
             self.assign(name, value)
         self.refreshes += 1
@@ -257,7 +265,7 @@ class MethodRegularizer(keras.regularizers.Regularizer):
         return {
             "structure": self.structure.get_config(),
             "method": self.method.get_config(),
-            "strength": self.strength,
+            "strength": self.first_strength,
             "layout": self.layout.get_config(),
             "existing": keras.regularizers.serialize(self.existing)
             if self.existing is not None

@@ -127,6 +127,7 @@ class PruningState(keras.Layer):
             kernel = _key(variable, penalty or mask)
             if penalty is not None:
                 store[f"{kernel}_strength"] = np.array(penalty.strength)
+                store[f"{kernel}_growths"] = np.array(penalty.growths)
                 for name in penalty.state:
                     held = ops.convert_to_numpy(penalty.held(name))
                     store[f"{kernel}_{name}"] = held
@@ -140,7 +141,8 @@ class PruningState(keras.Layer):
 
         A file without them (of the dense model, say) leaves the mask in place as it is
         and has the penalty weights follow the weights of the file. The strength is
-        taken only where it follows from a rate: one that a recipe gives stays.
+        taken only where it follows from a rate: one that a recipe gives stays, and
+        grows as often as that of the file has.
         """
         saved, changed = set(store.keys()), False
         for variable, (penalty, mask) in self._hooked():
@@ -151,6 +153,8 @@ class PruningState(keras.Layer):
                     key = f"{kernel}_{name}"
                     if key in saved and store[key].shape == tuple(value.shape):
                         penalty.assign(name, store[key])
+                if f"{kernel}_growths" in saved:
+                    penalty.grow(int(np.asarray(store[f"{kernel}_growths"])))
                 if penalty.controlled and f"{kernel}_strength" in saved:
                     strength = store[f"{kernel}_strength"]
                     penalty.strength = float(np.asarray(strength))
