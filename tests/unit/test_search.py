@@ -12,7 +12,7 @@ from tfrewprune.pipeline import largest_rate, search
 from tfrewprune.pipeline.search import RateSearch
 from tfrewprune.recipe import Infeasible, Recipe
 from tfrewprune.rule import Rule
-from tfrewprune.structures import Unstructured
+from tfrewprune.structures import NofM, Unstructured
 
 X = np.random.default_rng(0).standard_normal((256, 16)).astype(np.float32)
 Y = (X[:, :4].sum(axis=1) > 0).astype(int)
@@ -59,6 +59,8 @@ class Compressions:
             scores={"after": {"loss": 1.0, "accuracy": self.dense - lost}},
             model=model,
             collapsed={"hidden": 2} if rate > self.most else {},
+            pruned_rate=rate,
+            costs={"macs": {"limit": 500 / rate, "reached": 500 / rate}},
         )
 
 
@@ -95,7 +97,9 @@ def test_a_search_goes_on_where_it_was_interrupted(model, monkeypatch, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         largest_rate(model, **options)
     first = runs.rates
-    model.set_weights(weights)  # as a script that is started again
+    # The dense model is back, for a notebook that calls it again.
+    for old, new in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
     runs = Compressions(monkeypatch, 11, dense)
     found = largest_rate(model, **options)
     assert runs.rates[0] == first[-1] and not set(runs.rates[1:]) & set(first)
@@ -137,6 +141,8 @@ def test_of_a_falling_metric_percent_are_counted(model, monkeypatch):
         ({"precision": 1.0}, "precision > 1"),
         ({"metric": "auc"}, "Unknown metric 'auc'. Expected one of"),
         ({"recipe": Recipe(rate=2, then=Recipe(rate=4))}, "a recipe of one step"),
+        ({"recipe": Recipe(rate=2, shrink=True)}, "a recipe without `shrink`"),
+        ({"recipe": Recipe(Rule("hidden", rate=2))}, "without a `rate` of its own"),
     ],
 )
 def test_impossible_searches_are_refused(model, arguments, message):
@@ -184,3 +190,39 @@ def test_a_collapse_is_told_when_it_happens(model):
     logs = result.history["reweighted"]["collapsed"]
     assert logs[epoch - 1] == 1 and not any(logs[: epoch - 1])
     assert f"hidden collapsed in epoch {epoch}" in str(result)
+
+
+def test_rates_that_structures_end_are_told_as_they_are(model):
+    """Two of four is two of four, whatever rate is asked for."""
+    recipe = Recipe(
+        Rule("hidden", structure=NofM(2, 4)),
+        rate=2,
+        method="GradualMagnitude",
+        reweighted_epochs=1,
+        retrain_epochs=0,
+    )
+    found = largest_rate(model, recipe, **DATA, within=90, highest=64, verbose=0)
+    assert found.rate == pytest.approx(2)
+    assert [trial.rate for trial in found.trials] == [4, 8]
+    assert "8x: " in str(found) and "(at 2x, what was reached)" in str(found)
+
+
+def test_a_search_that_fails_leaves_the_dense_model(model, tmp_path):
+    weights = model.get_weights()
+
+    class Failing(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise RuntimeError("disk full")
+
+    recipe = Recipe("hidden", rate=4, reweighted_epochs=1, retrain_epochs=1)
+    options = {**DATA, "within": 5, "state": tmp_path, "verbose": 0}
+    with pytest.raises(RuntimeError, match="disk full"):
+        largest_rate(model, recipe, **options, callbacks=[Failing()])
+    for old, new in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert model.losses == [] and model.get_layer("hidden").kernel.constraint is None
+    # Other weights are another search, before any trial is done too.
+    model.set_weights([-w for w in weights])
+    with pytest.raises(ValueError, match="holds another search"):
+        largest_rate(model, recipe, **options)

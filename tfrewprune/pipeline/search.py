@@ -14,14 +14,18 @@ from typing import Any
 import keras
 
 from tfrewprune.constraints import CONSTRAINTS
-from tfrewprune.pipeline.compression import compress
+from tfrewprune.pipeline.compression import CompressResult, compress
 from tfrewprune.pipeline.run import evaluate
 from tfrewprune.pipeline.train import check_compiled
 from tfrewprune.recipe import Infeasible, Recipe
+from tfrewprune.wrappers.attachment import release
 from tfrewprune.wrappers.compilation import compile_arguments, compile_with
 
 #: Metrics of which less is better, by a part of their name.
 FALLING = ("loss", "error", "mae", "mse", "rmse", "perplexity", "entropy")
+
+#: Ratio within which two rates are the same: groups are not divisible.
+SAME = 1.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +33,17 @@ class Trial:
     """One compression.
 
     Attributes:
-        rate: Dense / pruned, of what was searched.
-        score: The validation metric; None if the rate cannot be reached at all.
+        rate: Dense / pruned that was asked for, of what was searched.
+        reached: What the model came to: less where structures or the recipe's
+            `minimum_groups` end first; None if the rate cannot be reached at all.
+        score: The validation metric; None as well.
         lost: How far that is from dense, as `within` counts.
         within: Whether it is near enough.
         collapsed: Layers that lost everything on the way, by epoch.
     """
 
     rate: float
+    reached: float | None
     score: float | None
     lost: float | None
     within: bool
@@ -49,7 +56,7 @@ class RateSearch:
 
     Attributes:
         model: The model at the rate found; dense if there is none.
-        rate: The largest rate that was within; 1 if there is none.
+        rate: The largest rate reached that was within; 1 if there is none.
         metric: Name of the validation metric.
         dense: Its value before pruning.
         trials: In the order they were made.
@@ -69,7 +76,9 @@ class RateSearch:
                 continue
             verdict = "within" if trial.within else "too far"
             line = f"{trial.rate:.3g}x: {trial.score:.4f}, {trial.lost:.2f} lost: "
-            lines.append(line + verdict)
+            less = trial.reached < trial.rate / SAME
+            at = f" (at {trial.reached:.3g}x, what was reached)" if less else ""
+            lines.append(line + verdict + at)
             for layer, epoch in trial.collapsed.items():
                 lines.append(f"  {layer} collapsed in epoch {epoch}")
         return "\n".join(lines)
@@ -94,8 +103,9 @@ def largest_rate(
     """Finds the highest rate at which a validation metric stays near the dense model's.
 
     Each trial compresses the dense model anew. The rate doubles from `first` (or
-    halves) until one is within and one is not, then the ratio between the two is
-    halved until it is at most `precision`.
+    halves) until one is within and one is not, or nothing more goes, then the ratio
+    between the two is halved until it is at most `precision`. A search that is
+    interrupted, or fails, leaves the dense model.
 
     Args:
         model: A compiled, trained model. It ends as the best one found.
@@ -119,7 +129,8 @@ def largest_rate(
         **fit: As in `compress`, such as `batch_size` or `callbacks`.
 
     Raises:
-        ValueError: Impossible arguments, or a state folder of another search.
+        ValueError: Impossible arguments, a recipe whose rules all have rates of their
+            own, or a state folder of another search.
 
     Example:
 
@@ -129,11 +140,7 @@ def largest_rate(
     check_compiled(model, "largest_rate")
     _check(within, of, first, highest, precision, validation_data)
     recipe = Recipe(rate=first) if recipe is None else recipe
-    if recipe.then is not None:
-        raise ValueError(
-            "largest_rate: expected a recipe of one step, whose rate can be searched. "
-            f"Received: {len(recipe.steps)} steps"
-        )
+    _check_recipe(recipe)
     arguments, weights = compile_arguments(model), model.get_weights()
     scores = evaluate(model, validation_data, fit)
     metric = _metric(scores, metric)
@@ -144,32 +151,61 @@ def largest_rate(
     }
     book = _Book(state, search, dense)
     bounds = [1.0, math.inf]  # the largest within, the smallest that is not
-    best = None
-    while (rate := _next(bounds, first, highest, precision)) is not None:
-        trial = book.find(rate)
-        if trial is None:
-            model.set_weights(weights)
-            compile_with(model, arguments)
-            options = {**fit, "validation_data": validation_data}
-            options["callbacks"] = [*(fit.get("callbacks") or []), *book.backup(rate)]
-            try:
-                result = compress(model, _at(recipe, of, rate), x, y, **options)
-            except Infeasible:
-                trial = Trial(rate, None, None, False, {})
-            else:
-                score = result.scores["after"][metric]
-                lost = _lost(score, dense, metric)
-                # Shares of few examples are not exact in binary.
-                near = lost <= within + 1e-6
-                trial = Trial(rate, score, lost, near, result.collapsed)
-                if near:
-                    best = book.keep(result.model)
-            book.add(trial)
-        bounds[0 if trial.within else 1] = rate
-    best = best if best is not None else book.best(model)
-    compile_with(model, arguments)
-    model.set_weights(weights if best is None else best)
-    return RateSearch(model, bounds[0], metric, dense, tuple(book.trials))
+    reached, best = 1.0, None
+
+    def dense_again() -> None:
+        release(model)
+        model.set_weights(weights)
+        compile_with(model, arguments)
+
+    try:
+        while (rate := _next(bounds, first, highest, precision)) is not None:
+            trial = book.find(rate)
+            if trial is None:
+                dense_again()
+                options = {**fit, "validation_data": validation_data}
+                watchers = [*(fit.get("callbacks") or []), *book.backup(rate)]
+                options["callbacks"] = watchers
+                try:
+                    result = compress(model, _at(recipe, of, rate), x, y, **options)
+                except Infeasible:
+                    trial = Trial(rate, None, None, None, False, {})
+                else:
+                    trial = _trial(result, of, rate, dense, metric, within)
+                    if trial.within:
+                        best = book.keep(result.model)
+                book.add(trial)
+            bounds[0 if trial.within else 1] = rate
+            if trial.within:
+                before, reached = reached, trial.reached
+                doubled = rate > first and bounds[1] == math.inf
+                if doubled and reached <= before * SAME:
+                    break  # nothing more goes, whatever is asked for
+        best = best if best is not None else book.best(model)
+    finally:
+        dense_again()
+    if best is not None:
+        model.set_weights(best)
+    return RateSearch(model, reached, metric, dense, tuple(book.trials))
+
+
+def _trial(
+    result: CompressResult,
+    of: str,
+    rate: float,
+    dense: float,
+    metric: str,
+    within: float,
+) -> Trial:
+    reached = result.pruned_rate
+    if of != "rate":
+        cost = result.costs[of]
+        reached = rate * cost["limit"] / max(cost["reached"], 1e-12)
+    score = result.scores["after"][metric]
+    lost = _lost(score, dense, metric)
+    # Shares of few examples are not exact in binary.
+    near = lost <= within + 1e-6
+    return Trial(rate, reached, score, lost, near, result.collapsed)
 
 
 def _next(bounds: list[float], first: float, highest: float, precision: float):
@@ -182,6 +218,26 @@ def _next(bounds: list[float], first: float, highest: float, precision: float):
     if high / low <= precision:
         return None
     return high / 2 if low == 1 and high > 4 else math.sqrt(low * high)
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    if recipe.then is not None:
+        raise ValueError(
+            "largest_rate: expected a recipe of one step, whose rate can be searched. "
+            f"Received: {len(recipe.steps)} steps"
+        )
+    if recipe.shrink:
+        raise ValueError(
+            "largest_rate: expected a recipe without `shrink`: trials start from the "
+            "same weights. Call tfrewprune.shrink on the model it finds."
+        )
+    pruning = [rule for rule in recipe.rules if not rule.skip]
+    if all(rule.rate is not None for rule in pruning):
+        rates = ", ".join(f"{rule.match!r}: {rule.rate:g}" for rule in pruning)
+        raise ValueError(
+            "largest_rate: expected a rule without a `rate` of its own, whose rate can "
+            f"be searched. Received: {rates}"
+        )
 
 
 def _at(recipe: Recipe, of: str, rate: float) -> Recipe:
@@ -241,6 +297,8 @@ class _Book:
                     "recipe, model or validation data). Give an empty folder."
                 )
             self.trials = [Trial(**trial) for trial in saved["trials"]]
+        else:
+            self._write()
 
     @property
     def _path(self) -> Path:
@@ -252,8 +310,11 @@ class _Book:
 
     def add(self, trial: Trial) -> None:
         self.trials.append(trial)
-        if self.folder is None:
-            return
+        if self.folder is not None:
+            self._write()
+            shutil.rmtree(self.folder / "running", ignore_errors=True)
+
+    def _write(self) -> None:
         document = {
             **self._head,
             "trials": [dataclasses.asdict(trial) for trial in self.trials],
@@ -261,7 +322,6 @@ class _Book:
         new = self._path.with_suffix(".new")
         new.write_text(json.dumps(document, indent=2) + "\n")
         os.replace(new, self._path)
-        shutil.rmtree(self.folder / "running", ignore_errors=True)
 
     def keep(self, model: keras.Model) -> list:
         """The model's weights, on disk too."""
