@@ -56,9 +56,10 @@ class Recipe:
             its `epsilon`, the `shrink` of `PrimalProximal()`.
         constraints: In place of a rate, what the whole model may cost, one or several
             of `"weights"`, `"macs"` (of layers with a weight matrix), `"bytes"` (of
-            weights in a `.tflite`) and `"latency_ms"` (on one thread, of layers that
-            the cost model knows). A number, or a share of the dense model: `"40%"`, or
-            a number of at most 1 where that is no time.
+            weights in a `.tflite`, as floats: a `quantization` is not counted) and
+            `"latency_ms"` (on one thread, of layers that the cost model knows). A
+            number, or a share of the dense model: `"40%"`, or a number of at most 1
+            where that is no time.
         layer_ms: Measured milliseconds by layer path and rate (1 is dense), such as
             `{"conv": {1: 2.0, 4: 0.7, 16: 0.3}}`, in place of the cost model's.
         start_rate: Dense / kept weights that the model is cut to, by magnitude, before

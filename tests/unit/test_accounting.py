@@ -261,6 +261,32 @@ def test_a_total_takes_dense_where_a_scheme_is_larger():
     assert account.at(None).bits is None
 
 
+def test_an_emptied_layer_needs_next_to_nothing():
+    """Not what it needed dense."""
+    weights = np.zeros((64, 576), np.float32)
+    account = trp.accounting(build_model(LAYER, weights, np.zeros(64, np.float32)))
+    (layer,) = account.layers
+    assert account.total("payload") == layer.bytes("payload", None) == 0
+    for scheme in ("gap", "csr", "block"):
+        assert account.total(scheme) == layer.bytes(scheme, None) < 1000
+
+
+def test_results_are_read_as_their_models():
+    import keras
+
+    model = keras.Sequential([keras.Input((32,)), keras.layers.Dense(32, name="d")])
+    data = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
+    recipe = trp.Recipe("d", rate=4, method="Magnitude", retrain_epochs=0)
+    result = trp.prune_one_shot(model, data, recipe=recipe)
+    (layer,) = trp.accounting(result).layers
+    assert (layer.kept, layer.weights) == (256, 1024)
+    dense = bytes(trp.convert(result.model, minimum_gain=math.inf))
+    again = trp.Recipe(rate=4, skip_last=False)
+    assert trp.accounting(trp.prune_one_shot(dense, data, recipe=again)).kept == 256
+    model.compile("adam", "mse")
+    assert trp.accounting(trp.compress(model, recipe)).kept == 256
+
+
 def test_a_keras_model_and_its_file_read_alike(tmp_path):
     keras = pytest.importorskip("keras")
     model = keras.Sequential(

@@ -123,3 +123,9 @@ def test_what_is_no_teacher():
     hard_prune(student, RECIPE)
     with pytest.raises(ValueError, match=r"outputs like those .*\(None, 3\)"):
         masked_retrain(student, RECIPE, X, Y, verbose=0, teacher=other)
+    before = student.get_weights()
+    with pytest.raises(ValueError, match="outputs like those of the model"):
+        compress(student, RECIPE, X, Y, verbose=0, teacher=other)
+    for old, new in zip(before, student.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert student.losses == []

@@ -66,10 +66,18 @@ class Teacher:
 def teacher_of(
     model: keras.Model, teacher: Teacher | keras.Model | str | None, caller: str
 ) -> Teacher | None:
-    """The teacher that an argument stands for; `"dense"` is a copy of the model."""
+    """The teacher that an argument stands for; `"dense"` is a copy of the model.
+
+    Raises:
+        ValueError: Its outputs are not like those of the model.
+    """
     if isinstance(teacher, str) and teacher == "dense":
         teacher = plain_copy(model, caller)
-    return None if teacher is None else Teacher.get(teacher)
+    if teacher is None:
+        return None
+    teacher = Teacher.get(teacher)
+    _check_alike(model, teacher.model)
+    return teacher
 
 
 @contextlib.contextmanager

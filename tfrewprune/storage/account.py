@@ -115,7 +115,7 @@ class Account:
         ]
         if all(size is None for size, _ in sizes):
             return None
-        return sum(min(dense, size or dense) for size, dense in sizes)
+        return sum(dense if size is None else min(dense, size) for size, dense in sizes)
 
     def at(self, bits: float | None) -> Account:
         """The same weights with other bits a weight."""

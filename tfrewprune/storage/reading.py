@@ -51,8 +51,8 @@ def matrices(model: Any) -> Iterator[Matrix]:
         from tfrewprune.wrappers.loading import load_model
 
         model = load_model(model)
-    if hasattr(model, "model") and not hasattr(model, "layers"):
-        model = model.model  # a result
+    if not hasattr(model, "count_params"):
+        model = getattr(model, "model", model)  # of a result
     if hasattr(model, "count_params"):
         yield from _of_keras(model)
     else:
