@@ -112,6 +112,7 @@ _HOMES = {
     "inspection": ("inspect_model",),
     "storage": ("Account", "LayerAccount", "accounting"),
     "planning": ("PlanRow", "plan"),
+    "layer_times": ("measure_layers",),
     "mapping": ("map_by_loss", "map_by_rule"),
     "runtime": ("CompiledModel", "Interpreter", "Streamer", "delegate_path"),
 }

@@ -61,7 +61,8 @@ class Recipe:
             number, or a share of the dense model: `"40%"`, or a number of at most 1
             where that is no time.
         layer_ms: Measured milliseconds by layer path and rate (1 is dense), such as
-            `{"conv": {1: 2.0, 4: 0.7, 16: 0.3}}`, in place of the cost model's.
+            `{"conv": {1: 2.0, 4: 0.7, 16: 0.3}}`, in place of the cost model's; see
+            `measure_layers`.
         start_rate: Dense / kept weights that the model is cut to, by magnitude, before
             the phase under the method begins (rules of a smaller rate: to theirs).
             Where much more shall go, these weights are free, and the phase is spent on

@@ -39,6 +39,7 @@ LAYERS = [
     "storage",
     "planning",
     "benchmark",
+    "layer_times",
     "report",
     "demo",
     "experiments",
