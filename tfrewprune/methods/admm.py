@@ -28,6 +28,11 @@ class ADMM(Method):
     Needs a rate, and more refreshes than `Reweighted`: the published schedules have 10
     to 30 (`Recipe(refreshes=10)`).
 
+    The published learning rate is periodic: it begins anew at each refresh and falls in
+    between. Compile the model with a schedule that restarts as often as Z is refreshed,
+    for `n` refreshes in a phase of `steps` steps
+    `keras.optimizers.schedules.CosineDecayRestarts(1e-3, steps // (n + 1), t_mul=1)`.
+
     With `levels` the projection is the one onto them: of the weights that are left,
     removed ones stay zero. Source: Ren et al., "ADMM-NN", arXiv 1812.11677; Ye et al.,
     section on quantization. `Quantization` makes it, and what follows.

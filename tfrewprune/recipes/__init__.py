@@ -16,9 +16,9 @@ another model. Three things do not, and are ours in every recipe:
 - **Epochs.** Papers train for hundreds. The lengths here keep the proportion of the
   phases; more epochs in that proportion are better.
 
-Optimizer and learning rate are the model's own; the periodic learning rates of the
-published ADMM schedules are not reproduced. `describe(name).origins` tells for each
-constant where it comes from.
+Optimizer and learning rate are the model's own, also the periodic ones of the published
+ADMM schedules, for which Keras has a schedule (see `tfrewprune.methods.ADMM`).
+`describe(name).origins` tells for each constant where it comes from.
 """
 
 from __future__ import annotations
