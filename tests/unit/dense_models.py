@@ -171,14 +171,20 @@ def half_model() -> bytes:
     return finish(graph, [x], [z])
 
 
-def dynamic_range(content: bytes, per_channel: bool = True) -> bytes:
-    """A float model with its weights as int8: what TensorFlow's default leaves."""
+def dynamic_range(content: bytes, per_channel: bool = True, smallest: int = 0) -> bytes:
+    """A float model with its weights as int8: what TensorFlow's default leaves.
+
+    Kernels of fewer than `smallest` weights stay float, as TensorFlow's below 1,024 do.
+    """
     model = read_model(content)
     (subgraph,) = model.subgraphs
     weights = {}
     for operator, name in zip(subgraph.operators, operators(model), strict=True):
-        if name in ("CONV_2D", "FULLY_CONNECTED"):
-            weights[int(operator.inputs[1])] = name
+        if name not in ("CONV_2D", "FULLY_CONNECTED"):
+            continue
+        if np.prod(subgraph.tensors[operator.inputs[1]].shape) < smallest:
+            continue
+        weights[int(operator.inputs[1])] = name
         if name == "FULLY_CONNECTED":
             operator.builtinOptions.asymmetricQuantizeInputs = True
         code = model.tree.operatorCodes[operator.opcodeIndex]

@@ -9,7 +9,16 @@ import dense_models
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from dense_models import conv, finish, fully_connected, half, half_model, plain, run
+from dense_models import (
+    conv,
+    dynamic_range,
+    finish,
+    fully_connected,
+    half,
+    half_model,
+    plain,
+    run,
+)
 from tiny_models import Graph
 
 from tfrewprune.cli import main
@@ -166,6 +175,26 @@ def test_integer_weights_and_other_files_are_told(tmp_path):
         prune_one_shot(model_bytes(), X[..., :2], rate=2)
     with pytest.raises(FileNotFoundError):
         prune_one_shot(tmp_path / "none.tflite", X, rate=2)
+
+
+def test_int8_weights_of_a_dynamic_range_file_stay(tmp_path, capsys):
+    content = dynamic_range(model_bytes(), smallest=1024)  # a and d stay float
+    recipe = Recipe(Rule(["a", "b", "c"], rate=2))
+    result = prune_one_shot(content, X, recipe=recipe)
+    rows = rows_of(result)
+    assert [rows[name].reason for name in "bc"] == [
+        "its weights are integers: prune the float model, then quantize"
+    ] * 2
+    assert rows["a"].rate == pytest.approx(2, rel=0.05)
+    assert result.rate < 1.1  # the integers are weights of the model too
+    model, data = tmp_path / "m.tflite", tmp_path / "x.npy"
+    model.write_bytes(dynamic_range(model_bytes()))
+    np.save(data, X)
+    words = ["prune", str(model), str(tmp_path / "p.tflite"), "--data", str(data)]
+    assert main([*words, "--rate", "2"]) == 1
+    told = capsys.readouterr().err
+    assert "Nothing in the .tflite model can be pruned" in told
+    assert all(f"{name}: its weights are integers" in told for name in "abcd")
 
 
 def test_the_command_needs_neither_keras_nor_tensorflow(tmp_path):

@@ -15,7 +15,7 @@ from tfrewprune.calibration.network import Site
 from tfrewprune.constraints import LayerCost
 from tfrewprune.converter.channels import with_filters_moved
 from tfrewprune.converter.conversion import read_content
-from tfrewprune.converter.densify import FLOAT_TYPES
+from tfrewprune.converter.densify import FLOAT_TYPES, WEIGHT_TYPES
 from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.flatbuffer import (
     Model,
@@ -29,7 +29,7 @@ from tfrewprune.converter.layer import Layer
 from tfrewprune.converter.plan import layer_shape
 from tfrewprune.oneshot.pruning import Job
 from tfrewprune.oneshot.source import Source
-from tfrewprune.oneshot.tflite_network import TFLiteNetwork
+from tfrewprune.oneshot.tflite_network import TFLiteNetwork, why_not_measured
 from tfrewprune.payload.gain import predicted_gain
 from tfrewprune.recipe import TYPICAL_RATE, Recipe
 from tfrewprune.rows import LayerRow
@@ -55,11 +55,11 @@ def read_source(model: Any) -> bytes:
         OSError: The file cannot be read.
     """
     content = read_content(model, may_export=False)
-    layers = find_layers(read_model(content))
-    if all(layer.reason is not None or layer.packed for layer in layers):
-        raise _nothing(
-            {layer.name: layer.reason or "packed already" for layer in layers}
-        )
+    model = read_model(content)
+    layers = find_layers(model)
+    reasons = why_not_measured(model, layers)
+    if len(reasons) == len(layers):
+        raise _nothing({layers[n].name: why for n, why in reasons.items()})
     return content
 
 
@@ -290,11 +290,11 @@ def _check_rules(layers: list[Layer], recipe: Recipe) -> None:
 
 
 def _constant_weights(model: Model) -> int:
-    """Float constants of the model, each buffer once."""
+    """Constants of the model of a type that weights have, each buffer once."""
     sizes: Counter[int] = Counter()
     for graph in model.subgraphs:
         for tensor in graph.tensors:
-            if tensor.type in FLOAT_TYPES and model.data(tensor) is not None:
+            if tensor.type in WEIGHT_TYPES and model.data(tensor) is not None:
                 count = int(np.prod(tensor_shape(tensor), dtype=np.int64))
                 sizes[tensor.buffer] = max(sizes[tensor.buffer], count)
     return sum(sizes.values())

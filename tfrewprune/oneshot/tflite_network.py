@@ -57,19 +57,11 @@ class TFLiteNetwork(Network):
         self.model = read_model(content)
         self.threads = threads
         self.layers = find_layers(self.model)
-        self.reasons: dict[int, str] = {}
+        self.reasons = why_not_measured(self.model, self.layers)
         self.sites: list[Site] = []
         self._kernels: dict[int, np.ndarray] = {}
-        readers = Counter(
-            (place, index)
-            for place, graph in enumerate(self.model.subgraphs)
-            for operator in graph.operators
-            for index in index_list(operator.inputs)
-        )
         for number, layer in enumerate(self.layers):
-            reason = _reason(self.model, layer, readers)
-            if reason is not None:
-                self.reasons[number] = reason
+            if number in self.reasons:
                 continue
             self._own_constants(layer)
             stored = self._stored(layer)
@@ -253,6 +245,18 @@ class TFLiteNetwork(Network):
         return BATCH if same else alone
 
 
+def why_not_measured(model: Model, layers: list[Layer]) -> dict[int, str]:
+    """Why layers cannot be measured and written, by their place in `layers`."""
+    readers = Counter(
+        (place, index)
+        for place, graph in enumerate(model.subgraphs)
+        for operator in graph.operators
+        for index in index_list(operator.inputs)
+    )
+    reasons = {n: _reason(model, layer, readers) for n, layer in enumerate(layers)}
+    return {number: why for number, why in reasons.items() if why is not None}
+
+
 def _geometry(layer: Layer) -> Geometry:
     conv = layer.options
     if not isinstance(conv, ConvOptions):
@@ -285,6 +289,9 @@ def _reason(model: Model, layer: Layer, readers: Counter) -> str | None:
         return "packed already; `unpack` gives the dense model back"
     if layer.reason is not None:
         return layer.reason
+    stored = model.subgraphs[layer.subgraph].tensors[layer.source.tensor]
+    if stored.type not in FLOAT_TYPES:
+        return "its weights are integers: prune the float model, then quantize"
     if layer.subgraph != 0:
         return "inside a loop or branch: it is not calibrated"
     if readers[layer.subgraph, layer.weight] > 1:
