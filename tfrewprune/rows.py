@@ -91,7 +91,7 @@ def format_rows(rows: list[LayerRow], width: int | None = None) -> str:
     widths[0] = min(widths[0], max(12, width - sum(widths[1:]) - 10))
     names = keep_ends((line[0] for line in table), widths[0])
     lines = []
-    following = [None, *pruned[1:], None]
+    following = [*pruned, None]
     for line, row, after in zip(table, [None, *pruned], following, strict=True):
         cells = [names[line[0]], *line[1:]]
         lines.append(

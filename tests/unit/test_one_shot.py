@@ -179,6 +179,24 @@ def test_what_cannot_be_asked():
         prune_one_shot("missing.keras", X, rate=2)
 
 
+def test_a_model_of_which_nothing_can_be_pruned_says_why():
+    inputs = keras.Input((10, 8))
+    x = layers.GRU(32, name="gates")(inputs)
+    model = keras.Model(inputs, layers.Dense(3, name="head")(x))
+    data = np.random.default_rng(0).standard_normal((40, 10, 8))
+    for asked in (
+        {"rate": 4},
+        {"constraints": {"weights": "40%"}},
+        {"recipe": Recipe([Rule("gates", rate=4), Rule("*", skip=True)])},
+    ):
+        with pytest.raises(ValueError, match=r"gates.*: layer class GRUCell: it is not"):
+            prune_one_shot(model, data, **asked)
+    with pytest.raises(ValueError, match=r"head: small: 96 weights"):
+        prune_one_shot(model, data, recipe=Recipe(rate=4, skip_last=False))
+    result = prune_one_shot(model, data, recipe=Recipe(Rule("head", rate=4)))
+    assert result.pruned_rate >= 3.9
+
+
 def test_a_subclassed_model_says_what_is_possible():
     class Own(keras.Model):
         def __init__(self):

@@ -193,7 +193,7 @@ def test_int8_weights_of_a_dynamic_range_file_stay(tmp_path, capsys):
     words = ["prune", str(model), str(tmp_path / "p.tflite"), "--data", str(data)]
     assert main([*words, "--rate", "2"]) == 1
     told = capsys.readouterr().err
-    assert "Nothing in the .tflite model can be pruned" in told
+    assert "Nothing in the model can be pruned" in told
     assert all(f"{name}: its weights are integers" in told for name in "abcd")
 
 

@@ -216,6 +216,9 @@ def test_summary_rows_and_table():
         "  stem: no rule matches",
         "  head: no rule matches",
     ]
+    dense = [row for row in rows if row.reason is not None]
+    assert format_rows(dense).splitlines() == table[3:]
+    assert format_rows([]) == ""
     document = json.loads(json.dumps([row.to_dict() for row in rows]))
     assert document[1]["structure"] == {"structure": "Block", "rows": 16, "columns": 1}
     assert document[1]["rate"] == 8.0

@@ -8,10 +8,10 @@ import numpy as np
 
 from tfrewprune.calibration.keras_network import KerasNetwork
 from tfrewprune.oneshot.pruning import Job
-from tfrewprune.oneshot.source import Source
+from tfrewprune.oneshot.source import Source, nothing_to_prune
 from tfrewprune.pipeline.summary import layer_row, model_rate
 from tfrewprune.recipe import Recipe
-from tfrewprune.rows import LayerRow
+from tfrewprune.rows import NO_MATRIX, LayerRow
 from tfrewprune.wrappers.resources import layer_cost, other_weights
 from tfrewprune.wrappers.targets import Target, resolve
 
@@ -23,6 +23,9 @@ class KerasSource(Source):
         model: The model.
         recipe: Which layers, structures and rates.
         data: Checked calibration inputs.
+
+    Raises:
+        ValueError: A rule matches no layer, or nothing is left to prune.
     """
 
     def __init__(self, model: keras.Model, recipe: Recipe, data: list[np.ndarray]):
@@ -52,6 +55,9 @@ class KerasSource(Source):
                     recipe.minimum_groups,
                 )
             )
+        if all(job.structure is None for job in self.jobs):
+            dense = [row for row in self.rows() if row.reason != NO_MATRIX]
+            raise nothing_to_prune({row.layer: row.reason for row in dense})
         self.other_weights = other_weights(self._targets)
         self.other_bytes = 4 * self.other_weights
 

@@ -64,8 +64,8 @@ def prune_one_shot(
 
     Raises:
         ValueError: Neither a rate, nor rules with one, nor constraints; data that do
-            not fit the model; nothing that can be pruned (weights of integers, for
-            one); NaN activations.
+            not fit the model; nothing that can be pruned (small layers, weights of
+            integers), with the reason of each layer; NaN activations.
         Infeasible: A `ValueError`: constraints that cannot be met, and by how much.
         OSError: A file cannot be read.
 

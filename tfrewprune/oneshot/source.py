@@ -15,6 +15,15 @@ from tfrewprune.oneshot.pruning import Job
 from tfrewprune.rows import LayerRow
 
 
+def nothing_to_prune(reasons: dict[str, str]) -> ValueError:
+    """The error of a model that stays as it is, with the reason of each layer."""
+    lines = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
+    return ValueError(
+        "Nothing in the model can be pruned:\n"
+        + (lines or "  it has no layer with weights")
+    )
+
+
 class Source(abc.ABC):
     """A model, its layers, and what a recipe wants of them.
 

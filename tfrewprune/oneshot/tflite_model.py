@@ -28,7 +28,7 @@ from tfrewprune.converter.flatbuffer import (
 from tfrewprune.converter.layer import Layer
 from tfrewprune.converter.plan import layer_shape
 from tfrewprune.oneshot.pruning import Job
-from tfrewprune.oneshot.source import Source
+from tfrewprune.oneshot.source import Source, nothing_to_prune
 from tfrewprune.oneshot.tflite_network import TFLiteNetwork, why_not_measured
 from tfrewprune.payload.gain import predicted_gain
 from tfrewprune.recipe import TYPICAL_RATE, Recipe
@@ -59,16 +59,8 @@ def read_source(model: Any) -> bytes:
     layers = find_layers(model)
     reasons = why_not_measured(model, layers)
     if len(reasons) == len(layers):
-        raise _nothing({layers[n].name: why for n, why in reasons.items()})
+        raise nothing_to_prune({layers[n].name: why for n, why in reasons.items()})
     return content
-
-
-def _nothing(reasons: dict[str, str]) -> ValueError:
-    lines = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
-    return ValueError(
-        "Nothing in the .tflite model can be pruned:\n"
-        + (lines or "  it has no layer with weights")
-    )
 
 
 def specs_of(content: bytes) -> list[InputSpec]:
@@ -125,7 +117,8 @@ class TFLiteSource(Source):
                 self._rules[number] = rule
         _check_rules(layers, recipe)
         if not self._rules:
-            raise _nothing({layers[n].name: why for n, why in self._reasons.items()})
+            told = {layers[n].name: why for n, why in self._reasons.items()}
+            raise nothing_to_prune(told)
         self.jobs, self.idle = [], []
         for number, site in sites.items():
             structure = rate = None
