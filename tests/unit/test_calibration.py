@@ -13,6 +13,7 @@ from tfrewprune.calibration.inputs import (
     calibration_inputs,
     check_outputs,
 )
+from tfrewprune.calibration.keras_network import input_specs
 from tfrewprune.calibration.problem import DAMPING, Problem, damping_for
 from tfrewprune.calibration.selection import _removal, prune
 from tfrewprune.structures import (
@@ -219,7 +220,7 @@ GOOD = np.random.default_rng(0).random((10, 4, 4, 3))
         (np.where(GOOD > 0.9, np.nan, GOOD), "values are NaN or Inf"),
         (np.ones((5, 4, 4, 3)), "all 5 inputs are the same"),
         ([GOOD[0], GOOD[0, :2]], "different shapes"),
-        ({"a": GOOD, "b": GOOD}, "no entry 'image'"),
+        ({"a": GOOD, "b": GOOD}, "named image. Received: a, b"),
     ],
 )
 def test_data_that_do_not_fit_are_refused(data, message):
@@ -252,6 +253,40 @@ def test_data_come_in_many_shapes(tmp_path):
     (tmp_path / "broken.npy").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"expected a .npy or .npz file"):
         calibration_inputs(tmp_path / "broken.npy", [SPEC])
+
+
+def test_names_are_all_of_one_kind():
+    """`fit` and signatures may call an input what another tensor is called."""
+    x, y = np.arange(8.0).reshape(4, 2), np.arange(4.0, 12).reshape(4, 2)
+    kind = ((None, 2), np.dtype("float32"))
+    crosswise = [InputSpec("b", *kind, ("a",)), InputSpec("a", *kind, ("b",))]
+    for data in ({"a": x, "b": y}, iter([{"a": x[:3], "b": y[:3]}, {"a": x, "b": y}])):
+        found = calibration_inputs(data, crosswise)
+        np.testing.assert_array_equal([found[0][0], found[1][0]], [x[0], y[0]])
+    half = [InputSpec("img:0", *kind, ("img",)), InputSpec("ref:0", *kind, ("ref",))]
+    for names in (("img", "ref"), ("img:0", "ref:0")):
+        found = calibration_inputs(dict(zip(names, (x, y), strict=True)), half)
+        np.testing.assert_array_equal(found, [x, y])
+    message = r"entries named img, ref, or img:0, ref:0\. Received: img, ref:0"
+    with pytest.raises(ValueError, match=message):
+        calibration_inputs({"img": x, "ref:0": y}, half)
+
+
+def test_dicts_have_the_keys_that_fit_takes():
+    inputs = [keras.Input((2,), name=name) for name in ("b", "a", "c")]
+    output = keras.layers.Concatenate()(inputs)
+    with pytest.warns(UserWarning, match="all keys in the dict must match"):
+        model = keras.Model({"a": inputs[0], "x": {"b": inputs[1:]}}, output)
+    x = np.random.default_rng(0).random((3, 4, 2)).astype("float32")
+    data = {"a": x[0], "x": {"b": [x[1], x[2]]}}
+    specs = input_specs(model)
+    for named in (data, iter([(data, np.zeros(4))])):
+        np.testing.assert_array_equal(calibration_inputs(named, specs), x)
+    found = calibration_inputs(dict(zip("bac", x, strict=True)), specs)
+    np.testing.assert_array_equal(found, x)
+    plain = input_specs(keras.Model(inputs, output))
+    found = calibration_inputs(dict(zip("bac", x, strict=True)), plain)
+    np.testing.assert_array_equal(found, x)
 
 
 def test_outputs_that_tell_inputs_not_apart_are_refused():

@@ -23,8 +23,9 @@ from tiny_models import Graph
 
 from tfrewprune.cli import main
 from tfrewprune.converter import convert
-from tfrewprune.converter.flatbuffer import read_model
+from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.oneshot import prune_one_shot
+from tfrewprune.oneshot.tflite_model import specs_of
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.structures import Column, RowColumn
@@ -119,6 +120,16 @@ def test_a_model_of_fixed_batch_is_run_input_by_input():
     expected = [run(content, row[None])[0][0] for row in data[:20]]
     assert np.square(np.subtract(found, expected)).mean() < 0.6 * np.var(expected)
     assert rows_of(result)["wide"].rate == pytest.approx(2, rel=0.05)
+
+
+def test_data_by_the_names_of_the_signature():
+    model = read_model(model_bytes())
+    (index,) = model.subgraphs[0].inputs
+    entry = schema.TensorMapT(name=b"image", tensorIndex=int(index))
+    signature = schema.SignatureDefT(inputs=[entry], signatureKey=b"serving_default")
+    model.tree.signatureDefs = [signature]
+    (spec,) = specs_of(write_model(model))
+    assert (spec.name, spec.path) == ("x", ("image",))
 
 
 def test_rules_patterns_and_ends():

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,20 +24,24 @@ class InputSpec:
         name: Its name.
         shape: Its shape with the batch; None or -1 for what is not fixed.
         dtype: What it is fed with.
+        path: Keys that lead to it in named data, as `fit` or a signature takes them;
+            () if it has but its name.
     """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: np.dtype
+    path: tuple[str | int, ...] = ()
 
 
 def calibration_inputs(data: Any, specs: Sequence[InputSpec]) -> list[np.ndarray]:
     """The arrays that calibrate a model, one for each of its inputs.
 
     Args:
-        data: An array, a list or a dict (by name) of arrays, a `.npy` or `.npz` file,
-            or a data set of batches (`tf.data`, `PyDataset`, a loader), of which the
-            first 1,000 inputs are taken; labels beside the inputs are left out.
+        data: An array, a list or a dict of arrays, a `.npy` or `.npz` file, or a data
+            set of batches (`tf.data`, `PyDataset`, a loader), of which the first 1,000
+            inputs are taken; labels beside the inputs are left out. A dict has the
+            keys that `fit` or the signature takes, or else the names of the inputs.
         specs: What the model takes.
 
     Raises:
@@ -95,16 +101,7 @@ def _arrays(data: Any, specs: Sequence[InputSpec]) -> list[Any]:
     if isinstance(data, str | os.PathLike):
         data = _load(data)
     if isinstance(data, Mapping):
-        names = [spec.name for spec in specs]
-        missing = [name for name in names if name not in data]
-        if missing and len(data) == len(specs) == 1:
-            return list(data.values())
-        if missing:
-            raise ValueError(
-                f"Calibration data: no entry {missing[0]!r}. The model's inputs are "
-                f"{names}. Received: {sorted(map(str, data))}"
-            )
-        return [data[name] for name in names]
+        return _named(data, specs)
     if isinstance(data, np.ndarray):
         return [data]
     if _is_dataset(data):
@@ -115,6 +112,31 @@ def _arrays(data: Any, specs: Sequence[InputSpec]) -> list[Any]:
             return [_stacked(data)]
         return list(data)
     return [data]
+
+
+def _named(data: Mapping, specs: Sequence[InputSpec]) -> list[Any]:
+    """The arrays by the inputs' paths, or all of them by their names.
+
+    Never some by the one and some by the other: a key may be the path of one input and
+    the name of another.
+    """
+    names = [(spec.name,) for spec in specs]
+    paths = [spec.path or name for spec, name in zip(specs, names, strict=True)]
+    for keys in (paths, names):
+        try:
+            return [functools.reduce(operator.getitem, key, data) for key in keys]
+        except (KeyError, IndexError, TypeError):
+            continue
+    if len(data) == len(specs) == 1:
+        return list(data.values())
+    known = [
+        ", ".join(".".join(map(str, key)) for key in keys)
+        for keys in dict.fromkeys(map(tuple, (paths, names)))
+    ]
+    raise ValueError(
+        f"Calibration data: expected entries named {', or '.join(known)}. "
+        f"Received: {', '.join(sorted(map(str, data)))}"
+    )
 
 
 def _is_dataset(data: Any) -> bool:
@@ -145,14 +167,15 @@ def _from_batches(data: Any) -> Any:
             break
     if not parts:
         raise ValueError("Calibration data: the data set is empty.")
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Batches one behind the other, in the structure that each of them has."""
     if isinstance(parts[0], Mapping):
-        return {
-            name: np.concatenate([np.asarray(part[name]) for part in parts])[:MOST]
-            for name in parts[0]
-        }
+        return {name: _joined([part[name] for part in parts]) for name in parts[0]}
     if isinstance(parts[0], tuple | list):
-        columns = zip(*parts, strict=True)
-        return [np.concatenate(list(map(np.asarray, c)))[:MOST] for c in columns]
+        return [_joined(column) for column in zip(*parts, strict=True)]
     return np.concatenate([np.asarray(part) for part in parts])[:MOST]
 
 

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="FILE",
-        help=".npy, or .npz with an array for each input of the model",
+        help=".npy, or .npz with an array for each input of the model, by its name",
     )
     parser.add_argument(
         "--rate",

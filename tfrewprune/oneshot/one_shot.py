@@ -45,8 +45,9 @@ def prune_one_shot(
         model: A built Keras model or a `.keras` file; or a `.tflite` file, its bytes or
             path, with float32 or float16 weights.
         data: 100 to 1,000 inputs without labels, prepared as the model expects them: an
-            array, a list or dict of arrays, a `.npy` or `.npz` file, or a data set of
-            which the first 1,000 are taken.
+            array, a list of arrays, a dict (with the keys that `fit` or the file's
+            signature takes, or else the names of the inputs), a `.npy` or `.npz` file,
+            or a data set of which the first 1,000 are taken.
         rate: Dense / kept weights over all pruned layers.
         recipe: In place of a rate, or with it: structures, rates, constraints and
             layers. Its method, epochs and `layer_ms` do not count here.

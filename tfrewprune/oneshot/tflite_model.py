@@ -70,7 +70,11 @@ def specs_of(content: bytes) -> list[InputSpec]:
         ConversionError: The file is damaged.
         ValueError: An input of a type that cannot be fed.
     """
-    graph = read_model(content).subgraphs[0]
+    model = read_model(content)
+    graph = model.subgraphs[0]
+    signatures = [s for s in model.tree.signatureDefs or () if s.subgraphIndex == 0]
+    named = signatures[0].inputs if signatures else ()
+    paths = {entry.tensorIndex: (text(entry.name),) for entry in named or ()}
     specs = []
     for index in index_list(graph.inputs):
         tensor = graph.tensors[index]
@@ -81,7 +85,8 @@ def specs_of(content: bytes) -> list[InputSpec]:
                 f"expected one of {sorted(_TYPES.values())}."
             )
         shape = tensor_signature(tensor)
-        specs.append(InputSpec(name, shape, np.dtype(_TYPES[tensor.type])))
+        dtype = np.dtype(_TYPES[tensor.type])
+        specs.append(InputSpec(name, shape, dtype, paths.get(index, ())))
     return specs
 
 
