@@ -13,7 +13,7 @@ from tfrewprune.calibration.inputs import (
     calibration_inputs,
     check_outputs,
 )
-from tfrewprune.calibration.keras_network import input_specs
+from tfrewprune.calibration.keras_inputs import input_specs
 from tfrewprune.calibration.problem import DAMPING, Problem, damping_for
 from tfrewprune.calibration.selection import _removal, prune
 from tfrewprune.structures import (
@@ -246,6 +246,10 @@ def test_data_come_in_many_shapes(tmp_path):
     two = [SPEC, InputSpec("n", (None,), np.dtype("int32"))]
     with pytest.raises(ValueError, match="with fractions"):
         calibration_inputs([GOOD, np.arange(10) / 2], two)
+    small = [InputSpec("image", (None, 2), np.dtype("uint8"))]
+    for wide in ([[0, -50], [400, 1]], [[0.0, -1.0], [255.0, 1.0]]):
+        with pytest.raises(ValueError, match=r"expected uint8, 0 to 255. Received: -"):
+            calibration_inputs(np.array(wide), small)
     with pytest.raises(ValueError, match=r"same number of inputs. Received: \[10, 9\]"):
         calibration_inputs([GOOD, np.arange(9)], two)
     with pytest.raises(ValueError, match="2 inputs"):

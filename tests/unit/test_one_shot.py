@@ -229,7 +229,63 @@ def test_a_dead_layer_and_few_inputs_are_told():
     result = prune_one_shot(model_of(), X[:8], recipe=EACH)
     notes = {row.layer: row.note for row in result.layers}
     assert "8 samples for 256 columns" in notes["hidden"]
-    assert notes["deep"] is None
+    for name in ("deep", "hidden"):  # positions are many, images are few
+        assert "8 calibration inputs: 100 to 1,000" in notes[name]
+    rows = hard_prune(model_of(), EACH, data=X[:8])
+    assert all("8 calibration inputs" in r.note for r in rows if r.reason is None)
+
+
+CONVOLUTIONS = Recipe(Rule(["wide", "deep"], rate=2), method="magnitude")
+
+
+def bytes_of(data: np.ndarray) -> np.ndarray:
+    low, high = data.min(), data.max()
+    return np.round((data - low) / (high - low) * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("how", ["one shot", "hard_prune"])
+def test_a_range_that_is_not_that_of_training_is_told(how):
+    def notes(model, data):
+        if how == "hard_prune":
+            rows = hard_prune(model, CONVOLUTIONS, data=data)
+        else:
+            rows = prune_one_shot(model, data, recipe=CONVOLUTIONS).layers
+        return {row.note for row in rows if row.reason is None}
+
+    with pytest.warns(UserWarning, match="range is probably wrong: the first batch"):
+        (note,) = notes(model_of(), X * 255)
+    assert "times the spread" in note
+    plain = model_of()
+    plain.get_layer("norm").moving_variance.assign(np.ones(16))  # never trained
+    with pytest.warns(UserWarning, match="integers for float inputs"):
+        (note,) = notes(plain, bytes_of(X))
+    assert "layer 'stem' puts out" in note
+
+
+@pytest.mark.filterwarnings("error:Calibration data")
+def test_bytes_that_the_model_scales_itself_and_counts_are_fine():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(16, 3, name="deep")(layers.Rescaling(1 / 255)(inputs))
+    x = layers.Conv2D(16, 3, name="wide")(x)
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    result = prune_one_shot(model, bytes_of(X), recipe=CONVOLUTIONS)
+    assert {row.note for row in result.layers} == {None}
+    counts = np.random.default_rng(0).integers(0, 4, X.shape)
+    result = prune_one_shot(model_of(), counts, recipe=CONVOLUTIONS)
+    assert {row.note for row in result.layers} == {None}
+
+
+def test_numbers_outside_a_table_are_refused():
+    inputs = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(50, 16, name="words")(inputs)
+    x = layers.Dense(32, name="hidden")(layers.Flatten()(x))
+    model = keras.Model(inputs, x)
+    numbers = np.random.default_rng(0).integers(0, 50, (96, 6))
+    recipe = Recipe(Rule("hidden", rate=2))
+    assert prune_one_shot(model, numbers, recipe=recipe).pruned_rate > 1.9
+    numbers[90, 3] = 50
+    with pytest.raises(ValueError, match=r"'words' looks up .*49. Received: \d+ to 50"):
+        prune_one_shot(model, numbers, recipe=recipe)
 
 
 def test_in_place_keeps_the_object():

@@ -19,10 +19,12 @@ from dense_models import (
     plain,
     run,
 )
-from tiny_models import Graph
+from tiny_models import Graph, Operator
 
 from tfrewprune.cli import main
 from tfrewprune.converter import convert
+from tfrewprune.converter.densify import read_weights, write_weights
+from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.oneshot import prune_one_shot
 from tfrewprune.oneshot.tflite_model import specs_of
@@ -130,6 +132,42 @@ def test_data_by_the_names_of_the_signature():
     model.tree.signatureDefs = [signature]
     (spec,) = specs_of(write_model(model))
     assert (spec.name, spec.path) == ("x", ("image",))
+
+
+def test_bytes_for_parts_of_one_are_told():
+    """A converter folds a rescaling into the weights: then bytes are what is due."""
+    data = np.random.default_rng(0).integers(0, 256, (96, 8, 8, 4), np.uint8)
+    with pytest.warns(UserWarning, match="integers for float inputs.*'a' puts out"):
+        result = prune_one_shot(model_bytes(), data, recipe=EACH)
+    assert "integers for float inputs" in rows_of(result)["b"].note
+    folded = read_model(model_bytes())
+    layer = find_layers(folded)[0]
+    stored = folded.subgraphs[0].tensors[layer.source.tensor]
+    kernel = read_weights(folded, stored) / 255
+    folded.tree.buffers[stored.buffer].data = write_weights(stored, kernel, None)
+    result = prune_one_shot(write_model(folded), data, recipe=EACH)
+    assert rows_of(result)["b"].note is None
+
+
+def test_numbers_outside_a_table_are_refused():
+    graph = Graph()
+    ids = graph.tensor("ids", (1, 4), dtype=schema.TensorType.INT32)
+    table = graph.constant("table", weights(10, 16))
+    options = schema.GatherOptionsT(axis=0)
+    y = graph.tensor("rows", (1, 4, 16))
+    kind = schema.BuiltinOptions.GatherOptions
+    code = schema.BuiltinOperator.GATHER
+    graph.operators.append(Operator(code, [table, ids], [y], b"", options, kind))
+    y = fully_connected(graph, y, weights(32, 64), np.zeros(32), name="wide")
+    content = finish(graph, [ids], [y])
+    numbers = np.random.default_rng(0).integers(0, 10, (96, 4))
+    recipe = Recipe(Rule("wide", rate=2))
+    assert prune_one_shot(content, numbers, recipe=recipe).pruned_rate > 1.9
+    for place in (0, 90):
+        wrong = np.array(numbers)
+        wrong[place, 2] = 10
+        with pytest.raises(ValueError, match=r"out of bounds.*int32 from 0 to 10"):
+            prune_one_shot(content, wrong, recipe=recipe)
 
 
 def test_rules_patterns_and_ends():

@@ -34,7 +34,17 @@ class InputSpec:
     path: tuple[str | int, ...] = ()
 
 
-def calibration_inputs(data: Any, specs: Sequence[InputSpec]) -> list[np.ndarray]:
+class CalibrationInputs(list[np.ndarray]):
+    """Checked arrays, one for each input of a model.
+
+    Attributes:
+        integers: Whether integers were given for an input that takes floats.
+    """
+
+    integers = False
+
+
+def calibration_inputs(data: Any, specs: Sequence[InputSpec]) -> CalibrationInputs:
     """The arrays that calibrate a model, one for each of its inputs.
 
     Args:
@@ -45,16 +55,21 @@ def calibration_inputs(data: Any, specs: Sequence[InputSpec]) -> list[np.ndarray
         specs: What the model takes.
 
     Raises:
-        ValueError: The wrong number of inputs, shape or type; NaN; no two different
-            inputs.
+        ValueError: The wrong number of inputs, shape or type; NaN; integers beyond
+            the type that the model takes; no two different inputs.
     """
-    given = _arrays(data, specs)
+    given = [np.asarray(array) for array in _arrays(data, specs)]
     if len(given) != len(specs):
         raise ValueError(
             f"Calibration data: the model has {len(specs)} inputs "
             f"({', '.join(spec.name for spec in specs)}). Received: {len(given)} arrays"
         )
-    arrays = [_checked(a, spec) for a, spec in zip(given, specs, strict=True)]
+    pairs = list(zip(given, specs, strict=True))
+    arrays = CalibrationInputs(_checked(array, spec) for array, spec in pairs)
+    arrays.integers = any(
+        array.dtype.kind in "iu" and np.dtype(spec.dtype).kind == "f"
+        for array, spec in pairs
+    )
     lengths = {len(array) for array in arrays}
     if len(lengths) > 1:
         raise ValueError(
@@ -204,8 +219,8 @@ def _load(path: str | os.PathLike[str]) -> Any:
         return {name: loaded[name] for name in loaded.files}
 
 
-def _checked(array: Any, spec: InputSpec) -> np.ndarray:
-    array = np.asarray(array)
+def _checked(array: np.ndarray, spec: InputSpec) -> np.ndarray:
+    dtype = np.dtype(spec.dtype)
     where = f"Calibration data for input {spec.name!r}"
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{where}: expected numbers. Received: dtype {array.dtype}")
@@ -222,9 +237,16 @@ def _checked(array: Any, spec: InputSpec) -> np.ndarray:
     if array.dtype.kind == "f":
         if broken := int(array.size - np.isfinite(array).sum()):
             raise ValueError(f"{where}: {broken} of {array.size} values are NaN or Inf")
-        if np.dtype(spec.dtype).kind in "iu" and (array != np.round(array)).any():
+        if dtype.kind in "iu" and (array != np.round(array)).any():
             raise ValueError(
-                f"{where}: expected integers ({np.dtype(spec.dtype)}). "
+                f"{where}: expected integers ({dtype}). "
                 f"Received: {array.dtype} with fractions"
             )
-    return np.ascontiguousarray(array, spec.dtype)
+    if dtype.kind in "iu" and array.size:
+        least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+        if array.min() < least or array.max() > most:  # a cast would wrap them
+            raise ValueError(
+                f"{where}: expected {dtype}, {least} to {most}. "
+                f"Received: {array.min():g} to {array.max():g}"
+            )
+    return np.ascontiguousarray(array, dtype)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import keras
 import numpy as np
 from keras import ops
 
 from tfrewprune.calibration.columns import Geometry
-from tfrewprune.calibration.inputs import InputSpec
 from tfrewprune.calibration.network import Network, Site
 from tfrewprune.wrappers.kernels import kernel_shape, walk_layers
 from tfrewprune.wrappers.targets import Target
@@ -46,6 +45,9 @@ class KerasNetwork(Network):
 
     Attributes:
         reasons: Why a kernel cannot be measured, by `Target.path_key`.
+
+    Raises:
+        ValueError: Numbers that an `Embedding` has no row for.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class KerasNetwork(Network):
             for _, layer in walk_layers(model)
             if isinstance(layer, keras.layers.BatchNormalization)
         ]
+        self._check_tables(data)
         layers = {id(t.layer): t.layer for t in self._targets.values()}
         layers |= {id(layer): layer for layer in self._normalizations}
         self._calls = self._look(layers, [array[:1] for array in data])
@@ -96,6 +99,17 @@ class KerasNetwork(Network):
             found.append([ops.convert_to_numpy(result) for result in results])
         columns = zip(*found, strict=True)
         return [np.concatenate(parts).astype(np.float32) for parts in columns]
+
+    def spread(self, data: list[np.ndarray]) -> float | None:
+        if not self._normalizations:
+            return None
+        layer = self._normalizations[0]
+        stored = ops.convert_to_numpy(layer.moving_variance)
+        seen = stored > _TINY
+        if not seen.any() or (stored == 1).all():  # as it was made: never trained
+            return None
+        _, variance = self._moments(layer, data)
+        return float(np.sqrt(np.median(variance[seen] / stored[seen])))
 
     def kernel(self, site: Site) -> np.ndarray:
         target = self._targets[site.key]
@@ -212,6 +226,31 @@ class KerasNetwork(Network):
             inputs = batch[0] if len(batch) == 1 else batch
         return self.model(inputs, training=False)
 
+    def _check_tables(self, data: list[np.ndarray]) -> None:
+        """Refuses what backends refuse late and in words of their own, or clip."""
+        tables = [
+            layer
+            for _, layer in walk_layers(self.model)
+            if isinstance(layer, keras.layers.Embedding)
+        ]
+        wrong = []
+
+        def note(layer, numbers):
+            numbers = ops.convert_to_numpy(numbers)
+            least, most = numbers.min(), numbers.max()
+            if least < 0 or most >= layer.input_dim:
+                wrong.append(
+                    f"layer {layer.name!r} looks up numbers from 0 to "
+                    f"{layer.input_dim - 1}. Received: {least:g} to {most:g}"
+                )
+                raise _Enough
+
+        for batch in self._batches(data) if tables else ():
+            with _watched(tables, note), contextlib.suppress(_Enough):
+                self._run(batch)
+            if wrong:
+                raise ValueError(f"Calibration data: {wrong[0]}")
+
     def _look(
         self, layers: dict[int, keras.Layer], one: list[np.ndarray]
     ) -> dict[int, int]:
@@ -241,45 +280,6 @@ class KerasNetwork(Network):
             with _watched([layer], note), contextlib.suppress(_Enough):
                 self._run(batch)
             yield from seen
-
-
-def input_specs(model: keras.Model) -> list[InputSpec]:
-    """What a built functional model takes, in the order of its inputs.
-
-    Raises:
-        ValueError: The model does not say.
-    """
-    tensors = keras.tree.flatten(getattr(model, "inputs", None) or [])
-    if not tensors:
-        raise ValueError(
-            f"Model {model.name!r} does not say what it takes. Expected a "
-            "built Sequential or functional model."
-        )
-    structure = getattr(model, "input", None)
-    paths = _paths(structure) if isinstance(structure, Mapping) else {}
-    return [
-        InputSpec(
-            tensor.name,
-            tuple(tensor.shape),
-            np.dtype("float32" if "float" in tensor.dtype else tensor.dtype),
-            paths.get(id(tensor), ()),
-        )
-        for tensor in tensors
-    ]
-
-
-def _paths(structure, here: tuple[str | int, ...] = ()) -> dict[int, tuple]:
-    """The keys that lead to each tensor of a model's inputs, by the tensor's id."""
-    if isinstance(structure, Mapping):
-        items = structure.items()
-    elif isinstance(structure, list | tuple):
-        items = enumerate(structure)
-    else:
-        return {id(structure): here}
-    found: dict[int, tuple] = {}
-    for key, part in items:
-        found |= _paths(part, (*here, key))
-    return found
 
 
 @contextlib.contextmanager

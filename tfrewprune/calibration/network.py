@@ -62,6 +62,10 @@ class Network(abc.ABC):
     def outputs(self, data: Any) -> list[np.ndarray]:
         """Outputs of the model, float32, all inputs in one array each."""
 
+    def spread(self, data: Any) -> float | None:
+        """How much values vary, over how much in training; None if that is unknown."""
+        return None
+
     @abc.abstractmethod
     def kernel(self, site: Site) -> np.ndarray:
         """(positions, channels, outputs), float32."""

@@ -9,8 +9,10 @@ import keras
 import numpy as np
 
 from tfrewprune.calibration.inputs import calibration_inputs
-from tfrewprune.calibration.keras_network import KerasNetwork, input_specs
+from tfrewprune.calibration.keras_inputs import input_specs
+from tfrewprune.calibration.keras_network import KerasNetwork
 from tfrewprune.calibration.network import Walk
+from tfrewprune.calibration.remarks import remarks_on
 from tfrewprune.wrappers.targets import Target
 
 
@@ -31,6 +33,7 @@ class Recovery:
         self._targets = {t.path_key: t for t in targets if t.spec is not None}
         self._network = KerasNetwork(model, targets, self._data)
         self._dense = self._network.state()
+        self._remarks = remarks_on(self._network, self._data)
 
     def refit(self) -> dict[tuple, str]:
         """Refits what is left, layer by layer, against the dense outputs.
@@ -54,8 +57,9 @@ class Recovery:
                 shape = tuple(target.variable.shape)
                 mask = target.spec.layout.to_kernel(target.mask.weight_mask(shape))
                 keep = np.asarray(mask).reshape(keep.shape)
-                if problem.remark:
-                    remarks[site.key] = problem.remark
+                told = self._remarks + ([problem.remark] if problem.remark else [])
+                if told:
+                    remarks[site.key] = "; ".join(told)
             walk.refit(site, problem, keep)
         return remarks
 

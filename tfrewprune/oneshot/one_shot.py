@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tfrewprune.calibration.inputs import calibration_inputs, check_outputs
+from tfrewprune.calibration.inputs import (
+    CalibrationInputs,
+    calibration_inputs,
+    check_outputs,
+)
 from tfrewprune.oneshot.pruning import output_difference, prune_network
 from tfrewprune.oneshot.result import OneShotResult
 from tfrewprune.oneshot.source import Source
@@ -47,7 +49,9 @@ def prune_one_shot(
         data: 100 to 1,000 inputs without labels, prepared as the model expects them: an
             array, a list of arrays, a dict (with the keys that `fit` or the file's
             signature takes, or else the names of the inputs), a `.npy` or `.npz` file,
-            or a data set of which the first 1,000 are taken.
+            or a data set of which the first 1,000 are taken. A range that is probably
+            not that of training is warned of: unscaled integers (such as 0 to 255) for
+            a float input, or a batch normalization that sees another spread.
         rate: Dense / kept weights over all pruned layers.
         recipe: In place of a rate, or with it: structures, rates, constraints and
             layers. Its method, epochs and `layer_ms` do not count here.
@@ -143,7 +147,7 @@ def _recipe(
 
 def _source(
     model: Any, data: Any, recipe: Recipe, in_place: bool
-) -> tuple[Source, list[np.ndarray]]:
+) -> tuple[Source, CalibrationInputs]:
     is_path = isinstance(model, str | os.PathLike)
     keras_file = is_path and Path(model).suffix in _KERAS_FILES
     if not keras_file and not hasattr(model, "layers"):
@@ -155,7 +159,7 @@ def _source(
         if recipe.arrange:
             source = source.arranged(recipe, arrays)
         return source, arrays
-    from tfrewprune.calibration.keras_network import input_specs
+    from tfrewprune.calibration.keras_inputs import input_specs
     from tfrewprune.oneshot.keras_model import KerasSource
     from tfrewprune.pipeline.likeness import arrange
     from tfrewprune.wrappers.cloning import plain_copy

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
+from tfrewprune.calibration.inputs import CalibrationInputs
 from tfrewprune.calibration.network import Network, Site, Walk
+from tfrewprune.calibration.remarks import remarks_on
 from tfrewprune.calibration.selection import Level, prune
 from tfrewprune.constraints import LayerCost
 from tfrewprune.oneshot.losses import LossTable, allocate
@@ -53,7 +54,7 @@ class Job:
 def prune_network(
     network: Network,
     jobs: list[Job],
-    data: Any,
+    data: CalibrationInputs,
     rate: float | None = None,
     budget: str = "weights",
     limits: Mapping[str, float] | None = None,
@@ -65,7 +66,7 @@ def prune_network(
     Args:
         network: The dense model.
         jobs: Its layers in the order of execution; those that are changed.
-        data: Calibration inputs, as the network takes them.
+        data: Calibration inputs.
         rate: Dense / kept over all layers that have no rate of their own.
         budget: What `rate` counts, `"weights"` or `"macs"`.
         limits: What the whole model may cost, by unit.
@@ -80,6 +81,7 @@ def prune_network(
         Infeasible: Limits that cannot be met.
     """
     tell = tell or (lambda line: None)
+    remarks = remarks_on(network, data)
     open_jobs = [job for job in jobs if job.structure is not None and job.rate is None]
     tables: list[LossTable] = []
     if open_jobs and (len(open_jobs) > 1 or limits):
@@ -107,7 +109,7 @@ def prune_network(
         keep = problem.weights != 0  # zeros that are there stay
         if job.structure is not None:
             goal = goal_of.get(id(job), job.weights / (job.rate or 1.0))
-            job.notes += [problem.remark] if problem.remark else []
+            job.notes += remarks + ([problem.remark] if problem.remark else [])
             keep, _ = prune(problem, job.structure, job.site.shape, goal, job.minimum)
         job.kept = int(keep.sum())
         job.loss = walk.refit(job.site, problem, keep)
@@ -117,7 +119,7 @@ def prune_network(
 def _tables(
     network: Network,
     jobs: list[Job],
-    data: Any,
+    data: CalibrationInputs,
     units: list[str],
     depth: float,
     tell: Callable[[str], None],

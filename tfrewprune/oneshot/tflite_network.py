@@ -198,7 +198,14 @@ class TFLiteNetwork(Network):
             interpreter.reset_all_variables()
             for detail, part in zip(details, parts, strict=True):
                 interpreter.set_tensor(detail["index"], part.astype(detail["dtype"]))
-            interpreter.invoke()
+            try:
+                interpreter.invoke()
+            except RuntimeError as error:  # such as numbers that a table has no row for
+                given = (f"{a.dtype} from {a.min():g} to {a.max():g}" for a in data)
+                raise ValueError(
+                    "LiteRT cannot run the model on the calibration data: "
+                    f"{str(error).rstrip('. ')}. Received: {', '.join(given)}"
+                ) from error
             yield [
                 interpreter.get_tensor(detail["index"])
                 for detail in interpreter.get_output_details()
@@ -231,7 +238,7 @@ class TFLiteNetwork(Network):
         self._batch = alone
         try:
             one_by_one = self.outputs(few)
-        except (RuntimeError, ValueError) as error:
+        except RuntimeError as error:
             raise ValueError(f"LiteRT cannot run the model: {error}") from error
         self._batch = 2 * alone
         try:
