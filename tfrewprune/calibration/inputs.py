@@ -41,7 +41,7 @@ class CalibrationInputs(list[np.ndarray]):
         integers: Whether integers were given for an input that takes floats.
     """
 
-    integers = False
+    integers: bool = False
 
 
 def calibration_inputs(data: Any, specs: Sequence[InputSpec]) -> CalibrationInputs:
