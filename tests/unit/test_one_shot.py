@@ -332,6 +332,13 @@ def test_masks_hold_after_a_refit_in_hard_prune():
     assert sum(row.kept for row in rows if row.reason is None) > 0
     with pytest.raises(ValueError, match="expected shape"):
         hard_prune(model, EACH, data=X[..., :1])
+    fresh = model_of()
+    before = [1e15 * weights for weights in fresh.get_weights()]
+    fresh.set_weights(before)
+    with pytest.raises(ValueError, match="NaN or infinite outputs"):
+        hard_prune(fresh, EACH, data=X)
+    for old, new in zip(before, fresh.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
 def test_layers_of_every_kind_are_refitted():

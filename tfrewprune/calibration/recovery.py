@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfrewprune.calibration.inputs import calibration_inputs
+from tfrewprune.calibration.inputs import calibration_inputs, check_outputs
 from tfrewprune.calibration.keras_inputs import input_specs
 from tfrewprune.calibration.keras_network import KerasNetwork
 from tfrewprune.calibration.network import Walk
@@ -25,13 +25,14 @@ class Recovery:
         data: Calibration inputs, see `calibration_inputs`.
 
     Raises:
-        ValueError: Data that do not fit the model.
+        ValueError: Data that do not fit the model, or that it does not tell apart.
     """
 
     def __init__(self, model: keras.Model, targets: list[Target], data: Any):
         self._data = calibration_inputs(data, input_specs(model))
         self._targets = {t.path_key: t for t in targets if t.spec is not None}
         self._network = KerasNetwork(model, targets, self._data)
+        check_outputs(self._network.outputs(self._data))
         self._dense = self._network.state()
         self._remarks = remarks_on(self._network, self._data)
 
