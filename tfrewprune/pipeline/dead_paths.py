@@ -10,9 +10,9 @@ from keras import ops
 from tfrewprune.channels.units import Units
 from tfrewprune.shrinking.graph import is_functional
 from tfrewprune.shrinking.passages import Passage
-from tfrewprune.shrinking.products import Product
+from tfrewprune.shrinking.products import Product, Separable
 from tfrewprune.shrinking.reading import read
-from tfrewprune.shrinking.selection import select
+from tfrewprune.shrinking.selection import Selection, select
 from tfrewprune.wrappers.attachment import set_masks
 from tfrewprune.wrappers.targets import Target
 
@@ -21,67 +21,90 @@ def mask_dead_paths(model: keras.Model, targets: list[Target]) -> None:
     """Masks what no output depends on: filters nobody reads, channels that are empty.
 
     The constant that an empty filter gives goes into the biases, or means of batch
-    normalizations, behind it. At padded edges that is an approximation: train after it.
-    Models whose graph does not tell what they compute are left as they are. A group of
-    the structure goes when all of its weights are dead, so that no mask changes its
-    structure. Source: unused path removal, Ma et al., arXiv 1905.00136.
+    normalizations, behind it; where neither can hold it, its path stays. At padded
+    edges that is an approximation: train after it. Models whose graph does not tell
+    what they compute are left as they are. A group of the structure goes when all of
+    its weights are dead, so that no mask changes its structure. Source: unused path
+    removal, Ma et al., arXiv 1905.00136.
 
     Args:
         model: A model with masks; it is changed in place.
         targets: Kernels that may lose weights, with the structures of their masks.
     """
-    chosen = {t.path_key: t for t in targets if t.spec.unit == "matrix"}
     if not is_functional(model):
         return
-    masks = {}
-    for key, live in _live(model, chosen).items():
-        left = np.where(live, chosen[key].values(), 0)
-        masks[key] = chosen[key].structure.surviving_groups(left)
-    set_masks(model, [chosen[key] for key in masks], masks)
-
-
-def _live(model: keras.Model, chosen: dict[tuple, Target]) -> dict[tuple, np.ndarray]:
-    """Which weights are on a path; constants of the others are moved on."""
     units = Units()
     passages, outputs = read(model, units, edges=False, bypass=False)
     selection = select(passages, outputs, units, merge=False)
-    by_layer = {id(target.layer): key for key, target in chosen.items()}
-    live = {}
-    for passage in passages:
-        key = by_layer.get(id(passage.layer))
-        if key is None or not isinstance(passage, Product):
+    products = {id(p.layer): p for p in passages if _has_one_matrix(p)}
+    masks, chosen = {}, []
+    for target in targets:
+        product = products.get(id(target.layer))
+        if product is None or target.spec.unit != "matrix":
             continue
-        shape = tuple(chosen[key].shape)
-        if passage.kernel.shape != shape:  # of a separable convolution
-            continue
-        inputs, outputs = (
-            np.isin(np.arange(len(signal.units)), selection.kept(signal))
-            for signal in (passage.signal, passage.outputs[0])
-        )
-        shift = passage.settled_bias() - passage.bias
-        if not _shifted(passage, shift, passages):
-            inputs[:] = True  # the constants have no other place
-        live[key] = np.broadcast_to(inputs[:, None] & outputs, shape)
-    return live
+        live, carries = _live(product, selection)
+        groups = _groups(target, live)
+        shift = _lost(product, target.structure.mask(groups, target.shape))
+        if shift.any():
+            place = _place(product, passages, model)
+            if place is None:
+                groups = _groups(target, live | carries)
+            else:
+                _add(*place, shift)
+        masks[target.path_key] = groups
+        chosen.append(target)
+    set_masks(model, chosen, masks)
 
 
-def _shifted(passage: Product, shift: np.ndarray, passages: list[Passage]) -> bool:
-    """Adds constants to a layer's outputs; returns whether it has a place for them."""
-    if not shift.any():
-        return True
-    if passage.layer.use_bias:
-        _add(passage.layer.bias, shift)
-        return True
-    (output,) = passage.call.outputs
-    readers = [p.layer for p in passages if any(t is output for t in p.call.inputs)]
-    normalized = len(readers) == 1 and isinstance(
-        readers[0], keras.layers.BatchNormalization
+def _has_one_matrix(passage: Passage) -> bool:
+    return isinstance(passage, Product) and not isinstance(passage, Separable)
+
+
+def _live(product: Product, selection: Selection) -> tuple[np.ndarray, np.ndarray]:
+    """Boolean (channels, outputs): what is on a path, and what adds constants."""
+    inputs, outputs = (
+        np.isin(np.arange(len(signal.units)), selection.kept(signal))
+        for signal in (product.signal, product.outputs[0])
     )
-    if normalized and passage.layer.activation is keras.activations.linear:
-        _add(readers[0].moving_mean, -shift)
-        return True
-    return False
+    carries = _constants(product) != 0
+    # Whoever reads a constant may keep it, though it is on no path; nobody the others.
+    read = outputs | np.isfinite(product.outputs[0].value)
+    return inputs[:, None] & outputs, carries[:, None] & read
 
 
-def _add(variable: keras.Variable, shift: np.ndarray) -> None:
-    variable.assign(ops.convert_to_numpy(variable.value) + shift.astype(np.float32))
+def _groups(target: Target, live: np.ndarray) -> np.ndarray:
+    return target.structure.surviving_groups(np.where(live, target.values(), 0))
+
+
+def _lost(product: Product, mask: np.ndarray) -> np.ndarray:
+    """What each output loses as constants with the weights outside a mask."""
+    removed = np.where(mask, 0, product.kernel).sum(axis=0, dtype=np.float64)
+    return _constants(product) @ removed
+
+
+def _constants(product: Product) -> np.ndarray:
+    """What each channel is where a bias can hold what it adds, else 0."""
+    return np.where(product.foldable, np.nan_to_num(product.signal.value), 0.0)
+
+
+def _place(
+    product: Product, passages: list[Passage], model: keras.Model
+) -> tuple[keras.Variable, int] | None:
+    """A variable that is added to a layer's outputs alone, and its sign."""
+    layer, (output,) = product.layer, product.call.outputs
+    if layer.use_bias:
+        return layer.bias, 1
+    if layer.activation is not keras.activations.linear:
+        return None
+    if any(tensor is output for tensor in model.outputs):
+        return None
+    readers = [p for p in passages if any(t is output for t in p.call.inputs)]
+    understood = len(readers) == 1 and readers[0].reason is None
+    if understood and isinstance(readers[0].layer, keras.layers.BatchNormalization):
+        return readers[0].layer.moving_mean, -1
+    return None
+
+
+def _add(variable: keras.Variable, sign: int, shift: np.ndarray) -> None:
+    before = ops.convert_to_numpy(variable.value).astype(np.float64)
+    variable.assign((before + sign * shift).astype(np.float32))

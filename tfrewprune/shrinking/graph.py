@@ -20,7 +20,8 @@ class Call:
         kwargs: Its keyword arguments.
         inputs: The symbolic tensors in both, in order.
         outputs: The symbolic tensors that it gives.
-        times: How often the model calls that operation.
+        times: How often the model calls that operation, or others with its weights:
+            a model inside, a wrapper, a layer that shares them.
     """
 
     operation: keras.Operation
@@ -57,7 +58,7 @@ def calls_of(model: keras.Model) -> list[Call]:
             seen.add(id(node))
             stack.append((tensor, True))
             stack += [(source, False) for source in reversed(node.input_tensors)]
-    times = Counter(id(node.operation) for node in nodes)
+    times = Counter(key for node in nodes for key in _identity(node.operation))
     return [
         Call(
             node.operation,
@@ -65,7 +66,12 @@ def calls_of(model: keras.Model) -> list[Call]:
             dict(node.arguments.kwargs),
             tuple(node.input_tensors),
             tuple(node.outputs),
-            times[id(node.operation)],
+            max(times[key] for key in _identity(node.operation)),
         )
         for node in nodes
     ]
+
+
+def _identity(operation: keras.Operation) -> list[int]:
+    """The `id`s of an operation and of its weights."""
+    return [id(operation), *map(id, getattr(operation, "weights", ()))]

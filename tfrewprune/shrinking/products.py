@@ -85,7 +85,7 @@ class Product(Passage):
         self.bias = np.zeros(self.kernel.shape[2])
         if layer.use_bias:
             self.bias = _numpy(layer.bias)
-        self.even = not edges or self._even()
+        self.even = self._even(edges)
         self.folds: list[tuple[int, int | None, float]] = []
         self.outputs = [
             Signal(
@@ -125,8 +125,8 @@ class Product(Passage):
         kernel = _numpy(self.layer.kernel, np.float32)
         return kernel.reshape(-1, *kernel.shape[-2:])
 
-    def _even(self) -> bool:
-        return not sees_padding(self.layer, self.shape)
+    def _even(self, edges: bool) -> bool:
+        return not edges or not sees_padding(self.layer, self.shape)
 
     def _value(self, bias: np.ndarray) -> np.ndarray:
         """What each output is where it is the same everywhere, else NaN."""
@@ -194,8 +194,10 @@ class Transposed(Product):
         kernel = _numpy(self.layer.kernel, np.float32)
         return kernel.reshape(-1, *kernel.shape[-2:]).transpose(0, 2, 1)
 
-    def _even(self) -> bool:
-        return set(self.layer.kernel_size) == set(self.layer.strides) == {1}
+    def _even(self, edges: bool) -> bool:
+        # Strides give every output weights of its own, inside as well as at edges.
+        extents = self.layer.strides + (self.layer.kernel_size if edges else ())
+        return set(extents) == {1}
 
     def _kernels(
         self, inputs: np.ndarray, outputs: np.ndarray, cut: Cut

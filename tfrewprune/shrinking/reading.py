@@ -135,6 +135,8 @@ def _layer(call: Call, inputs: list[Signal], units: Units, edges: bool) -> Passa
         return Beside.of(call, inputs, units)
     if len(inputs) != 1:
         raise NotUnderstood(f"{kind.__name__} of {len(inputs)} inputs")
+    if call.kwargs.get("training"):
+        raise NotUnderstood("called as in training")
     if kind in PRODUCTS:
         return PRODUCTS[kind](call, inputs, units, edges)
     if kind in (layers.Flatten, layers.Reshape):
