@@ -296,6 +296,26 @@ def test_what_is_not_understood_stays_with_its_reason():
     assert "layer class GRU" in str(result)
 
 
+def test_layers_without_weights_may_be_called_twice():
+    rng = np.random.default_rng(0)
+    inputs = keras.Input((4, 4, 3))
+    add, act = layers.Add(), layers.ReLU()
+    rows = layers.Reshape((16, 6), name="rows")
+    x = layers.Conv2D(6, 1, name="a")(inputs)
+    y = layers.Conv2D(6, 1, name="b")(inputs)
+    for name in ("c", "d"):
+        x = act(add([x, layers.Conv2D(6, 1, name=name)(x)]))
+    x = layers.Concatenate(axis=1)([rows(x), rows(y)])
+    x = layers.Conv1D(2, 1, name="last")(act(x))
+    model = spoil(keras.Model(inputs, x), rng)
+    for name in ("c", "d"):
+        kill(model, name, np.arange(6))
+    result = trp.shrink(model)
+    compare(model, result.model)
+    reasons = {row.layer: row.reason for row in result.layers}
+    assert "rows: called 2 times by the model" in reasons["b"]
+
+
 def test_a_subclassed_model_stays_as_it_is():
     class Net(keras.Model):
         def __init__(self):

@@ -107,7 +107,9 @@ def _passage(
             raise NotUnderstood("its channels cannot be followed")
         merge = _merge(call)
         if merge is not None:
-            sum_of_one = Plus.found(call, inputs, units, merge) if bypass else None
+            # A layer of several sums cannot give way to one of them.
+            alone = bypass and call.times == 1
+            sum_of_one = Plus.found(call, inputs, units, merge) if alone else None
             return sum_of_one or Together.of(call, inputs, units, merge)
         if isinstance(call.operation, keras.Layer):
             return _layer(call, inputs, units, edges)
@@ -139,6 +141,8 @@ def _layer(call: Call, inputs: list[Signal], units: Units, edges: bool) -> Passa
         raise NotUnderstood("called as in training")
     if kind in PRODUCTS:
         return PRODUCTS[kind](call, inputs, units, edges)
+    if kind is layers.Reshape and call.times > 1:
+        raise NotUnderstood(f"called {call.times} times by the model")
     if kind in (layers.Flatten, layers.Reshape):
         return Reshaped.of(call, inputs, units)
     if kind in _SAME:
