@@ -15,6 +15,7 @@ from tfrewprune.pipeline.prune import hard_prune
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.wrappers.cloning import strip
+from tfrewprune.wrappers.copying import layer_like
 from tfrewprune.wrappers.targets import Target, resolve
 
 RATES = (2, 4, 8, 16, 32)
@@ -98,7 +99,7 @@ def _measured(target: Target, rate: float, seconds: float) -> tuple[float, float
     """Milliseconds dense and packed of a layer at a rate."""
     layer = target.layer
     inputs = keras.Input(layer.input.shape[1:], batch_size=1)
-    copy = type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+    copy = layer_like(layer, {**layer.get_config(), "dtype": "float32"})
     single = keras.Model(inputs, copy(inputs))
     copy.set_weights([keras.ops.convert_to_numpy(w.value) for w in layer.weights])
     if rate > 1:

@@ -129,3 +129,23 @@ def test_what_is_no_teacher():
     for old, new in zip(before, student.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
     assert student.losses == []
+
+
+def test_a_dense_teacher_of_layers_that_only_the_user_can_make():
+    class Scaled(layers.Layer):  # Keras makes none from its config
+        def __init__(self, factor):
+            super().__init__(name="scaled")
+            self.factor = self.add_weight(initializer="ones") if factor else 1.0
+
+        def call(self, x):
+            return x * self.factor
+
+    def compressed(layer):
+        model = keras.Sequential([keras.Input((12,)), layer, *model_of().layers])
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        return compress(model, RECIPE, X, Y, teacher="dense", verbose=0)
+
+    compressed(layers.Lambda(lambda x: 2 * x))
+    compressed(Scaled(factor=None))  # without weights one does for both
+    with pytest.raises(ValueError, match="compress: layer 'scaled' .*Pass a copy"):
+        compressed(Scaled(factor=1))

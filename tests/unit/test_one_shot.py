@@ -44,6 +44,37 @@ def error(dense: keras.Model, pruned: keras.Model) -> float:
     return float(np.square(a - b).sum() / np.square(a - a.mean(0)).sum())
 
 
+class Doubled(layers.Layer):
+    """A layer that Keras does not make from its config."""
+
+    def __init__(self, width):
+        super().__init__(name="doubled")
+        self.dense = layers.Dense(width)
+
+    def call(self, x):
+        return 2 * self.dense(x)
+
+
+def test_models_with_functions_and_layers_of_the_users():
+    factor = 3.0
+
+    def of(*more):
+        last = [layers.Dense(32, name="hidden"), layers.Dense(2)]
+        return keras.Sequential([keras.Input((16,)), *more, *last])
+
+    x, recipe = X.reshape(-1, 16)[:64], EACH.replace(rules=[Rule("hidden")], rate=2)
+    model = of(layers.Lambda(lambda x: x * factor + np.pi, name="scaled"))
+    result = prune_one_shot(model, x, recipe=recipe)
+    assert result.model.get_layer("scaled") is not model.get_layer("scaled")
+    assert 0 < result.output_error < 1
+    model = of(Doubled(16))
+    expected = "prune_one_shot: layer 'doubled' .* Doubled.get_config .*in_place=True"
+    with pytest.raises(ValueError, match=expected):
+        prune_one_shot(model, x, recipe=recipe)
+    result = prune_one_shot(model, x, recipe=recipe, in_place=True)
+    assert result.model is model and result.pruned_rate == pytest.approx(2, rel=0.1)
+
+
 def test_it_beats_magnitude_and_leaves_the_source_alone():
     model = model_of()
     before = model.get_weights()

@@ -316,6 +316,34 @@ def test_layers_without_weights_may_be_called_twice():
     assert "rows: called 2 times by the model" in reasons["b"]
 
 
+def test_layers_that_cannot_be_copied_stay_as_they_are():
+    class Doubled(layers.Layer):  # Keras makes none from its config
+        def __init__(self, width):
+            super().__init__(name="doubled")
+            self.dense = layers.Dense(width, name="inner")
+
+        def call(self, x):
+            return 2 * self.dense(x)
+
+    factor = 3.0
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            Doubled(8),
+            layers.Lambda(lambda x: x * factor + np.pi),
+            layers.Dense(12, name="a"),
+            layers.Dense(2),
+        ]
+    )
+    kill(model, "a", [0, 3])
+    result = trp.shrink(model)
+    compare(model, result.model)
+    assert sizes(result) == {"doubled": 8, "a": 10, model.layers[-1].name: 2}
+    trp.attach(model, trp.Recipe(trp.Rule("doubled/inner"), rate=2))
+    with pytest.raises(ValueError, match=r"shrink: layer 'doubled' .*strip\(model\)"):
+        trp.shrink(model)
+
+
 def test_a_subclassed_model_stays_as_it_is():
     class Net(keras.Model):
         def __init__(self):

@@ -70,7 +70,8 @@ def prune_one_shot(
     Raises:
         ValueError: Neither a rate, nor rules with one, nor constraints; data that do
             not fit the model; nothing that can be pruned (small layers, weights of
-            integers), with the reason of each layer; NaN activations.
+            integers), with the reason of each layer; NaN activations; a layer that
+            cannot be copied, without `in_place`.
         Infeasible: A `ValueError`: constraints that cannot be met, and by how much.
         OSError: A file cannot be read.
 
@@ -170,7 +171,8 @@ def _source(
         in_place = True
     arrays = calibration_inputs(data, input_specs(model))
     if not in_place:
-        model = plain_copy(model, "prune_one_shot")
+        way_out = "Pass in_place=True to prune the model itself."
+        model = plain_copy(model, "prune_one_shot", way_out)
     if recipe.arrange:
         arrange(model, recipe)
     return KerasSource(model, recipe, arrays), arrays

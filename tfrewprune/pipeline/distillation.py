@@ -69,10 +69,12 @@ def teacher_of(
     """The teacher that an argument stands for; `"dense"` is a copy of the model.
 
     Raises:
-        ValueError: Its outputs are not like those of the model.
+        ValueError: Its outputs are not like those of the model, or that cannot be
+            copied.
     """
     if isinstance(teacher, str) and teacher == "dense":
-        teacher = plain_copy(model, caller)
+        way_out = "Pass a copy that you made, in place of teacher='dense'."
+        teacher = plain_copy(model, caller, way_out)
     if teacher is None:
         return None
     teacher = Teacher.get(teacher)

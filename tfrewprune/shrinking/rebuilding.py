@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 
 from tfrewprune.shrinking.passages import Narrow, Passage, Plus
 from tfrewprune.shrinking.selection import Selection
+from tfrewprune.wrappers.copying import NotCopied, layer_like
 
 
 def reached(model: keras.Model, passages: list[Passage]) -> list[Passage]:
@@ -30,6 +33,8 @@ def rebuilt(
 ) -> keras.Model:
     """A model of new layers; the given one is left as it is.
 
+    Layers that cannot be copied, which stay as they are anyway, are part of both.
+
     Args:
         model: A built functional or Sequential model.
         passages: Its calls that are left.
@@ -51,18 +56,26 @@ def rebuilt(
         if id(operation) in inside:
             layers[id(operation)] = inside[id(operation)]
         else:
-            config = operation.get_config() if found is None else found[0]
-            layers[id(operation)] = type(operation).from_config(config)
+            layers[id(operation)] = _new(operation, None if found is None else found[0])
     smaller = _composed(model, passages, layers, selection)
     for passage in passages:
         operation = passage.layer
         if id(operation) in inside or not isinstance(operation, keras.Layer):
             continue
         found, new = narrow[id(operation)], layers[id(operation)]
+        if new is operation:
+            continue
         weights = operation.get_weights() if found is None else found[1]
         new.set_weights([np.asarray(array) for array in weights])
         new.trainable = operation.trainable
     return smaller
+
+
+def _new(operation: keras.Operation, config: dict[str, Any] | None) -> keras.Operation:
+    try:
+        return layer_like(operation, config)
+    except NotCopied:
+        return operation
 
 
 def _composed(

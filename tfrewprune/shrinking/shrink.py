@@ -61,10 +61,11 @@ def shrink(
 
     Returns:
         A `ShrinkResult`; its `model` is plain, without objects of this package, and
-        compiled like `model`. `print` it for what became of each layer.
+        compiled like `model`. A layer of your own that its `get_config` does not make
+        anew is part of both models. `print` it for what became of each layer.
 
     Raises:
-        ValueError: Inputs that do not fit.
+        ValueError: Inputs that do not fit; a pruned layer that cannot be copied.
         RuntimeError: The smaller model's outputs differ by more than `tolerance`.
 
     Example:
@@ -75,7 +76,8 @@ def shrink(
     if not is_functional(model):
         kind = "not built" if isinstance(model, keras.Sequential) else "subclassed"
         return _as_it_is(model, f"{kind}: no graph tells what it computes")
-    plain = plain_copy(model, "shrink")
+    way_out = "Call strip(model) first if that layer itself is pruned."
+    plain = plain_copy(model, "shrink", way_out, borrow=True)
     smaller, rows = _shrunk(plain, keep_shapes)
     given = random_inputs(plain) if inputs is None else _listed(inputs, plain)
     apart = difference(plain, smaller, given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
+from collections.abc import Callable
 
 import keras
 
@@ -17,9 +18,13 @@ from tfrewprune.wrappers.attachment import (
     revived_weights,
 )
 from tfrewprune.wrappers.compilation import compile_arguments, compile_with
+from tfrewprune.wrappers.copying import NotCopied, layer_like
 from tfrewprune.wrappers.kernels import kernel_specs, walk_layers
 from tfrewprune.wrappers.prunable import Prunable
-from tfrewprune.wrappers.targets import Target, resolve
+from tfrewprune.wrappers.targets import Target, hooked_kernels, resolve
+
+#: What to do with a model that `wrap` cannot clone.
+_ATTACH = "Use attach(model, recipe) instead."
 
 
 def wrap(model: keras.Model, recipe: Recipe) -> keras.Model:
@@ -40,10 +45,10 @@ def wrap(model: keras.Model, recipe: Recipe) -> keras.Model:
         The clone, with the same weights, compiled like `model` with a new optimizer.
 
     Raises:
-        ValueError: The model is subclassed, the recipe names no layer, or leaves
-            nothing to prune.
+        ValueError: The model is subclassed or has a layer that cannot be copied, the
+            recipe names no layer, or leaves nothing to prune.
     """
-    _check_clonable(model, "wrap", "attach")
+    _check_clonable(model, "wrap", _ATTACH)
     if any(isinstance(layer, Prunable) for _, layer in walk_layers(model)):
         raise ValueError(
             "wrap: the model has Prunable layers already. strip() it first."
@@ -56,7 +61,7 @@ def wrap(model: keras.Model, recipe: Recipe) -> keras.Model:
             chosen[id(target.layer)].append(target)
 
     def make(layer):
-        copy = _copy_layer(layer)
+        copy = layer_like(layer)
         found = chosen.get(id(layer), [])
         if not found or not _alike(found, keep):
             return copy
@@ -69,7 +74,7 @@ def wrap(model: keras.Model, recipe: Recipe) -> keras.Model:
             rate=_rate(target, keep),
         )
 
-    clone = _clone(model, make)
+    clone = _clone(model, make, "wrap", _ATTACH)
     wrapped = {id(x.layer) for _, x in walk_layers(clone) if isinstance(x, Prunable)}
     cloned = [target for target in resolve(clone, recipe) if target.reason is None]
     keep = allowances(cloned, recipe)
@@ -92,7 +97,8 @@ def strip(model: keras.Model) -> keras.Model:
         model: A model after any phase. A plain model is returned as it is.
 
     Raises:
-        ValueError: `Prunable` layers inside a subclassed model, which cannot be cloned.
+        ValueError: `Prunable` layers inside a subclassed model, or beside a layer that
+            cannot be copied.
 
     Warns:
         UserWarning: Weights outside the mask are not zero, see `revived_weights`: they
@@ -105,9 +111,9 @@ def strip(model: keras.Model) -> keras.Model:
         _check_clonable(model, "strip", None)
 
         def make(layer):
-            return _copy_layer(layer.layer if isinstance(layer, Prunable) else layer)
+            return layer_like(layer.layer if isinstance(layer, Prunable) else layer)
 
-        model = _clone(model, make)
+        model = _clone(model, make, "strip")
     release(model)
     return model
 
@@ -123,33 +129,49 @@ def _rate(target: Target, keep: dict[tuple, int]) -> float | None:
     return None if kept is None else target.shape.weights / max(kept, 1)
 
 
-def plain_copy(model: keras.Model, caller: str) -> keras.Model:
+def plain_copy(
+    model: keras.Model, caller: str, way_out: str | None = None, borrow: bool = False
+) -> keras.Model:
     """A copy without any object of this package; the model is left as it is.
 
     Args:
         model: A built Sequential or functional model.
         caller: Name of the function that was called.
+        way_out: A sentence for errors on what to do about a model without a copy.
+        borrow: Let the copy have the very layers of the model that cannot be copied,
+            unless they carry an object of this package.
 
     Raises:
-        ValueError: The model is subclassed, or not built.
+        ValueError: The model is subclassed, not built, or has a layer that cannot be
+            copied.
     """
-    _check_clonable(model, caller, None)
-    return strip(_clone(model, _copy_layer))
+    _check_clonable(model, caller, way_out)
+    return strip(_clone(model, layer_like, caller, way_out, borrow))
 
 
-def _copy_layer(layer: keras.Operation) -> keras.Operation:
-    return type(layer).from_config(layer.get_config())
-
-
-def _clone(model: keras.Model, make) -> keras.Model:
+def _clone(
+    model: keras.Model,
+    make: Callable[[keras.Layer], keras.Layer],
+    caller: str,
+    way_out: str | None = None,
+    borrow: bool = False,
+) -> keras.Model:
     """clone_model with `make` for every layer; weights and compilation are copied."""
     pairs = []
+
+    def refusal(reason: NotCopied) -> ValueError:
+        return ValueError(" ".join(filter(None, (f"{caller}: {reason}", way_out))))
 
     def remember(operation):
         # Operators between layers, as in `a + b`, are cloned too but hold no weights.
         if not isinstance(operation, keras.Layer):
-            return _copy_layer(operation)
-        copy = make(operation)
+            return layer_like(operation)
+        try:
+            copy = make(operation)
+        except NotCopied as reason:
+            if not borrow or hooked_kernels(operation):
+                raise refusal(reason) from reason
+            return operation
         pairs.append((operation, copy))
         return copy
 
@@ -157,7 +179,10 @@ def _clone(model: keras.Model, make) -> keras.Model:
     if not clone.built:
         clone.build(model.input_shape)
     for layer, copy in pairs:
-        _plain(copy).set_weights(_plain(layer).get_weights())
+        try:
+            _plain(copy).set_weights(_plain(layer).get_weights())
+        except ValueError as error:  # it came out with other weights
+            raise refusal(NotCopied(layer)) from error
         copy.trainable = layer.trainable
     compile_with(clone, compile_arguments(model))
     return clone
@@ -167,12 +192,12 @@ def _plain(layer: keras.Layer) -> keras.Layer:
     return layer.layer if isinstance(layer, Prunable) else layer
 
 
-def _check_clonable(model: keras.Model, caller: str, instead: str | None) -> None:
+def _check_clonable(model: keras.Model, caller: str, way_out: str | None) -> None:
     functional = isinstance(model, keras.Sequential) or (
         isinstance(model, keras.src.models.Functional)
     )
     if not functional or not model.built:
-        hint = f" Use {instead}(model, recipe) instead." if instead else ""
+        hint = f" {way_out}" if way_out else ""
         kind = "is not built" if functional else "is a subclassed model"
         raise ValueError(
             f"{caller}: only built Sequential and functional models can be cloned; "
