@@ -280,6 +280,26 @@ def test_inputs_are_taken_in_the_order_of_the_model():
     same(many, packed, *samples)
 
 
+@pytest.mark.parametrize("kind", ["list", "dict", "SavedModel"])
+def test_outputs_come_in_the_order_of_the_model(kind, tmp_path):
+    """Three have one shape, there are more than ten, one is an input, one is twice."""
+    x = keras.Input((4,))
+    outputs = [layers.Dense(3, name=name)(x) for name in "zam"]
+    outputs += [x, outputs[1], *(layers.Dense(n + 1)(x) for n in range(7))]
+    if kind == "dict":
+        outputs = dict(zip("lkjihgfedcba", outputs, strict=True))
+    model = source = keras.Model(x, outputs)
+    if kind == "SavedModel":
+        source = tmp_path / "saved"
+        model.export(source, verbose=False)
+    samples = floats(2, 4)
+    packed = trp.convert(source, minimum_gain=0)
+    received = run_once(trp.Interpreter(packed), [samples])
+    expected = keras.tree.flatten(model(samples))
+    for a, b in zip(expected, received, strict=True):
+        np.testing.assert_allclose(b, a, atol=1e-5)
+
+
 def test_inputs_of_a_ready_file_are_in_the_order_of_the_file():
     model = of_inputs([keras.Input((2 + n,), name=x) for n, x in enumerate("cab")])
     dense = to_tflite(model)

@@ -6,6 +6,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter as LiteRt
 
 import tfrewprune as trp
+from tfrewprune.benchmark.compare import run_once
 from tfrewprune.converter.export import to_tflite
 from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.converter.options import RECURRENT
@@ -19,18 +20,7 @@ layers = keras.layers
 
 def run(interpreter, *feed):
     """All outputs: those of the model in its order, then states."""
-    details = interpreter.get_input_details()
-    for detail, array in zip(details, feed, strict=True):
-        interpreter.resize_tensor_input(detail["index"], array.shape)
-    interpreter.allocate_tensors()
-    for detail, array in zip(details, feed, strict=True):
-        interpreter.set_tensor(detail["index"], array)
-    interpreter.invoke()
-    (signature,) = interpreter._get_full_signature_list().values()
-    own = {n: t for n, t in signature["outputs"].items() if n.startswith("output_")}
-    places = [own[name] for name in sorted(own, key=lambda n: int(n[7:]))]
-    places += [t for n, t in signature["outputs"].items() if n not in own]
-    return [interpreter.get_tensor(place) for place in places]
+    return run_once(interpreter, feed)
 
 
 def prune(model, block=16, rate=4, seed=0):

@@ -65,7 +65,7 @@ def _from_directory(path: Path, batch_size: int | None) -> bytes:
             "batch_size applies to Keras models; the inputs of a SavedModel have the "
             f"shapes it was saved with, received batch_size={batch_size}"
         )
-    return _from_saved_model(path)
+    return _in_order(_from_saved_model(path), [])
 
 
 def _load(path: Path) -> Any:
@@ -207,15 +207,35 @@ def _advice(error: Exception, batch: int | None) -> str:
 
 
 def _in_order(content: bytes, names: list[str]) -> bytes:
-    """The file with its inputs in the order of names; the converter has its own."""
+    """The file with its inputs in the order of names, its outputs as Keras has them.
+
+    The converter has an order of its own. Signatures number the outputs of a list, and
+    name those of a dict by its keys, which Keras sorts.
+    """
     model = read_model(content)
-    (signature,) = model.tree.signatureDefs
-    places = {text(entry.name): entry.tensorIndex for entry in signature.inputs}
-    subgraph = model.subgraphs[signature.subgraphIndex]
-    ordered = [places[name] for name in names if name in places]
-    if sorted(ordered) == sorted(int(i) for i in subgraph.inputs):
-        subgraph.inputs = np.array(ordered, np.int32)
+    for signature in model.tree.signatureDefs or ():
+        subgraph = model.subgraphs[signature.subgraphIndex]
+        inputs = {text(entry.name): entry.tensorIndex for entry in signature.inputs}
+        outputs = {text(entry.name): entry.tensorIndex for entry in signature.outputs}
+        numbered = sorted(outputs, key=_number)
+        subgraph.inputs = _reordered(subgraph.inputs, inputs, names)
+        subgraph.outputs = _reordered(subgraph.outputs, outputs, numbered)
     return write_model(model)
+
+
+def _reordered(
+    tensors: np.ndarray, places: dict[str, int], names: list[str]
+) -> np.ndarray:
+    """The tensors in the order of names; as they are where the names are others."""
+    ordered = [places[name] for name in names if name in places]
+    if sorted(ordered) != sorted(int(tensor) for tensor in tensors):
+        return tensors
+    return np.array(ordered, np.int32)
+
+
+def _number(output: str) -> tuple[int, str]:
+    found = re.fullmatch(r"output_(\d+)", output)
+    return int(found[1]) if found else 0, output
 
 
 if __name__ == "__main__":
