@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recurrent Keras layers, packed, unpacked and streamed, compute what Keras does."""
+"""Recurrent Keras layers, packed and unpacked, compute what Keras does."""
 
 import numpy as np
 import pytest
@@ -209,94 +209,6 @@ def test_a_loop_that_only_claims_to_be_one_stays():
     received = run(trp.Interpreter(bytes(packed)), x)[0]
     expected = run(LiteRt(model_content=changed), x)[0]
     np.testing.assert_allclose(received, expected, atol=1e-5)
-
-
-def test_streams_in_pieces_of_any_length():
-    model = small()
-    streamer = trp.Streamer(model)
-    assert streamer.frame_shape == (5,)
-    generator = np.random.default_rng(1)
-    frames = generator.standard_normal((50, 5)).astype("f4")
-    expected = np.asarray(model(frames[None]))[0]
-    pieces = [streamer.push(frames[0])]
-    place = 1
-    for length in (1, 0, 2, 16, 17, 13):
-        pieces.append(streamer.push(frames[place : place + length]))
-        assert pieces[-1].shape == (length, 3)
-        place += length
-    np.testing.assert_allclose(np.concatenate(pieces), expected, atol=1e-5)
-    streamer.reset()
-    np.testing.assert_allclose(streamer.push(frames), expected, atol=1e-5)
-
-
-def test_streams_do_not_see_each_other():
-    streamer = trp.Streamer(small())
-    frames = np.random.default_rng(1).standard_normal((6, 5)).astype("f4")
-    alone = streamer.push(frames)
-    a, b = streamer.stream(), streamer.stream()
-    poison = np.full(5, np.nan, np.float32)
-    received = []
-    for frame in frames:
-        received.append(a.push(frame))
-        assert np.isnan(b.push(poison)).all()
-    np.testing.assert_allclose(np.concatenate(received), alone, atol=1e-6)
-    b.reset()
-    np.testing.assert_allclose(b.push(frames), alone, atol=1e-6)
-
-
-def test_streams_in_threads():
-    from concurrent.futures import ThreadPoolExecutor
-
-    streamer = trp.Streamer(small(), workers=2)
-    frames = np.random.default_rng(1).standard_normal((4, 30, 5)).astype("f4")
-    expected = [streamer.stream().push(one) for one in frames]
-
-    def follow(one):
-        stream = streamer.stream()
-        return np.concatenate([stream.push(frame) for frame in one])
-
-    with ThreadPoolExecutor(4) as pool:
-        for a, b in zip(expected, pool.map(follow, frames), strict=True):
-            np.testing.assert_allclose(b, a, atol=1e-5)
-
-
-def test_a_streaming_file_streams_and_unpacks(tmp_path):
-    model = small()
-    packed = trp.convert(model, tmp_path / "stream.tflite", streaming=True)
-    names = {d["name"] for d in trp.Interpreter(packed).get_input_details()}
-    assert {"first/state", "second/state", "second/cell_state"} <= names
-    frames = np.random.default_rng(1).standard_normal((5, 5)).astype("f4")
-    expected = np.asarray(model(frames[None]))[0]
-    for source in (tmp_path / "stream.tflite", packed, trp.convert(model)):
-        received = trp.Streamer(source).push(frames)
-        np.testing.assert_allclose(received, expected, atol=1e-5)
-    dense = LiteRt(model_content=trp.unpack(packed))
-    states = [np.zeros((1, 16), np.float32)] * 3
-    received = run(dense, frames[None], *states)[0]
-    np.testing.assert_allclose(received[0], expected, atol=1e-5)
-
-
-def test_what_cannot_be_streamed_says_so():
-    x = keras.Input((None, 5))
-    backwards = keras.Model(x, layers.LSTM(8, go_backwards=True, name="reverse")(x))
-    with pytest.raises(
-        trp.ConversionError, match="'reverse' goes through .* backwards"
-    ):
-        trp.Streamer(backwards)
-    y = layers.Conv1D(8, 3, padding="causal")(layers.GRU(8, return_sequences=True)(x))
-    with pytest.raises(trp.ConversionError, match="looks at more than one frame"):
-        trp.Streamer(keras.Model(x, y))
-    plain = keras.Sequential([keras.Input((8,)), layers.Dense(4)])
-    with pytest.raises(trp.ConversionError, match="needs a packed GRU, LSTM or RNN"):
-        trp.convert(plain, streaming=True, verify=False)
-    fixed = keras.Sequential([keras.Input((7, 5)), layers.GRU(8)])
-    with pytest.raises(trp.ConversionError, match="time .* must be open"):
-        trp.Streamer(fixed)
-    streamer = trp.Streamer(small())
-    with pytest.raises(ValueError, match=r"shape \[5\] or \[n, 5\], received \[3\]"):
-        streamer.push(np.zeros(3))
-    with pytest.raises(ValueError, match="workers must be at least 1"):
-        trp.Streamer(small(), workers=0)
 
 
 def test_measuring_leaves_recurrent_layers_fused():

@@ -28,8 +28,7 @@ def frame_latencies(
         frames: Frames of each.
         workers: Threads that push them; every one has its own streams.
     """
-    generator = np.random.default_rng(0)
-    data = generator.standard_normal((64, *streamer.frame_shape)).astype(np.float32)
+    data = [streamer.random_frames(1, seed) for seed in range(64)]
 
     def follow(worker: int) -> list[float]:
         mine = [streamer.stream() for _ in range(worker, streams, workers)]

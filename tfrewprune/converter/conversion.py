@@ -13,6 +13,7 @@ from tfrewprune.converter.detect import model_numbers_operators
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.files import check_folder, write_atomically
 from tfrewprune.converter.flatbuffer import read_model, write_model
+from tfrewprune.converter.hosts import describe_hosts, take_operators
 from tfrewprune.converter.measuring import decide_by_measuring, pack_worth_measuring
 from tfrewprune.converter.perform import perform
 from tfrewprune.converter.plan import Decision, Settings, make_plan
@@ -20,7 +21,7 @@ from tfrewprune.converter.recurrent.adopt import adopt
 from tfrewprune.converter.recurrent.streaming import (
     drop_dead_operators,
     expose_states,
-    state_names,
+    read_states,
 )
 from tfrewprune.converter.report import (
     Converted,
@@ -191,10 +192,12 @@ def add_states(packed: bytes) -> bytes:
         ConversionError: If it is damaged, or its layers cannot be streamed.
     """
     model = read_model(packed)
-    if state_names(model):
+    if read_states(model):
         return packed
+    before = take_operators(model)
     expose_states(model)
     drop_dead_operators(model.subgraphs[0])
+    describe_hosts(model, before)
     return write_model(model)
 
 

@@ -7,7 +7,6 @@ Which input belongs to which output is kept as JSON in the metadata of the file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +23,9 @@ from tfrewprune.converter.flatbuffer import (
     text,
 )
 from tfrewprune.converter.metadata import damaged, read_metadata, write_metadata
+from tfrewprune.converter.recurrent.graph import Graph
+from tfrewprune.converter.recurrent.masked import repeat_from_before
+from tfrewprune.converter.recurrent.view import View
 
 _METADATA = "tfrewprune.states"
 _STATES = 7  # the input of a packed recurrent operator that is its first state
@@ -33,21 +35,25 @@ def expose_states(model: Model) -> None:
     """Changes a packed model so that its recurrent states go in and out.
 
     Inputs are named after the layer, `gru/state` and `lstm/cell_state`, and outputs
-    likewise, ending in `_out`. States that are inputs and outputs already stay as they
-    are.
+    likewise, ending in `_out`. What is an input or an output of the model already stays
+    as it is.
 
     Raises:
-        ConversionError: If there is no packed recurrent layer, one goes backwards, or
-            several ways lead into the model.
+        ConversionError: If there is no packed recurrent layer, one goes backwards, one
+            begins with a state that is neither zeros nor an input, or several ways lead
+            into the model.
     """
     if len(model.tree.signatureDefs or ()) > 1:
         raise ConversionError(
             "a streaming model must have one signature, received "
             f"{len(model.tree.signatureDefs)}"
         )
-    pairs: list[tuple[int, int]] = []
+    states: list[tuple[int, int, bool]] = []
+    labels: set[str] = set()
     for index, subgraph in enumerate(model.subgraphs):
+        operators = []
         for operator in subgraph.operators or ():
+            operators.append(operator)
             name = model.custom_code(operator)
             if name not in options.RECURRENT:
                 continue
@@ -56,37 +62,66 @@ def expose_states(model: Model) -> None:
                     "a streaming model must have its recurrent layers in its main "
                     f"graph, received one in subgraph {index}"
                 )
-            pairs += _expose(model, subgraph, operator, name)
-    if not pairs:
+            label = _label(subgraph, operator, labels)
+            labels.add(label)
+            graph = Graph(model, subgraph, label)
+            states += _expose(graph, operator, name)
+            operators += graph.operators
+        subgraph.operators = operators
+    if not states:
         raise ConversionError(
             "a streaming model needs a packed GRU, LSTM or RNN layer, received none"
         )
     tensors = model.subgraphs[0].tensors
-    named = [[text(tensors[i].name) for i in pair] for pair in pairs]
-    write_metadata(model, _METADATA, named)
+    befores = [before for before, _, _ in states]
+    for before in befores:
+        if befores.count(before) > 1:
+            raise ConversionError(
+                f"the input {text(tensors[before].name)!r} begins several states; a "
+                "streaming model must have an input for each"
+            )
+    names = [text(tensor.name) for tensor in tensors]
+    content = [[names[before], names[after], own] for before, after, own in states]
+    write_metadata(model, _METADATA, content)
 
 
-def state_names(model: Model) -> list[tuple[str, str]]:
-    """Returns names of state inputs with those of their outputs; none mostly.
+def read_states(model: Model) -> list[tuple[str, str, bool]]:
+    """Returns the states of a streaming model; of others none.
+
+    Returns:
+        For each the name of its input and that of its output, and whether the model
+        gave out the latter before it was made a streaming one.
 
     Raises:
         ConversionError: If the metadata is damaged.
     """
     try:
         found = read_metadata(model, _METADATA) or ()
-        return [(str(before), str(after)) for before, after in found]
+        # Earlier versions did not write the last.
+        return [(str(i), str(o), any(own)) for i, o, *own in found]
     except (ValueError, TypeError) as error:
         raise damaged(_METADATA, error) from error
 
 
+def _label(
+    subgraph: schema.SubGraphT, operator: schema.OperatorT, taken: set[str]
+) -> str:
+    """The name of the layer; layers of the same name are numbered."""
+    name = text(subgraph.tensors[int(operator.inputs[2])].name)
+    name = label = name.removesuffix("/recurrent_kernel_weights")
+    number = 0
+    while label in taken:
+        number += 1
+        label = f"{name}_{number}"
+    return label
+
+
 def _expose(
-    model: Model, subgraph: schema.SubGraphT, operator: schema.OperatorT, name: str
-) -> list[tuple[int, int]]:
-    data = bytes(bytearray(operator.customOptions))
-    layer = options.decode(name, data)
-    tensors = subgraph.tensors
+    graph: Graph, operator: schema.OperatorT, name: str
+) -> list[tuple[int, int, bool]]:
+    subgraph, label, tensors = graph.subgraph, graph.name, graph.subgraph.tensors
+    layer = options.decode(name, bytes(bytearray(operator.customOptions)))
     inputs, outputs = index_list(operator.inputs), index_list(operator.outputs)
-    label = text(tensors[inputs[2]].name).removesuffix("/recurrent_kernel_weights")
     if layer.go_backwards:
         raise ConversionError(
             f"layer {label!r} goes through the sequence backwards: it needs the end "
@@ -100,59 +135,60 @@ def _expose(
         layer = replace(layer, stateful=0)
         operator.customOptions = np.frombuffer(layer.encode(), np.uint8)
         shape = [batch, tensor_shape(tensors[outputs[0]])[-1]]
-        outputs += [_add_tensor(subgraph, f"{label}/end", shape) for _ in range(2)]
-        operator.outputs = np.array(outputs, np.int32)
-    pairs = []
+        outputs += [graph.tensor(f"end_{i}", shape) for i in range(2)]
+    states = []
     labels = ("state", "cell_state")[: len(outputs) - begin]
     for number, kind in enumerate(labels):
         before, after = inputs[_STATES + number], outputs[begin + number]
         if before not in index_list(subgraph.inputs):
+            if not kept:
+                _check_begin(graph, before)
             units = tensor_shape(tensors[after])[-1]
-            before = _add_input(model, subgraph, f"{label}/{kind}", (batch, units))
-            inputs[_STATES + number] = before
-        if after not in index_list(subgraph.outputs):
+            before = inputs[_STATES + number] = graph.tensor(kind, [batch, units])
+            _add_input(graph, before)
+        own = after in index_list(subgraph.outputs)
+        if not own:
             tensors[after].name = f"{label}/{kind}_out"
-            _add_output(model, subgraph, after)
-        pairs.append((before, after))
+            _add_output(graph, after)
+        states.append((before, after, own))
     variables = index_list(operator.inputs)[_STATES:] if kept else []
     operator.inputs = np.array(inputs, np.int32)
+    operator.outputs = np.array(outputs, np.int32)
+    repeat_from_before(graph, operator, layer, inputs[_STATES])
     readers = count_readers(subgraph)
     for variable in variables:
         if not readers[variable]:  # LiteRT's CompiledModel refuses files with any
             tensors[variable].isVariable = False
-    return pairs
+    return states
 
 
-def _add_tensor(subgraph: schema.SubGraphT, name: str, shape: Sequence[int]) -> int:
-    subgraph.tensors.append(
-        schema.TensorT(
-            shape=np.maximum(shape, 1).astype(np.int32),
-            shapeSignature=np.array(shape, np.int32),
-            type=schema.TensorType.FLOAT32,
-            name=name,
-            hasRank=True,
+def _check_begin(graph: Graph, state: int) -> None:
+    """Lets zeros pass, and what Keras' stateful layers keep from call to call."""
+    view = View(graph.model, graph.subgraph)
+    if state >= 0 and view.written_by(state, "READ_VARIABLE") is None:
+        raise ConversionError(
+            f"layer {graph.name!r} begins with a state that the model holds or "
+            "computes: which output continues it is not known. In a streaming model a "
+            "first state must be zeros, or an input that goes into the layer as it is"
         )
-    )
-    return len(subgraph.tensors) - 1
 
 
-def _add_input(
-    model: Model, subgraph: schema.SubGraphT, name: str, shape: tuple[int, int]
-) -> int:
-    tensor = _add_tensor(subgraph, name, shape)
+def _add_input(graph: Graph, tensor: int) -> None:
+    subgraph = graph.subgraph
     subgraph.inputs = np.array([*index_list(subgraph.inputs), tensor], np.int32)
-    for signature in model.tree.signatureDefs or ():
+    name = text(subgraph.tensors[tensor].name)
+    for signature in graph.model.tree.signatureDefs or ():
         signature.inputs = [
             *(signature.inputs or ()),
             schema.TensorMapT(name=name, tensorIndex=tensor),
         ]
-    return tensor
 
 
-def _add_output(model: Model, subgraph: schema.SubGraphT, tensor: int) -> None:
+def _add_output(graph: Graph, tensor: int) -> None:
+    subgraph = graph.subgraph
     subgraph.outputs = np.array([*index_list(subgraph.outputs), tensor], np.int32)
     name = text(subgraph.tensors[tensor].name)
-    for signature in model.tree.signatureDefs or ():
+    for signature in graph.model.tree.signatureDefs or ():
         signature.outputs = [
             *(signature.outputs or ()),
             schema.TensorMapT(name=name, tensorIndex=tensor),
