@@ -71,6 +71,16 @@ def test_streams_in_pieces_of_any_length():
     np.testing.assert_allclose(streamer.push(frames), expected, atol=1e-5)
 
 
+def test_a_model_of_one_frame_takes_any_number():
+    shared = layers.GRU(8, return_sequences=True)
+    models = [
+        keras.Sequential([keras.Input((steps, 5)), shared]) for steps in (1, None)
+    ]
+    frames = floats(20, 5)
+    streamer = trp.Streamer(models[0])
+    same(models[1](frames[None]), pushed(streamer, frames, 1, 2, 17))
+
+
 def test_streams_do_not_see_each_other():
     streamer = trp.Streamer(small())
     frames = np.random.default_rng(1).standard_normal((6, 5)).astype("f4")
@@ -289,7 +299,7 @@ def test_first_states_that_a_stream_cannot_continue_are_refused():
 
 
 @pytest.fixture(scope="module")
-def of_two_inputs():
+def of_three_inputs():
     sound, seen = keras.Input((None, 5), name="sound"), keras.Input((None, 2, 3))
     there = keras.Input((None,), dtype="bool", name="there")
     y = layers.Concatenate()([layers.Reshape((-1, 6))(seen), sound])
@@ -299,8 +309,8 @@ def of_two_inputs():
     return trp.Streamer(model), frames, model([array[None] for array in frames])
 
 
-def test_several_inputs_in_the_order_of_the_model_or_by_name(of_two_inputs):
-    streamer, frames, expected = of_two_inputs
+def test_several_inputs_in_the_order_of_the_model_or_by_name(of_three_inputs):
+    streamer, frames, expected = of_three_inputs
     streamer.reset()
     same(expected, pushed(streamer, frames, 1, 16, 1, 5, 17))
     shapes = streamer.frame_shape
@@ -312,8 +322,8 @@ def test_several_inputs_in_the_order_of_the_model_or_by_name(of_two_inputs):
     assert streamer.push(streamer.random_frames(2)).shape == (2, 8)
 
 
-def test_several_inputs_that_do_not_fit_are_refused(of_two_inputs):
-    streamer, frames, _ = of_two_inputs
+def test_several_inputs_that_do_not_fit_are_refused(of_three_inputs):
+    streamer, frames, _ = of_three_inputs
     with pytest.raises(ValueError, match="as many frames .*'sound': 39, .*: 40"):
         streamer.push([frames[0][1:], *frames[1:]])
     with pytest.raises(ValueError, match=r"inputs \['sound', .* received \['sound'\]"):

@@ -103,7 +103,9 @@ def convert(
         require_packed: Fails, and writes nothing, when fewer layers are packed in the
             result: a guard for scripts.
         streaming: Whether the states of recurrent layers become inputs and outputs, so
-            that a sequence can be fed in pieces; see `Streamer`.
+            that a sequence can be fed in pieces; see `Streamer`. Layers must begin with
+            zeros, or with states that are inputs already. Masked steps at the beginning
+            give out the state that came in.
 
     Returns:
         The bytes of the converted `.tflite` model; their attribute `report` is a

@@ -34,53 +34,45 @@ def repeat_from_before(
     if mask < 0 or layer.zero_output or layer.outputs == layer.STATES:
         return
     outputs = index_list(operator.outputs)
-    batch, steps = tensor_signature(graph.subgraph.tensors[mask])
-    units = tensor_signature(graph.subgraph.tensors[state])[-1]
+    shape = list(tensor_signature(graph.subgraph.tensors[state]))
     if layer.outputs == layer.SEQUENCE:
-        shape = [batch, steps, units]
-        kinds = schema.CastOptionsT(inDataType=BOOL, outDataType=INT32)
-        ones = graph.value("kept", "CAST", [mask], [batch, steps], kinds, INT32)
-        axis, last = graph.constant("time_axis", 1), graph.constant("unit_axis", 2)
-        expand = schema.ExpandDimsOptionsT()
-        count = graph.value(
-            "count",
-            *("CUMSUM", [ones, axis], [batch, steps], schema.CumsumOptionsT(), INT32),
-        )
-        begun = graph.value(
-            "begun",
-            *("GREATER", [count, graph.constant("none", 0)], [batch, steps]),
-            *(schema.GreaterOptionsT(), BOOL),
-        )
-        begun = graph.value(
-            "begun_column",
-            *("EXPAND_DIMS", [begun, last], [batch, steps, 1], expand, BOOL),
-        )
-        before = graph.value(
-            "before", "EXPAND_DIMS", [state, axis], [batch, 1, units], expand
-        )
+        batch, steps = tensor_signature(graph.subgraph.tensors[mask])
+        shape.insert(1, steps)
+        begun = _begun(graph, mask, [batch, steps])
+        axis, expand = graph.constant("step_axis", 1), schema.ExpandDimsOptionsT()
+        row = [batch, 1, shape[-1]]
+        state = graph.value("before", "EXPAND_DIMS", [state, axis], row, expand)
     else:
-        shape = [batch, units]
-        axes = graph.constant("time_axis", [1])
-        reduced = schema.ReducerOptionsT(keepDims=True)
-        begun = graph.value(
-            "begun", "REDUCE_ANY", [mask, axes], [batch, 1], reduced, BOOL
-        )
-        before = state
-    own = graph.tensor("own_output", shape)
-    chosen = schema.SelectV2OptionsT()
-    graph.op("SELECT_V2", [begun, own, before], outputs[:1], chosen)
+        axes, column = graph.constant("steps", [1]), [shape[0], 1]
+        any_of = schema.ReducerOptionsT(keepDims=True)
+        begun = graph.value("begun", "REDUCE_ANY", [mask, axes], column, any_of, BOOL)
+    own, chosen = graph.tensor("own_output", shape), schema.SelectV2OptionsT()
+    graph.op("SELECT_V2", [begun, own, state], outputs[:1], chosen)
     operator.outputs = np.array([own, *outputs[1:]], np.int32)
+
+
+def _begun(graph: Graph, mask: int, times: list[int]) -> int:
+    """Whether a step or one before it is not masked, of each step in a column."""
+    kinds = schema.CastOptionsT(inDataType=BOOL, outDataType=INT32)
+    kept = graph.value("kept", "CAST", [mask], times, kinds, INT32)
+    axis, total = graph.constant("sum_axis", 1), schema.CumsumOptionsT()
+    count = graph.value("count", "CUMSUM", [kept, axis], times, total, INT32)
+    none, more = graph.constant("none", 0), schema.GreaterOptionsT()
+    begun = graph.value("begun_row", "GREATER", [count, none], times, more, BOOL)
+    axis, expand = graph.constant("unit_axis", 2), schema.ExpandDimsOptionsT()
+    column = [*times, 1]
+    return graph.value("begun", "EXPAND_DIMS", [begun, axis], column, expand, BOOL)
 
 
 def masking_values(model: Model) -> list[float]:
     """Numbers that a model compares with, as masking does; 0 is always among them."""
     view = View(model, model.subgraphs[0])
-    found = {0.0}
+    found: set[float] = {0.0}
     for operator in view.subgraph.operators:
         if view.name(operator) != "NOT_EQUAL":
             continue
         for tensor in index_list(operator.inputs):
             constant = view.constant(tensor)
-            if constant is not None and constant.size == 1:
-                found.add(float(constant.reshape(())))
+            if constant is not None and constant.size == 1 and np.isfinite(constant):
+                found.add(constant.item())
     return sorted(found)
