@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter as LiteRt
 
 import tfrewprune as trp
 from tfrewprune.benchmark.compare import run_once
@@ -126,6 +127,39 @@ def test_the_batch_of_training_data_is_not_the_batch_of_the_file():
     model.compile("sgd", "mse")
     model.fit(floats(32, 6), floats(32, 4), batch_size=16, verbose=0)
     same(model, to_tflite(model), floats(3, 6))
+
+
+def input_shape(content):
+    (details,) = LiteRt(model_content=bytes(content)).get_input_details()
+    return details["shape_signature"].tolist()
+
+
+def test_a_sequential_model_keeps_the_batch_of_its_input():
+    model = keras.Sequential([keras.Input((6,), batch_size=3), layers.Dense(4)])
+    content = to_tflite(model)
+    assert input_shape(content) == [3, 6]
+    same(model, content, floats(3, 6))
+
+
+def stateful(kind):
+    made = [layers.GRU(5, stateful=True, return_sequences=True), layers.Dense(2)]
+    if kind == "with input":
+        return keras.Sequential([keras.Input((None, 4), batch_size=3), *made])
+    model = keras.Sequential(made)
+    model.build((3, 6, 4))
+    return model
+
+
+@pytest.mark.parametrize("kind", ["with input", "without", "loaded"])
+def test_a_stateful_layer_keeps_its_batch(kind, tmp_path):
+    model = stateful(kind)
+    if kind == "loaded":
+        model.save(tmp_path / "model.keras")
+        content = to_tflite(tmp_path / "model.keras")
+    else:
+        content = to_tflite(model)
+    assert input_shape(content)[0] == 3
+    same(model, content, floats(3, 6, 4))
 
 
 @pytest.mark.parametrize(

@@ -97,20 +97,18 @@ def _from_keras(model: Any, batch_size: int | None) -> bytes:
         warn_caller(f"{message} convert packs what is there.")
     if keras.backend.backend() != "tensorflow":
         return _in_tensorflow(model, batch_size)
-    model = arranged(model)
-    if batch_size is not None:
-        return _with_batch(model, batch_size)
-    from tfrewprune.converter.tracing import declared_batch
+    from tfrewprune.converter.tracing import built_batch, declared_batch
 
-    declared = declared_batch(model)
-    # A Sequential model without Input has the batch of the data it was built on, which
-    # nobody declared. What converts with that batch only is converted with it.
-    if isinstance(model, keras.Sequential) and declared not in (None, 1):
-        try:
-            return _with_batch(model, None)
-        except ConversionError:
-            pass
-    return _with_batch(model, declared)
+    # Of the model as it is: a copy with filters in another order declares everything.
+    batch = declared_batch(model) if batch_size is None else batch_size
+    built = built_batch(model) if isinstance(model, keras.Sequential) else None
+    model = arranged(model)
+    if batch is not None or built is None:
+        return _with_batch(model, batch)
+    try:
+        return _with_batch(model, None)
+    except ConversionError:  # what converts with that batch only is converted with it
+        return _with_batch(model, built)
 
 
 def _with_batch(model: Any, batch: int | None) -> bytes:

@@ -63,8 +63,8 @@ def save_for_inference(
     return names
 
 
-def declared_batch(model: Any) -> int | None:
-    """Returns the batch that the model's inputs fix, None if they leave it open.
+def built_batch(model: Any) -> int | None:
+    """Returns the batch that all inputs of a model have, None if it is open.
 
     Raises:
         ConversionError: As for ``save_for_inference``.
@@ -76,11 +76,34 @@ def declared_batch(model: Any) -> int | None:
     return batches.pop() if len(batches) == 1 else None
 
 
+def declared_batch(model: Any) -> int | None:
+    """Returns the batch that a model was made for, None if that is any.
+
+    A stateful layer's states have the batch; otherwise an `Input` says it. A Sequential
+    model without one makes it from the first data it sees, whose batch nobody declared.
+    Clones and files of it do not tell the two apart: only a batch of 1 is believed.
+
+    Raises:
+        ConversionError: As for ``save_for_inference``.
+    """
+    import keras
+
+    batch = built_batch(model)
+    if any(getattr(layer, "stateful", False) for layer in model._flatten_layers()):
+        return batch
+    if not getattr(model, "inputs", None):
+        return None
+    if not isinstance(model, keras.Sequential) or batch == 1:
+        return batch
+    made = getattr(model._layers[0], "_auto_config", None)
+    by_input = made is not None and made.config.get("shape") is not None
+    return batch if by_input else None
+
+
 def _inputs(model: Any) -> list[Any]:
     """Positional arguments of the model's call: KerasTensors, nested as it takes them.
 
-    The batch of a subclassed model is that of the data it was first called on, which
-    says nothing: it is open.
+    Their batch may be that of the data the model was first called on.
     """
     import keras
 
@@ -105,7 +128,7 @@ def _tensors(shape: Any, name: str) -> Any:
     if isinstance(shape, dict):
         return {key: _tensors(value, str(key)) for key, value in shape.items()}
     if all(isinstance(extent, int | None) for extent in shape):
-        return keras.KerasTensor((None, *shape[1:]), "float32", name=name or "args_0")
+        return keras.KerasTensor(tuple(shape), "float32", name=name or "args_0")
     return [_tensors(value, name) for value in shape]
 
 
