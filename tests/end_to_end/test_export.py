@@ -162,6 +162,52 @@ def test_a_stateful_layer_keeps_its_batch(kind, tmp_path):
     same(model, content, floats(3, 6, 4))
 
 
+def test_time_distributed_layers_take_any_length_and_are_packed_once():
+    x = keras.Input((None, 6, 6, 2))
+    y = layers.TimeDistributed(layers.Conv2D(8, 3))(x)
+    y = layers.TimeDistributed(layers.BatchNormalization())(y)
+    y = layers.TimeDistributed(layers.Flatten())(y)
+    y = layers.TimeDistributed(layers.Dense(16, activation="relu"))(y)
+    y = layers.GRU(16, return_sequences=True)(y)
+    model = keras.Model(x, layers.TimeDistributed(layers.Dense(5))(y))
+    content = trp.convert(model, minimum_gain=0)
+    # The GRU has two: one for its inputs, one for its state.
+    assert len(content.report.layers) == len(content.report.packed) == 5
+    same(model, content, floats(2, 7, 6, 6, 2))
+    assert "call" not in vars(model.layers[1])
+
+
+def test_masks_reach_the_layer_inside_time_distributed():
+    x = keras.Input((None, 4, 3))
+    y = layers.TimeDistributed(layers.GRU(5))(layers.Masking()(x))
+    feed = floats(2, 3, 4, 3)
+    feed[0, 1, 2:] = feed[1, 2] = 0
+    model = keras.Model(x, y)
+    same(model, to_tflite(model), feed)
+
+
+class MixesSamples(layers.Layer):
+    def call(self, x):
+        return 2 * x - keras.ops.mean(x, 0)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_file_that_is_right_at_one_length_only_is_refused(last):
+    def made(length):
+        x = keras.Input((length, 4))
+        y = layers.TimeDistributed(MixesSamples())(x)
+        return keras.Model(x, layers.GRU(3)(y) if last else y)
+
+    why = "differ by" if last else r"makes \[\[1, 1, 4\]\], expected \[1, 3, 4\]"
+    with pytest.raises(trp.ConversionError, match=f"cannot stay open: .*{why}"):
+        trp.convert(made(None), batch_size=1)
+    model = made(3)
+    same(model, to_tflite(model, batch_size=1), floats(1, 3, 4))
+
+
 @pytest.mark.parametrize(
     "policy", ["mixed_float16", "mixed_bfloat16", "float16", "float64"]
 )

@@ -83,18 +83,24 @@ def entries(model: Model) -> list[Entry]:
     return found
 
 
-def random_cases(model: Model, seed: int = 0) -> list[Case]:
-    """Returns one random run for each way in, and one with other sizes.
+def random_cases(
+    model: Model, seed: int = 0, sizes: Sequence[int] = (1, 2)
+) -> list[Case]:
+    """Returns one random run for each way in, and further ones with other sizes.
 
     Floats are standard normal; integers 0 or 1, since they are often indices.
-    Unknown dimensions are 1, and 2 in the second run.
+
+    Args:
+        model: The model.
+        seed: Of the random numbers.
+        sizes: What unknown dimensions are, one run each.
     """
     generator = np.random.default_rng(seed)
     cases = []
     for entry in entries(model):
         signatures = [tensor_signature(tensor) for tensor in entry.tensors]
         unknown = any(n < 0 for shape in signatures for n in shape)
-        for size in (1, 2) if unknown else (1,):
+        for size in sizes if unknown else sizes[:1]:
             feed = []
             for tensor, shape in zip(entry.tensors, signatures, strict=True):
                 shape = tuple(size if n < 0 else n for n in shape)

@@ -98,8 +98,9 @@ def convert(
         measure: Whether to decide by measuring: each layer by itself is timed here,
             dense and packed in turn, on one thread; 0.1 to 0.3 s a layer. The report
             tells the times.
-        verify: Whether to run both models and compare their outputs. That the payloads
-            hold exactly the weights is checked in any case.
+        verify: Whether to run both models and compare their outputs, and a Keras model
+            with an open length beside its export. That the payloads hold exactly the
+            weights is checked in any case.
         require_packed: Fails, and writes nothing, when fewer layers are packed in the
             result: a guard for scripts.
         streaming: Whether the states of recurrent layers become inputs and outputs, so
@@ -131,7 +132,7 @@ def convert(
     _check_integer("require_packed", require_packed, 0)
     if output is not None:
         check_folder(output)
-    content = read_content(model, batch_size=batch_size)
+    content = read_content(model, batch_size=batch_size, verify=verify)
     settings = Settings(minimum_gain, band_rows, weights, target)
     planned = with_own_loops(content)
     decisions = make_plan(read_model(planned), settings)
@@ -239,7 +240,10 @@ def unpack(
 
 
 def read_content(
-    model: Any, may_export: bool = True, batch_size: int | None = None
+    model: Any,
+    may_export: bool = True,
+    batch_size: int | None = None,
+    verify: bool = True,
 ) -> bytes:
     """Returns the `.tflite` bytes of whatever the caller calls a model.
 
@@ -247,6 +251,7 @@ def read_content(
         model: See `convert`.
         may_export: Whether something else than `.tflite` is allowed.
         batch_size: See `convert`.
+        verify: See `convert`.
 
     Raises:
         ConversionError: If it is nothing that can be turned into `.tflite` bytes.
@@ -262,7 +267,7 @@ def read_content(
         return content
     from tfrewprune.converter import export
 
-    return export.to_tflite(_unwrapped(model), batch_size)
+    return export.to_tflite(_unwrapped(model), batch_size, verify)
 
 
 def _ready_content(model: Any, may_export: bool) -> bytes | None:

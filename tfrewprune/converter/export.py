@@ -22,12 +22,13 @@ import numpy as np
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import read_model, text, write_model
 from tfrewprune.converter.mlir import native_output_hidden, shorten
+from tfrewprune.converter.open_lengths import check_open_lengths
 from tfrewprune.converter.recurrent import composites
 
 _INSTEAD = "convert it to TFLite yourself and give the .tflite file"
 
 
-def to_tflite(model: Any, batch_size: int | None = None) -> bytes:
+def to_tflite(model: Any, batch_size: int | None = None, verify: bool = True) -> bytes:
     """Returns the dense ``.tflite`` bytes of a model, as it computes in inference.
 
     Whatever dtype it trained in, the file computes in float32. The model is left as it
@@ -38,6 +39,8 @@ def to_tflite(model: Any, batch_size: int | None = None) -> bytes:
             file, or the path of a SavedModel directory.
         batch_size: Fixes the first dimension of every input. None keeps what the
             model's `Input` says, and leaves it open where that says nothing.
+        verify: Whether to run a Keras model and its file where a length is open, see
+            `open_lengths`.
 
     Raises:
         ConversionError: If the model cannot be exported; TensorFlow's or Keras' own
@@ -52,7 +55,7 @@ def to_tflite(model: Any, batch_size: int | None = None) -> bytes:
         if path.is_dir():
             return _from_directory(path, batch_size)
         model = _load(path)
-    return _from_keras(model, batch_size)
+    return _from_keras(model, batch_size, verify)
 
 
 def _from_directory(path: Path, batch_size: int | None) -> bytes:
@@ -77,11 +80,10 @@ def _load(path: Path) -> Any:
         raise ConversionError(shorten(error)) from error
 
 
-def _from_keras(model: Any, batch_size: int | None) -> bytes:
+def _from_keras(model: Any, batch_size: int | None, verify: bool) -> bytes:
     import keras
 
     from tfrewprune.converter.caller import warn_caller
-    from tfrewprune.shrinking.arranging import arranged
     from tfrewprune.wrappers.attachment import revived_weights
 
     if not isinstance(model, keras.Model):
@@ -96,8 +98,19 @@ def _from_keras(model: Any, batch_size: int | None) -> bytes:
     if message := revived_weights(model):
         warn_caller(f"{message} convert packs what is there.")
     if keras.backend.backend() != "tensorflow":
-        return _in_tensorflow(model, batch_size)
+        return _in_tensorflow(model, batch_size, verify)
+    content = _in_its_batch(model, batch_size)
+    if verify:
+        check_open_lengths(model, content)
+    return content
+
+
+def _in_its_batch(model: Any, batch_size: int | None) -> bytes:
+    """Exports with the batch asked for, else with the model's own."""
+    import keras
+
     from tfrewprune.converter.tracing import built_batch, declared_batch
+    from tfrewprune.shrinking.arranging import arranged
 
     # Of the model as it is: a copy with filters in another order declares everything.
     batch = declared_batch(model) if batch_size is None else batch_size
@@ -127,7 +140,7 @@ def _with_batch(model: Any, batch: int | None) -> bytes:
         return _in_order(_from_saved_model(Path(folder), batch), names)
 
 
-def _in_tensorflow(model: Any, batch_size: int | None) -> bytes:
+def _in_tensorflow(model: Any, batch_size: int | None, verify: bool) -> bytes:
     """Exports a model of another backend in a child process that uses TensorFlow."""
     environment = dict(
         os.environ,
@@ -146,6 +159,8 @@ def _in_tensorflow(model: Any, batch_size: int | None) -> bytes:
         command += [str(source), str(target)]
         if batch_size is not None:
             command.append(f"--batch-size={batch_size}")
+        if not verify:
+            command.append("--no-verify")
         child = subprocess.run(
             command,
             env=environment,
@@ -241,9 +256,12 @@ if __name__ == "__main__":
     parser.add_argument("source")
     parser.add_argument("target", type=Path)
     parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--no-verify", dest="verify", action="store_false")
     words = parser.parse_args()
     warnings.simplefilter("ignore")  # the parent has warned
     try:
-        words.target.write_bytes(to_tflite(words.source, words.batch_size))
+        words.target.write_bytes(
+            to_tflite(words.source, words.batch_size, words.verify)
+        )
     except ConversionError as failure:
         sys.exit(" ".join(str(failure).split()))

@@ -16,6 +16,7 @@ from typing import Any
 
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.recurrent.composites import kept_whole
+from tfrewprune.converter.time_distributed import steps_at_once
 
 _OTHER_FLOATS = ("float16", "bfloat16", "float64")
 
@@ -41,7 +42,7 @@ def save_for_inference(
     import keras
     import tensorflow as tf
 
-    structure = _inputs(model)
+    structure = input_structure(model)
     flat = keras.tree.flatten(structure)
     names = _unique_names(tensor.name for tensor in flat)
     specs = []
@@ -57,7 +58,7 @@ def save_for_inference(
     archive = keras.export.ExportArchive()
     archive.track(model)
     keep = kept_whole(model) if whole else contextlib.nullcontext()
-    with computing_in_float32(model), keep:
+    with computing_in_float32(model), steps_at_once(model), keep:
         archive.add_endpoint("serve", serve, specs)
         archive.write_out(str(folder), verbose=False)
     return names
@@ -71,7 +72,7 @@ def built_batch(model: Any) -> int | None:
     """
     import keras
 
-    shapes = [tensor.shape for tensor in keras.tree.flatten(_inputs(model))]
+    shapes = [tensor.shape for tensor in keras.tree.flatten(input_structure(model))]
     batches = {shape[0] for shape in shapes if shape}
     return batches.pop() if len(batches) == 1 else None
 
@@ -100,10 +101,14 @@ def declared_batch(model: Any) -> int | None:
     return batch if by_input else None
 
 
-def _inputs(model: Any) -> list[Any]:
-    """Positional arguments of the model's call: KerasTensors, nested as it takes them.
+def input_structure(model: Any) -> list[Any]:
+    """Returns the positional arguments of a model's call, nested as it takes them.
 
-    Their batch may be that of the data the model was first called on.
+    They are KerasTensors, whose batch may be that of the data that the model was first
+    called on.
+
+    Raises:
+        ConversionError: If Keras does not know what the model takes.
     """
     import keras
 
