@@ -95,8 +95,9 @@ class Rule:
         return name in self.patterns or path in self.patterns
 
     def means(self, path: str, kinds: Iterable[str]) -> bool:
-        """Whether it says, letter by letter, a class or the path of a layer around."""
-        return self.kind in kinds or any(label in self.patterns for label in _up(path))
+        """Whether it says a layer around letter by letter: a class, name or path."""
+        labels = {*path.split("/"), *_up(path)}
+        return self.kind in kinds or not labels.isdisjoint(self.patterns)
 
     def matches(
         self, name: str, path: str, kinds: Iterable[str] = (), weights: str = "kernel"

@@ -149,6 +149,30 @@ def test_attention_projections_are_found_inside_their_layer():
     }
 
 
+def test_the_name_or_kind_of_a_layer_means_what_is_inside():
+    """Dense is faster at this rate, a layer is small, and one gives the output."""
+    inputs = keras.Input((6, 16))
+    hidden = layers.MultiHeadAttention(4, 8, name="attention")(inputs, inputs)
+    encoder = keras.Model(inputs, hidden, name="encoder")
+    steps = layers.TimeDistributed(layers.Dense(8, name="inner"), name="steps")
+    model = keras.Sequential([keras.Input((6, 16)), encoder, steps])
+    parts = ("query", "key", "value", "attention_output")
+    attention = {f"encoder/attention/{part}" for part in parts}
+
+    def pruned(**rule):
+        recipe = Recipe(Rule(structure=Block(8, 1), **rule), rate=4)
+        return {t.path for t in resolve(model, recipe) if t.reason is None}
+
+    for rule in ({"match": "steps"}, {"kind": "TimeDistributed"}):
+        assert pruned(**rule) == {"steps/inner"}
+    for name in ("encoder", "attention", "encoder/attention"):
+        assert pruned(match=name) == attention
+    assert pruned(kind="MultiHeadAttention") == attention
+    for rule in ({"match": "st*"}, {"match": "*"}, {"kind": "Multi*"}):
+        with pytest.raises(ValueError, match="leaves no layer to prune"):
+            pruned(**rule)
+
+
 def test_nested_and_shared_layers_are_seen_once():
     shared = layers.Conv2D(32, 3, padding="same", name="shared")
     inner = keras.Sequential([keras.Input((8, 8, 32)), shared], name="inner")

@@ -59,6 +59,12 @@ class Target:
         return f"{self.path}/{self.spec.name}" if named else self.path
 
     @property
+    def kinds_around(self) -> tuple[str, ...]:
+        """Kinds of the layers around this one."""
+        classes = type(self.layer).__mro__
+        return self.kinds[: -classes.index(keras.Layer)]
+
+    @property
     def variable(self) -> keras.Variable:
         """The weight tensor, the first if there are several."""
         return self.spec.variable(self.layer)
@@ -382,13 +388,16 @@ def _apply(
     rule = _rule_for(target, recipe)
     reason, note = target.reason, None
     if reason is None:
-        exact = rule is not None and rule.names(target.layer.name, target.path)
+        exact = rule is not None and (
+            rule.names(target.layer.name, target.path)
+            or rule.means(target.path, target.kinds_around)
+        )
         if rule is None:
             reason = "no rule matches"
         elif rule.skip:
             reason = f"left dense by rule {rule.match!r}"
         elif not target.spec.packed:
-            # A pattern means "what pays"; a name means this layer.
+            # A pattern means "what pays"; a name means this layer, or what is in it.
             note = (
                 f"no packed operator for {type(target.layer).__name__}: its zeros save "
                 "neither bytes nor time in a converted model"
@@ -398,7 +407,7 @@ def _apply(
         elif not exact and id(target.layer) in skipped:
             reason = skipped[id(target.layer)]
         elif isinstance(target.around, keras.layers.RNN) and (
-            exact or rule.means(target.path, target.kinds)
+            rule.means(target.path, target.kinds)
         ):
             pass
         elif not exact and target.shape.weights < recipe.minimum_weights:
