@@ -340,6 +340,17 @@ def test_a_schedule_of_tfmot_cuts_at_its_steps():
     assert row.rate == pytest.approx(8, rel=0.01)
 
 
+def test_a_phase_that_ends_before_its_schedule_is_told():
+    recipe = Recipe(
+        Rule("d2", structure=Unstructured()),
+        method=GradualMagnitude(PolynomialDecay()),
+        reweighted_epochs=1,
+    )
+    message = "ended after 8 steps, its schedule ends at step 24"
+    with pytest.warns(UserWarning, match=message):
+        reweighted_train(mlp(), recipe, X, Y, verbose=0, batch_size=64)
+
+
 def test_scores_of_different_layers_compare_as_asked():
     """A layer of tiny weights goes by magnitude, but not by its share of energy."""
     left = {}

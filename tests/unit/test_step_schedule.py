@@ -85,6 +85,43 @@ def test_other_objects_are_refused(other):
         GradualMagnitude(other)
 
 
+class Stairs(Schedule):
+    """A schedule of the user's: its own call, tfmot's protocol."""
+
+    def __call__(self, step):
+        return step % 10 == 0, min(0.25 * (step // 10), 0.75)
+
+
+class Patient(PolynomialDecay, Stairs):
+    """Its config is that of tfmot's, its call is not."""
+
+
+@pytest.mark.parametrize("own", [Stairs(), Patient(**DECAY.config), Stairs().__call__])
+def test_a_schedule_of_the_users_own_is_called(own):
+    method = GradualMagnitude(own)
+    schedule = method.steps
+    assert [step for step in range(35) if schedule.due(step)] == [0, 10, 20, 30]
+    assert [schedule.sparsity_at(step) for step in (0, 19, 20)] == [0, 0.25, 0.5]
+    assert Recipe("*", method=method).rate == method.final_rate == 4
+    assert "called" in Recipe("*", method=method).to_json()
+
+
+def test_a_schedule_that_says_its_end_is_through_there():
+    own = Stairs()
+    own.begin_step, own.end_step = 5, 20
+    schedule = GradualMagnitude(own).steps
+    assert schedule.last_step == 20 and schedule.final_rate == 2
+    assert StepSchedule.of(DECAY).last_step == 300
+
+
+@pytest.mark.parametrize("answer", [0.5, (True,), (True, 1.0), (True, None)])
+def test_answers_that_are_none_are_refused(answer):
+    with pytest.raises(ValueError, match=r"must answer a step by \(should_prune, spar"):
+        GradualMagnitude(lambda step: answer)
+    with pytest.raises(ValueError, match="needs a sparsity above 0 at the end"):
+        GradualMagnitude(lambda step: (True, 0.0))
+
+
 def test_a_schedule_gives_the_recipe_its_rate_and_survives_json():
     recipe = Recipe("*", method=GradualMagnitude(DECAY))
     assert recipe.rate == pytest.approx(5)

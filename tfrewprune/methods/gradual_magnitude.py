@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tfrewprune.methods.method import Method
-from tfrewprune.methods.step_schedule import StepSchedule
+from tfrewprune.methods.step_schedule import CalledSchedule, StepSchedule
 
 SCHEDULES = ("geometric", "cubic")
 SCORES = ("lamp", "fisher", "magnitude")
@@ -26,11 +26,13 @@ class GradualMagnitude(Method):
     - `"cubic"`: a share 1 - s of the weights is left, with s = s1 + (s0 - s1)(1 - f)^3
       from s0 = 1 - 1 / r0 to s1 = 1 - 1 / rate (Zhu and Gupta, "To prune, or not to
       prune", arXiv 1710.01878, equation 1): fast at first;
-    - a tfmot `PolynomialDecay` or `ConstantSparsity`: its sparsity, at its steps. It
-      then also gives the recipe's rate.
+    - a tfmot `PolynomialDecay` or `ConstantSparsity`, or a schedule of your own that
+      answers a step by `(should_prune, sparsity)` as they do: its sparsity, at its
+      steps. It then also gives the recipe's rate. One of your own cannot be read back
+      from JSON.
 
     Args:
-        schedule: `"geometric"`, `"cubic"`, a tfmot schedule or its config.
+        schedule: `"geometric"`, `"cubic"`, a schedule, or the config of a tfmot one.
         score: How groups of different layers compare; inside a layer the largest root
             mean square survives, whichever of the two.
             `"lamp"`: by their share of the layer's energy, see `lamp_scores`.
@@ -53,17 +55,19 @@ class GradualMagnitude(Method):
     penalized: ClassVar[bool] = False
     gradual: ClassVar[bool] = True
 
-    schedule: str | StepSchedule = "geometric"
+    schedule: str | StepSchedule | CalledSchedule = "geometric"
     score: str = "lamp"
     every: float = 0.1
     remove_dead_paths: bool = False
 
     def __post_init__(self):
-        if not isinstance(self.schedule, str):
-            object.__setattr__(self, "schedule", StepSchedule.of(self.schedule))
+        if not isinstance(self.schedule, str | CalledSchedule):
+            called = CalledSchedule.is_for(self.schedule)
+            made = CalledSchedule if called else StepSchedule.of
+            object.__setattr__(self, "schedule", made(self.schedule))
         for name, known in (("schedule", SCHEDULES), ("score", SCORES)):
             value = getattr(self, name)
-            if value not in known and not isinstance(value, StepSchedule):
+            if value not in known and not (name == "schedule" and self.steps):
                 raise ValueError(
                     f"Invalid value for argument `{name}`. Expected one of {known}. "
                     f"Received: {name}={value!r}"
@@ -74,13 +78,19 @@ class GradualMagnitude(Method):
             )
 
     @property
-    def steps(self) -> StepSchedule | None:
+    def steps(self) -> StepSchedule | CalledSchedule | None:
         """The schedule, where it counts steps."""
-        return self.schedule if isinstance(self.schedule, StepSchedule) else None
+        return None if isinstance(self.schedule, str) else self.schedule
 
     @property
     def final_rate(self) -> float | None:
         return self.steps and self.steps.final_rate
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        if isinstance(self.schedule, CalledSchedule):
+            config["schedule"] = {"called": repr(self.schedule.schedule)}
+        return config
 
     def rate_at(self, progress: float, rate: float, start: float = 1.0) -> float:
         """Dense / kept weights after a share `progress` of the phase.

@@ -7,6 +7,8 @@ import dataclasses
 from typing import Any
 
 _CONSTANT = ("target_sparsity", "begin_step", "end_step", "frequency")
+_KNOWN = ("PolynomialDecay", "ConstantSparsity")
+_AFTER_ALL = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,14 +84,19 @@ class StepSchedule:
             except TypeError:
                 pass
         raise ValueError(
-            "Expected a tfmot PolynomialDecay or ConstantSparsity, or its config. "
-            f"Received: {schedule!r}"
+            "Expected a tfmot PolynomialDecay or ConstantSparsity, its config, or what "
+            f"answers a step by (should_prune, sparsity). Received: {schedule!r}"
         )
 
     @property
     def final_rate(self) -> float:
         """Dense / kept weights at the end."""
         return 1 / (1 - self.final_sparsity)
+
+    @property
+    def last_step(self) -> int:
+        """Step from which on the final sparsity is reached."""
+        return max(self.begin_step, self.end_step)
 
     def due(self, step: int) -> bool:
         """Whether the step is one that cuts."""
@@ -104,3 +111,71 @@ class StepSchedule:
         share = min(1.0, max(0.0, (step - self.begin_step) / span)) if span > 0 else 1.0
         left = (self.initial_sparsity - self.final_sparsity) * (1 - share) ** self.power
         return self.final_sparsity + left
+
+
+@dataclasses.dataclass(frozen=True)
+class CalledSchedule:
+    """A schedule of the user's, asked as tfmot asks: `(should_prune, sparsity)`.
+
+    Args:
+        schedule: What is called with a step, which counts from 0 in each phase; its
+            `begin_step` and `end_step`, if it has them, say when it is through.
+
+    Raises:
+        ValueError: It answers otherwise, or ends at an impossible sparsity.
+    """
+
+    schedule: Any
+
+    def __post_init__(self):
+        if not self.final_rate > 1:
+            raise ValueError(
+                "A schedule needs a sparsity above 0 at the end. Received: "
+                f"{self.schedule!r}, which ends at {self.sparsity_at(self._end)}"
+            )
+
+    @staticmethod
+    def is_for(schedule: Any) -> bool:
+        """Whether a schedule answers by a call of its own, and not as tfmot's do."""
+        kinds = type(schedule).__mro__
+        calling = next((kind for kind in kinds if "__call__" in vars(kind)), None)
+        return calling is not None and calling.__name__ not in _KNOWN
+
+    @property
+    def final_rate(self) -> float:
+        """Dense / kept weights at the end."""
+        return 1 / (1 - self.sparsity_at(self._end))
+
+    @property
+    def last_step(self) -> int:
+        """Step from which on the final sparsity is reached, as far as it is known."""
+        names = ("begin_step", "end_step")
+        return max(0, *(int(getattr(self.schedule, name, 0)) for name in names))
+
+    def due(self, step: int) -> bool:
+        """Whether the step is one that cuts."""
+        return self._answer(step)[0]
+
+    def sparsity_at(self, step: int) -> float:
+        """Share of zeros that a cut at this step makes."""
+        return self._answer(step)[1]
+
+    @property
+    def _end(self) -> int:
+        end = int(getattr(self.schedule, "end_step", -1))
+        return end if end >= 0 else _AFTER_ALL
+
+    def _answer(self, step: int) -> tuple[bool, float]:
+        answer = self.schedule(step)
+        try:
+            due, sparsity = answer
+            due, sparsity = bool(due), float(sparsity)
+        except (TypeError, ValueError):
+            due, sparsity = False, -1.0
+        if not 0 <= sparsity < 1:
+            raise ValueError(
+                "A schedule must answer a step by (should_prune, sparsity), with a "
+                f"sparsity of at least 0 and below 1. Received: {answer!r} of "
+                f"{self.schedule!r} at step {step}"
+            )
+        return due, sparsity

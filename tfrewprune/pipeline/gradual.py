@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections import defaultdict
 
 import keras
@@ -28,6 +29,9 @@ class GradualPrune(PhaseClock):
 
     Raises:
         ValueError: The recipe's method is not gradual.
+
+    Warns:
+        UserWarning: The phase has ended before the method's schedule of steps.
     """
 
     def __init__(self, recipe: Recipe):
@@ -59,6 +63,14 @@ class GradualPrune(PhaseClock):
 
     def on_train_end(self, logs=None):
         hide_masks(self.model)
+        schedule, steps = self.recipe.method.steps, self._step or 0
+        if schedule is not None and steps < schedule.last_step:
+            warnings.warn(
+                f"The phase ended after {steps} steps, its schedule ends at step "
+                f"{schedule.last_step}: what is missing is cut at once. Train for more "
+                "epochs, or give the schedule an earlier end.",
+                stacklevel=2,
+            )
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
