@@ -187,6 +187,23 @@ def test_other_cells_and_activations_are_left_to_keras():
     np.testing.assert_allclose(received, np.asarray(model(x)), atol=1e-5)
 
 
+def test_what_has_no_packed_operator_is_named_where_its_loop_fails():
+    model = keras.Sequential(
+        [
+            keras.Input((None, 4)),
+            layers.GRU(8, name="good", return_sequences=True),
+            layers.GRU(8, name="odd", recurrent_activation="hard_sigmoid"),
+        ]
+    )
+    with pytest.raises(trp.ConversionError, match=r"fix the batch \(batch_size=1") as e:
+        trp.convert(model)
+    assert "'odd' has recurrent_activation='hard_sigmoid' (packed: li" in str(e.value)
+    assert "good" not in str(e.value)
+    x = np.random.default_rng(1).standard_normal((1, 5, 4)).astype("f4")
+    received = run(trp.Interpreter(trp.convert(model, batch_size=1)), x)[0]
+    np.testing.assert_allclose(received, np.asarray(model(x)), atol=1e-5)
+
+
 def fused(content):
     graph = read_model(content)
     names = [graph.custom_code(op) for op in graph.subgraphs[0].operators]

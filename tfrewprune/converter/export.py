@@ -137,7 +137,16 @@ def _with_batch(model: Any, batch: int | None) -> bytes:
                 f"Keras cannot export model {model.name!r}: {shorten(error)}"
                 + _advice(error, batch)
             ) from error
-        return _in_order(_from_saved_model(Path(folder), batch), names)
+        try:
+            content = _from_saved_model(Path(folder), batch)
+        except ConversionError as error:
+            loops = composites.left_to_keras(model) if batch is None else ()
+            if not loops:
+                raise
+            raise ConversionError(
+                f"{error}. Not packed but a loop: {'; '.join(loops)}"
+            ) from error
+        return _in_order(content, names)
 
 
 def _in_tensorflow(model: Any, batch_size: int | None, verify: bool) -> bytes:

@@ -82,6 +82,32 @@ def kept_whole(model: Any) -> Iterator[int]:
             object.__delattr__(layer, name)
 
 
+def left_to_keras(model: Any) -> list[str]:
+    """Says which recurrent layers of a model have no composite, and why."""
+    import keras
+
+    return [
+        f"layer {layer.name!r} has {_unknown(layer)}"
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.RNN) and not _cells(layer)
+    ]
+
+
+def _unknown(layer: Any) -> str:
+    """What of a recurrent layer no packed operator has."""
+    import keras
+
+    known = [getattr(keras.activations, name) for name in _ACTIVATIONS]
+    stacked = isinstance(layer.cell, keras.layers.StackedRNNCells)
+    for cell in layer.cell.cells if stacked else [layer.cell]:
+        for name in ("activation", "recurrent_activation"):
+            activation = getattr(cell, name, known[0])
+            if activation not in known:
+                received = getattr(activation, "__name__", repr(activation))
+                return f"{name}={received!r} (packed: {', '.join(_ACTIVATIONS)})"
+    return f"a cell of its own ({type(layer.cell).__name__})"
+
+
 def _cells(layer: Any) -> list[tuple[Any, RecurrentOptions]]:
     """The cells of a recurrent layer with their options; none if one is not known."""
     import keras
