@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,16 +106,16 @@ class Interface:
         Raises:
             ValueError: If they do not fit the inputs, or are not as many for each.
         """
+        if len(self.inputs) == 1 and not isinstance(given, dict):
+            return [self.inputs[0].frames(given)]  # a call is worth microseconds
         names = [one.name for one in self.inputs]
-        if isinstance(given, Mapping):
+        if isinstance(given, dict):
             if set(given) != set(names):
                 raise ValueError(
                     f"frames must be those of the inputs {names}, received "
                     f"{list(given)}"
                 )
             given = [given[name] for name in names]
-        elif len(names) == 1:
-            given = [given]
         elif not isinstance(given, list | tuple) or len(given) != len(names):
             count = f"{len(given)} of them" if hasattr(given, "__len__") else given
             raise ValueError(
