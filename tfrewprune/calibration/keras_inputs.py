@@ -24,7 +24,10 @@ def input_specs(model: keras.Model) -> list[InputSpec]:
             "built Sequential or functional model."
         )
     structure = getattr(model, "input", None)
-    paths = _paths(structure) if isinstance(structure, Mapping) else {}
+    paths = {}
+    if isinstance(structure, Mapping):
+        leaves = keras.tree.flatten_with_path(structure)
+        paths = {id(leaf): path for path, leaf in leaves}
     return [
         InputSpec(
             tensor.name,
@@ -34,17 +37,3 @@ def input_specs(model: keras.Model) -> list[InputSpec]:
         )
         for tensor in tensors
     ]
-
-
-def _paths(structure, here: tuple[str | int, ...] = ()) -> dict[int, tuple]:
-    """The keys that lead to each tensor of a model's inputs, by the tensor's id."""
-    if isinstance(structure, Mapping):
-        items = structure.items()
-    elif isinstance(structure, list | tuple):
-        items = enumerate(structure)
-    else:
-        return {id(structure): here}
-    found: dict[int, tuple] = {}
-    for key, part in items:
-        found |= _paths(part, (*here, key))
-    return found

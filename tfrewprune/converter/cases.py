@@ -118,10 +118,17 @@ def _random(
             f"{tensor.type}; pass verify=False to convert without comparing"
         )
     dtype = np.dtype(_TYPES[tensor.type])
-    if dtype.kind in "fc":
-        return generator.standard_normal(shape).astype(dtype)
     if dtype.kind == "S":
         return np.full(shape, b"a")
+    return random_values(generator, dtype, shape)
+
+
+def random_values(
+    generator: np.random.Generator, dtype: np.dtype, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Returns normal floats; integers 0 or 1, which are indices of every table."""
+    if dtype.kind in "fc":
+        return generator.standard_normal(shape).astype(dtype)
     return generator.integers(0, 2, shape).astype(dtype)
 
 

@@ -267,12 +267,12 @@ def read_content(
         return content
     from tfrewprune.converter import export
 
-    return export.to_tflite(_unwrapped(model), batch_size, verify)
+    return export.to_tflite(unwrapped(model), batch_size, verify)
 
 
 def _ready_content(model: Any, may_export: bool) -> bytes | None:
     """The bytes of a model that is `.tflite` already; None if it must be exported."""
-    model = _unwrapped(model)
+    model = unwrapped(model)
     if isinstance(model, (bytes, bytearray, memoryview)):
         return bytes(model)
     if isinstance(model, (str, os.PathLike)):
@@ -284,7 +284,7 @@ def _ready_content(model: Any, may_export: bool) -> bytes | None:
             return path.read_bytes()
         if not may_export:
             raise ConversionError(f"expected a .tflite file, received {str(path)!r}")
-    elif not may_export or not hasattr(_unwrapped(model), "save"):
+    elif not may_export or not hasattr(unwrapped(model), "save"):
         expected = "a Keras model, a path" if may_export else "a path"
         raise ConversionError(
             f"expected {expected} or the bytes of a .tflite file, received "
@@ -293,8 +293,8 @@ def _ready_content(model: Any, may_export: bool) -> bytes | None:
     return None
 
 
-def _unwrapped(model: Any) -> Any:
-    """The model that a result of pruning holds; anything else as it is."""
+def unwrapped(model: Any) -> Any:
+    """Returns the model that a result of pruning holds; anything else as it is."""
     return model if hasattr(model, "save") else getattr(model, "model", model)
 
 

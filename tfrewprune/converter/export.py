@@ -14,13 +14,14 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfrewprune.converter.errors import ConversionError
-from tfrewprune.converter.flatbuffer import read_model, text, write_model
+from tfrewprune.converter.flatbuffer import Model, read_model, text, write_model
 from tfrewprune.converter.mlir import native_output_hidden, shorten
 from tfrewprune.converter.open_lengths import check_open_lengths
 from tfrewprune.converter.recurrent import composites
@@ -68,7 +69,7 @@ def _from_directory(path: Path, batch_size: int | None) -> bytes:
             "batch_size applies to Keras models; the inputs of a SavedModel have the "
             f"shapes it was saved with, received batch_size={batch_size}"
         )
-    return _in_order(_from_saved_model(path), [])
+    return _from_saved_model(path)
 
 
 def _load(path: Path) -> Any:
@@ -138,7 +139,7 @@ def _with_batch(model: Any, batch: int | None) -> bytes:
                 + _advice(error, batch)
             ) from error
         try:
-            content = _from_saved_model(Path(folder), batch)
+            return _from_saved_model(Path(folder), batch, names)
         except ConversionError as error:
             loops = composites.left_to_keras(model) if batch is None else ()
             if not loops:
@@ -146,7 +147,6 @@ def _with_batch(model: Any, batch: int | None) -> bytes:
             raise ConversionError(
                 f"{error}. Not packed but a loop: {'; '.join(loops)}"
             ) from error
-        return _in_order(content, names)
 
 
 def _in_tensorflow(model: Any, batch_size: int | None, verify: bool) -> bytes:
@@ -187,7 +187,9 @@ def _in_tensorflow(model: Any, batch_size: int | None, verify: bool) -> bytes:
     )
 
 
-def _from_saved_model(folder: Path, batch: int | None = 1) -> bytes:
+def _from_saved_model(
+    folder: Path, batch: int | None = 1, names: Sequence[str] = ()
+) -> bytes:
     import tensorflow as tf
 
     try:
@@ -200,12 +202,14 @@ def _from_saved_model(folder: Path, batch: int | None = 1) -> bytes:
             f"TensorFlow cannot convert the model: {shorten(error)}"
             + _advice(error, batch)
         ) from error
-    return _without_composites(content, batch)
-
-
-def _without_composites(content: bytes, batch: int | None) -> bytes:
-    """The file with loops for composites; other custom operators are refused."""
     model = read_model(content)
+    _replace_composites(model, batch)
+    _reorder(model, names)
+    return write_model(model)
+
+
+def _replace_composites(model: Model, batch: int | None) -> None:
+    """Writes loops for composites; other custom operators are refused."""
     codes = [text(code.customCode) for code in model.tree.operatorCodes]
     missing = sorted(set(filter(None, codes)) - {composites.NAME})
     if missing:
@@ -215,10 +219,8 @@ def _without_composites(content: bytes, batch: int | None) -> bytes:
             f"TensorFlow cannot convert the model: {error}"
             + _advice(ConversionError(" ".join(missing)), batch)
         )
-    if composites.NAME not in codes:
-        return content
-    composites.write_loops(model)
-    return write_model(model)
+    if composites.NAME in codes:
+        composites.write_loops(model)
 
 
 def _advice(error: Exception, batch: int | None) -> str:
@@ -228,13 +230,12 @@ def _advice(error: Exception, batch: int | None) -> str:
     return f"; {_INSTEAD}"
 
 
-def _in_order(content: bytes, names: list[str]) -> bytes:
-    """The file with its inputs in the order of names, its outputs as Keras has them.
+def _reorder(model: Model, names: Sequence[str]) -> None:
+    """Puts inputs into the order of names, outputs into that which Keras has.
 
     The converter has an order of its own. Signatures number the outputs of a list, and
     name those of a dict by its keys, which Keras sorts.
     """
-    model = read_model(content)
     for signature in model.tree.signatureDefs or ():
         subgraph = model.subgraphs[signature.subgraphIndex]
         inputs = {text(entry.name): entry.tensorIndex for entry in signature.inputs}
@@ -242,11 +243,10 @@ def _in_order(content: bytes, names: list[str]) -> bytes:
         numbered = sorted(outputs, key=_number)
         subgraph.inputs = _reordered(subgraph.inputs, inputs, names)
         subgraph.outputs = _reordered(subgraph.outputs, outputs, numbered)
-    return write_model(model)
 
 
 def _reordered(
-    tensors: np.ndarray, places: dict[str, int], names: list[str]
+    tensors: np.ndarray, places: dict[str, int], names: Sequence[str]
 ) -> np.ndarray:
     """The tensors in the order of names; as they are where the names are others."""
     ordered = [places[name] for name in names if name in places]

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from tfrewprune.converter.replacing import replaced_for_now
+
 _OPEN = 32  # stands for what is open in the shape of a sample
 _TOLERANCE = 1e-4
 
@@ -29,18 +31,12 @@ def steps_at_once(model: Any) -> Iterator[None]:
     import keras
 
     known = keras.layers.TimeDistributed
-    changed = []
-    try:
+    with replaced_for_now() as replace:
         for layer in model._flatten_layers():
             own = isinstance(layer, known) and type(layer).call is known.call
             if own and _samples_are_alone(layer):
-                # Not by Keras' own __setattr__, which tracks what it sees.
-                object.__setattr__(layer, "call", _call_at_once(layer.layer))
-                changed.append(layer)
+                replace(layer, "call", _call_at_once(layer.layer))
         yield
-    finally:
-        for layer in changed:
-            object.__delattr__(layer, "call")
 
 
 def _samples_are_alone(layer: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfrewprune.converter.cases import random_values
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model, text
 from tfrewprune.converter.recurrent.streaming import read_states
@@ -51,11 +52,9 @@ class TimeInput:
         return frames
 
     def random(self, count: int, generator: np.random.Generator) -> np.ndarray:
-        """Frames of any content; integers are 0 and 1, which every vocabulary has."""
+        """Frames of any content; integers are 0 and 1."""
         shape = (count, *self.frame_shape)
-        if np.issubdtype(self.dtype, np.floating):
-            return generator.standard_normal(shape).astype(self.dtype)
-        return generator.integers(0, 2, shape).astype(self.dtype)
+        return random_values(generator, np.dtype(self.dtype), shape)
 
 
 @dataclass(frozen=True)

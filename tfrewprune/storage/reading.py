@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfrewprune.converter.conversion import read_content
+from tfrewprune.converter.conversion import read_content, unwrapped
 from tfrewprune.converter.densify import WEIGHT_TYPES, read_weights
 from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.flatbuffer import Model, read_model
@@ -51,8 +51,7 @@ def matrices(model: Any) -> Iterator[Matrix]:
         from tfrewprune.wrappers.loading import load_model
 
         model = load_model(model)
-    if not hasattr(model, "count_params"):
-        model = getattr(model, "model", model)  # of a result
+    model = unwrapped(model)
     if hasattr(model, "count_params"):
         yield from _of_keras(model)
     else:

@@ -32,6 +32,7 @@ from tfrewprune.converter.flatbuffer import (
 from tfrewprune.converter.options import RecurrentOptions
 from tfrewprune.converter.recurrent.loops import WEIGHTS, write_loop
 from tfrewprune.converter.recurrent.recurrence import Recurrence, Weights
+from tfrewprune.converter.replacing import replaced_for_now
 
 NAME = "TfrewpruneRecurrence"
 _ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh")
@@ -55,31 +56,21 @@ def kept_whole(model: Any) -> Iterator[int]:
     """
     import keras
 
-    restore: list[tuple[Any, str]] = []
-
-    def set_for_now(layer: Any, name: str, value: Any) -> None:
-        restore.append((layer, name))
-        # Not by Keras' own __setattr__, which tracks what it sees.
-        object.__setattr__(layer, name, value)
-
     count = 0
-    try:
+    with replaced_for_now() as replace:
         for layer in model._flatten_layers():
             if isinstance(layer, keras.layers.Bidirectional):
                 # Kernels of a GPU, which no mobile file holds.
-                set_for_now(layer, "_can_attempt_fused_lstm", lambda *_: False)
-                set_for_now(layer, "_can_attempt_fused_gru", lambda *_: False)
+                replace(layer, "_can_attempt_fused_lstm", lambda *_: False)
+                replace(layer, "_can_attempt_fused_gru", lambda *_: False)
             cells = _cells(layer)
             if not cells:
                 continue
-            set_for_now(layer, "inner_loop", _inner_loop(layer, cells))
+            replace(layer, "inner_loop", _inner_loop(layer, cells))
             # Dropout draws random numbers, in inference for nothing.
-            set_for_now(layer, "_maybe_config_dropout_masks", lambda *_: None)
+            replace(layer, "_maybe_config_dropout_masks", lambda *_: None)
             count += 1
         yield count
-    finally:
-        for layer, name in restore:
-            object.__delattr__(layer, name)
 
 
 def left_to_keras(model: Any) -> list[str]:
@@ -95,11 +86,8 @@ def left_to_keras(model: Any) -> list[str]:
 
 def _unknown(layer: Any) -> str:
     """What of a recurrent layer no packed operator has."""
-    import keras
-
-    known = [getattr(keras.activations, name) for name in _ACTIVATIONS]
-    stacked = isinstance(layer.cell, keras.layers.StackedRNNCells)
-    for cell in layer.cell.cells if stacked else [layer.cell]:
+    known = _known_activations()
+    for cell in _stack(layer):
         for name in ("activation", "recurrent_activation"):
             activation = getattr(cell, name, known[0])
             if activation not in known:
@@ -118,8 +106,7 @@ def _cells(layer: Any) -> list[tuple[Any, RecurrentOptions]]:
     own = (layers.RNN, layers.GRU, layers.LSTM)
     if type(layer).inner_loop not in [known.inner_loop for known in own]:
         return []
-    stacked = isinstance(layer.cell, layers.StackedRNNCells)
-    cells = list(layer.cell.cells) if stacked else [layer.cell]
+    cells = _stack(layer)
     found = []
     for cell in cells:
         made = _options(layer, cell, last=cell is cells[-1])
@@ -127,6 +114,20 @@ def _cells(layer: Any) -> list[tuple[Any, RecurrentOptions]]:
             return []
         found.append((cell, made))
     return found
+
+
+def _stack(layer: Any) -> list[Any]:
+    """The cells of a recurrent layer, one on top of the other."""
+    import keras
+
+    stacked = isinstance(layer.cell, keras.layers.StackedRNNCells)
+    return list(layer.cell.cells) if stacked else [layer.cell]
+
+
+def _known_activations() -> list[Callable]:
+    import keras
+
+    return [getattr(keras.activations, name) for name in _ACTIVATIONS]
 
 
 def _options(layer: Any, cell: Any, last: bool) -> RecurrentOptions | None:
@@ -141,7 +142,7 @@ def _options(layer: Any, cell: Any, last: bool) -> RecurrentOptions | None:
     kind = kinds.get(type(cell).call)
     if kind is None:
         return None
-    known = [getattr(keras.activations, name) for name in _ACTIVATIONS]
+    known = _known_activations()
     gate = getattr(cell, "recurrent_activation", known[0])
     if cell.activation not in known or gate not in known:
         return None
