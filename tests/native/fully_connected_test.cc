@@ -61,6 +61,17 @@ TEST(FullyConnectedTest, TasksOfManyThreads) {
   Check(options, 19, Activation::kRelu, true, 3);
 }
 
+TEST(FullyConnectedTest, WeightsThatCachesDoNotKeep) {
+  RandomLayerOptions options;
+  options.rows = 1000;
+  options.columns = 500;
+  options.kept = 400;
+  for (int threads : {1, 3}) {
+    Check(options, 1, Activation::kRelu, true, threads);
+    Check(options, 4, Activation::kRelu, true, threads);
+  }
+}
+
 TEST(FullyConnectedTest, RandomLayers) {
   std::mt19937 random(7);
   for (int i = 0; i < 200; ++i) {

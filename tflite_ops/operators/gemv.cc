@@ -8,13 +8,20 @@ namespace {
 
 // A task below this many bytes of weights is not worth a hand-off.
 constexpr uint64_t kTaskBytes = 64 << 10;
+// Weights of more bytes than a core's caches keep are gone through forwards and
+// backwards in turn, a piece at a time: what was read last is still near.
+constexpr uint64_t kNearBytes = 768 << 10;
+constexpr uint64_t kPieceBytes = 256 << 10;
 // Weights come from the second-level cache at so many bytes a cycle.
 constexpr double kBytesPerCycle = 36;
 constexpr double kBandCycles = 60;  // sums of the chains, the store
 
+uint64_t Bytes(const BandedView& weights, ValueType type) {
+  return weights.column_count * weights.band_rows * Values::Bytes(type);
+}
+
 int Tasks(const Problem& problem, ValueType type) {
-  const BandedView& w = *problem.bands;
-  const uint64_t bytes = w.column_count * w.band_rows * Values::Bytes(type);
+  const uint64_t bytes = Bytes(*problem.bands, type);
   const int threads = problem.threads();
   return threads == 1
              ? 1
@@ -44,8 +51,7 @@ double Gemv::Cycles(const Problem& problem, ValueType type) {
     return kUnsupported;
   }
   const double columns = static_cast<double>(w.column_count);
-  const double read = columns * w.band_rows *
-                      static_cast<double>(Values::Bytes(type)) / kBytesPerCycle;
+  const double read = static_cast<double>(Bytes(w, type)) / kBytesPerCycle;
   const BandFmas band = FmasOfBands(problem);
   const double fmas = columns * (band.vectors / band.fmas_a_cycle + 0.5);
   const double pixel = (read < fmas ? fmas : read) + kBandCycles * w.band_count;
@@ -83,11 +89,22 @@ const char* Gemv::Prepare(const Problem& problem) {
     task_band_[t] = t == 0 ? 0 : band;
   }
   task_band_[tasks_] = weights_.band_count;
+
+  const uint64_t bytes = Bytes(weights_, weights_.value.type());
+  piece_ = weights_.band_count;
+  if (bytes > kNearBytes) {
+    piece_ = static_cast<uint32_t>(Max(1, piece_ * kPieceBytes / bytes));
+  }
   return nullptr;
 }
 
 void Gemv::RunTask(int task) {
-  kernel_(layer_, task_band_[task], task_band_[task + 1], pixel_, output_);
+  const uint32_t begin = task_band_[task];
+  uint32_t end = task_band_[task + 1];
+  for (; backwards_ && end - begin > piece_; end -= piece_) {
+    kernel_(layer_, end - piece_, end, pixel_, output_);
+  }
+  kernel_(layer_, begin, end, pixel_, output_);
 }
 
 void Gemv::Invoke(const Tensors& tensors) {
@@ -107,6 +124,7 @@ void Gemv::Invoke(const Tensors& tensors) {
           static_cast<Gemv*>(self)->RunTask(task);
         },
         this);
+    backwards_ = !backwards_;
     if (!tensors.again) tables_.FillMissingRows(output_, 1, 0);
     input_ += weights_.columns;
     output_ += weights_.rows;

@@ -28,6 +28,8 @@ class Gemv : public BandedDriver {
   GemvLayer layer_ = {};
   Buffer<uint32_t> task_band_;  // first band of each task, and the end
   int tasks_ = 1;
+  uint32_t piece_ = 0;  // bands that are gone through forwards in any case
+  bool backwards_ = false;
   const void* pixel_ = nullptr;  // at work
 };
 
