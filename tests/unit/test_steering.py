@@ -18,7 +18,7 @@ from tfrewprune.pipeline import (
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Pattern, Unstructured
-from tfrewprune.wrappers import hooked_kernels
+from tfrewprune.wrappers import Reweight, attach, hooked_kernels
 
 pytestmark = pytest.mark.backend
 layers = keras.layers
@@ -27,7 +27,12 @@ X = generator.standard_normal((512, 32)).astype(np.float32)
 Y = (X[:, :8] @ generator.standard_normal((8, 4))).argmax(1)
 
 
-def mlp(trained: bool = True) -> keras.Model:
+several_at_once = pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="Keras runs one step at a time on it"
+)
+
+
+def mlp(trained: bool = True, **compile_options) -> keras.Model:
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -38,7 +43,8 @@ def mlp(trained: bool = True) -> keras.Model:
         ]
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(2e-3), loss, metrics=["accuracy"])
+    optimizer = keras.optimizers.Adam(2e-3)
+    model.compile(optimizer, loss, metrics=["accuracy"], **compile_options)
     if trained:
         model.set_weights(trained_weights())
     return model
@@ -318,21 +324,31 @@ def test_the_strength_starts_from_the_first_cut():
 class PolynomialDecay:
     """As much of tfmot's schedule as is asked for."""
 
+    def __init__(self, begin=8, end=24):
+        self.config = {"initial_sparsity": 0.5, "final_sparsity": 0.875, "power": 1}
+        self.config |= {"begin_step": begin, "end_step": end, "frequency": 8}
+
     def get_config(self):
-        config = {"initial_sparsity": 0.5, "final_sparsity": 0.875}
-        config |= {"begin_step": 8, "end_step": 24, "power": 1, "frequency": 8}
-        return {"class_name": "PolynomialDecay", "config": config}
+        return {"class_name": "PolynomialDecay", "config": self.config}
 
 
-def test_a_schedule_of_tfmot_cuts_at_its_steps():
+@pytest.mark.parametrize(
+    "together, begin",
+    [
+        (1, 8),
+        pytest.param(5, 8, marks=several_at_once),
+        pytest.param(5, 6, marks=several_at_once),
+    ],
+)
+def test_a_schedule_of_tfmot_cuts_at_its_steps(together, begin):
     recipe = Recipe(
         Rule("d2", structure=Unstructured()),
-        method=GradualMagnitude(PolynomialDecay()),
+        method=GradualMagnitude(PolynomialDecay(begin, begin + 16)),
         reweighted_epochs=4,
         retrain_epochs=0,
     )
     shares = Shares("d2")
-    model = mlp()
+    model = mlp(steps_per_execution=together)
     reweighted_train(model, recipe, X, Y, callbacks=[shares], verbose=0, batch_size=64)
     # 8 steps an epoch: a cut as the second, third and fourth begin.
     assert shares.seen == pytest.approx([1, 0.5, 0.3125, 0.125], abs=1e-3)
@@ -349,6 +365,35 @@ def test_a_phase_that_ends_before_its_schedule_is_told():
     message = "ended after 8 steps, its schedule ends at step 24"
     with pytest.warns(UserWarning, match=message):
         reweighted_train(mlp(), recipe, X, Y, verbose=0, batch_size=64)
+
+
+@several_at_once
+def test_a_cut_that_is_due_in_the_last_execution_is_made_in_the_phase():
+    recipe = Recipe(
+        Rule("d2", structure=Unstructured()),
+        method=GradualMagnitude(PolynomialDecay(6, 22)),
+        reweighted_epochs=3,
+    )
+    shares = Shares("d2")
+    model = mlp(steps_per_execution=8)
+    reweighted_train(model, recipe, X, Y, callbacks=[shares], verbose=0, batch_size=64)
+    assert shares.seen == pytest.approx([1, 0.5, 0.125], abs=1e-3)
+
+
+@several_at_once
+def test_the_strength_knows_how_many_steps_lie_between_looks():
+    found = []
+    for together in (1, 4):
+        model = mlp(steps_per_execution=together)
+        recipe = Recipe("d2", rate=4)
+        attach(model, recipe)
+        control = StrengthControl(recipe, every=0.5)
+        options = {"epochs": 2, "batch_size": 64, "shuffle": False, "verbose": 0}
+        model.fit(X, Y, callbacks=[Reweight(), control], **options)
+        (target,) = (t for t in hooked_kernels(model) if t.penalty is not None)
+        found.append(target.penalty.strength)
+    # The first look is after the first execution.
+    assert found[0] == pytest.approx(found[1], rel=0.15)
 
 
 def test_scores_of_different_layers_compare_as_asked():

@@ -27,29 +27,57 @@ class PhaseClock(keras.callbacks.Callback, abc.ABC):
         self.every = every
         self._epoch = 0
         self._due = 0.0
+        self._steps = 0  # of the phase, as far as this run knows them
+        self._inside = 0  # of them, in this epoch
 
     @abc.abstractmethod
     def tick(self, progress: float) -> None:
         """Looks at the model and acts; its weights are up to date."""
 
+    def on_train_begin(self, logs=None):
+        self._steps = 0
+
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch = epoch - self.first_epoch
+        self._inside = 0
+        if self._length:
+            self._steps = epoch * self._length
         if self._due < epoch:  # a run goes on that ticked before it was cut short
             self._due = self._after(epoch)
 
     def on_train_batch_end(self, batch, logs=None):
-        steps = (self.params or {}).get("steps")
-        position = self._epoch + ((batch + 1) / steps if steps else 0)
-        due = position >= self._due if steps else (batch + 1) % STEPS == 0
+        before, length = self._inside, self._length
+        self._count(batch)
+        position = self._epoch + (self._inside / length if length else 0)
+        if length:
+            due = position >= self._due
+        else:
+            due = self._inside // STEPS > before // STEPS
         if due:
             self._due = self._after(position)
             self._tell(position)
 
     def on_epoch_end(self, epoch, logs=None):
-        params = self.params or {}
-        last = epoch + 1 >= (params.get("epochs") or 1)
-        if last or not params.get("steps"):
+        if self._is_last(epoch) or not self._length:
             self._tell(epoch + 1 - self.first_epoch)
+
+    @property
+    def _length(self) -> int | None:
+        """Steps of an epoch; None while that is unknown."""
+        return (self.params or {}).get("steps")
+
+    def _count(self, batch: int) -> None:
+        """Counts the steps up to `batch` of the epoch.
+
+        They are several where the model was compiled with `steps_per_execution`, and
+        Keras numbers the last execution's as if the epoch did not end within it.
+        """
+        inside = min(batch + 1, self._length or batch + 1)
+        self._steps += inside - self._inside
+        self._inside = inside
+
+    def _is_last(self, epoch: int) -> bool:
+        return epoch + 1 >= ((self.params or {}).get("epochs") or 1)
 
     def _after(self, position: float) -> float:
         """The next of the times that are multiples of `every`, interrupted or not."""

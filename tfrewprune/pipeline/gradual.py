@@ -45,11 +45,13 @@ class GradualPrune(PhaseClock):
         self.recipe = recipe
         self._start: dict[tuple, float] = {}
         self._dense = self._shared_start = 1.0
-        self._step: int | None = None  # of the phase; None before its first epoch
+        self._asked: int | None = None  # the schedule, of the steps before this one
+        self._cut = 0  # the last step that the schedule cuts at
 
     def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
         self._due = self.every
-        self._step = None
+        self._asked = None
         show_masks(self.model)
         targets = resolve(self.model, self.recipe)
         chosen = [target for target in targets if target.reason is None]
@@ -63,7 +65,7 @@ class GradualPrune(PhaseClock):
 
     def on_train_end(self, logs=None):
         hide_masks(self.model)
-        schedule, steps = self.recipe.method.steps, self._step or 0
+        schedule, steps = self.recipe.method.steps, self._steps
         if schedule is not None and steps < schedule.last_step:
             warnings.warn(
                 f"The phase ended after {steps} steps, its schedule ends at step "
@@ -74,26 +76,41 @@ class GradualPrune(PhaseClock):
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
-        if self._step is None:
-            self._step = self._epoch * ((self.params or {}).get("steps") or 0)
+        if self._asked is None:
+            self._asked = self._steps
 
     def on_train_batch_begin(self, batch, logs=None):
-        steps = self.recipe.method.steps
-        if steps is not None and steps.due(self._step):
-            self._tell(self._epoch)
+        if self.recipe.method.steps is not None:
+            self._cut_where_due()
 
     def on_train_batch_end(self, batch, logs=None):
-        self._step += 1
         if self.recipe.method.steps is None:
             super().on_train_batch_end(batch, logs)
+        else:
+            self._count(batch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.recipe.method.steps is None:
+            super().on_epoch_end(epoch, logs)
+        elif self._is_last(epoch):
+            self._cut_where_due()
+
+    def _cut_where_due(self) -> None:
+        """Cuts as the last step has it that was due since this was asked before."""
+        asked = range(self._asked, self._steps + 1)
+        self._asked = asked.stop
+        due = [step for step in asked if self.recipe.method.steps.due(step)]
+        if due:
+            self._cut = due[-1]
+            self._tell(self._epoch)
 
     def tick(self, progress: float) -> None:
-        method, step = self.recipe.method, self._step
+        method = self.recipe.method
 
         def ease(rate: float, start: float) -> float:
             if method.steps is None:
                 return method.rate_at(progress, rate, start)
-            return 1 / (1 - method.steps.sparsity_at(step))
+            return 1 / (1 - method.steps.sparsity_at(self._cut))
 
         targets = []
         for target in resolve(self.model, self.recipe):

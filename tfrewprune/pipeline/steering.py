@@ -137,11 +137,11 @@ class StrengthControl(PhaseClock):
         super().__init__(every)
         self.recipe = recipe
         self._goals: list[_Goal] = []
-        self._steps = 0  # since the last look
-        self._progress = 0.0  # at the last look
+        self._looked, self._progress = 0, 0.0  # steps and progress at the last look
 
     def on_train_begin(self, logs=None):
-        self._due, self._steps, self._progress = 0.0, 0, 0.0
+        super().on_train_begin(logs)
+        self._due, self._looked, self._progress = 0.0, 0, 0.0
         targets = resolve(self.model, self.recipe)
         led = []
         for target in targets:
@@ -161,7 +161,7 @@ class StrengthControl(PhaseClock):
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
         # What a run that goes on after an interruption does not know counts in none.
-        self._steps, self._progress = 0, self._progress_at(self._epoch)
+        self._looked, self._progress = self._steps, self._progress_at(self._epoch)
         for goal in self._goals:
             if self._epoch:  # weights that were restored have not been looked at yet
                 goal.before = goal.excess(inner_optimizer(self.model))
@@ -173,16 +173,13 @@ class StrengthControl(PhaseClock):
             penalty = goal.target.penalty
             penalty.strength = min(penalty.strength, NEXT_TO_NOTHING)
 
-    def on_train_batch_end(self, batch, logs=None):
-        self._steps += 1
-        super().on_train_batch_end(batch, logs)
-
     def tick(self, progress: float) -> None:
-        haste = min(1.0, self._steps / RESPONSE)
+        steps = self._steps - self._looked
+        haste = min(1.0, steps / RESPONSE)
         passed = max(progress - self._progress, 0.0)
-        ahead = min(LEAD / max(self._steps, 1), FURTHEST)
+        ahead = min(LEAD / max(steps, 1), FURTHEST)
         ahead = min(ahead, (1 - progress) / passed) if passed else 0.0
-        steps, self._steps, self._progress = self._steps, 0, progress
+        self._looked, self._progress = self._steps, progress
         optimizer = inner_optimizer(self.model)
         for goal in self._goals:
             penalty = goal.target.penalty
