@@ -158,7 +158,7 @@ def map_by_loss(
     for target, made, index in zip(budget.targets, options, chosen, strict=True):
         option = made[index]
         if option.structure is None:
-            rules.append(dataclasses.replace(_rule(target), skip=True))
+            rules.append(Rule(target.path, weights=target.spec.name, skip=True))
         else:
             rules.append(_rule(target, option.structure, option.rate))
     for target in targets:
@@ -223,11 +223,15 @@ def _pruned(model: keras.Model, recipe: Recipe) -> list[Target]:
     return [target for target in resolve(model, recipe) if target.reason is None]
 
 
-def _rule(
-    target: Target, structure: Structure = STRUCTURES[-1], rate: float | None = None
-) -> Rule:
-    """A rule for this kernel alone."""
-    return Rule(target.path, structure=structure, rate=rate, weights=target.spec.name)
+def _rule(target: Target, structure: Structure, rate: float | None) -> Rule:
+    """The kernel's rule, for it alone."""
+    return target.rule.replace(
+        match=target.path,
+        kind=None,
+        weights=target.spec.name,
+        structure=structure,
+        rate=rate,
+    )
 
 
 def _with_others(rules: list[Rule], recipe: Recipe) -> list[Rule]:

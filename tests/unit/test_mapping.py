@@ -59,6 +59,24 @@ def test_mapped_recipes_prune_the_same_layers(model):
     assert "head" not in {rule.match for rule in recipe.rules}
 
 
+def test_a_strength_of_its_own_stays_with_a_rule(model):
+    rules = [Rule("wide", rate=8, strength=1e-3), Rule("dense", strength=1e-4)]
+    recipe = Recipe(rules, rate=4)
+    for mapped in (map_by_rule(model, recipe), map_by_loss(model, recipe)):
+        strengths = {rule.match: rule.strength for rule in mapped.rules}
+        assert strengths == {"wide": 1e-3, "dense": 1e-4}
+
+
+def test_a_layer_that_stays_dense_needs_no_strength(model):
+    losses = {"wide": {FINE: {4: 0.1}}, "late": {FINE: {2: 9.0}}}
+    recipe = Recipe([Rule("wide"), Rule("late", strength=1e-3)], rate=1.3)
+    mapped = map_by_loss(model, recipe, (FINE,), losses=losses)
+    assert {rule.match: rule.skip for rule in mapped.rules} == {
+        "wide": False,
+        "late": True,
+    }
+
+
 def kept_costs(model, recipe):
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())

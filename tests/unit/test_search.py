@@ -79,6 +79,13 @@ def test_the_search_brackets_the_largest_rate(model, monkeypatch, most):
     assert f"{found.rate:.3g}x is the most" in str(found)
 
 
+def test_rates_below_the_first_cut_are_searched_too(model, monkeypatch):
+    runs = Compressions(monkeypatch, 3, dense_accuracy(model))
+    recipe = Recipe(rate=16, start_rate=8)
+    found = largest_rate(model, recipe, within=0.5, first=16, **DATA)
+    assert found.rate <= 3 and min(runs.rates) < 8
+
+
 def test_without_any_rate_the_model_stays_dense(model, monkeypatch):
     before = model.get_weights()
     Compressions(monkeypatch, 0, dense_accuracy(model))

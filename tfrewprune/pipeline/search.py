@@ -242,7 +242,11 @@ def _check_recipe(recipe: Recipe) -> None:
 
 def _at(recipe: Recipe, of: str, rate: float) -> Recipe:
     if of == "rate":
-        return recipe.replace(rate=rate, threshold=None, constraints=None)
+        # A first cut is no further than the last.
+        start = min(recipe.start_rate, rate)
+        return recipe.replace(
+            rate=rate, start_rate=start, threshold=None, constraints=None
+        )
     share = f"{100 / rate:.6g}%"
     return recipe.replace(rate=None, threshold=None, constraints={of: share})
 
