@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tfrewprune import structures
 from tfrewprune.methods import GroupLasso, Reweighted
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
@@ -259,6 +260,32 @@ def test_config_survives_json(case):
     assert Structure.get(config) == structure
     recipe = Recipe(Rule("*", structure=structure, rate=4))
     assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+IN_BLOCK_ROWS_KINDS = [
+    kind
+    for kind in vars(structures).values()
+    if isinstance(kind, type) and issubclass(kind, Structure) and kind.in_block_rows
+]
+
+
+@pytest.mark.parametrize("kind", IN_BLOCK_ROWS_KINDS)
+def test_balanced_leaves_nothing_out_that_a_structure_has_its_own_way(kind):
+    own = {name for name in vars(kind) if callable(getattr(Structure, name, None))}
+    assert "sums" in own
+    missing = own - set(vars(Balanced)) - {"__init__", "__eq__", "__hash__", "__repr__"}
+    assert not missing
+
+
+@settings(deadline=None)
+@given(cases(IN_BLOCK_ROWS), st.floats(0, 2))
+def test_a_balanced_structure_has_the_same_weights_left(case, threshold):
+    structure, kernel, shape = case
+    rms = structure.rms(kernel, shape)
+    np.testing.assert_array_equal(
+        Balanced(structure).left(rms, shape, threshold),
+        structure.left(rms, shape, threshold),
+    )
 
 
 @settings(deadline=None)

@@ -73,6 +73,9 @@ class Balanced(Structure):
     ) -> np.ndarray | None:
         return self.of.pulled(rms, shape, keep)
 
+    def left(self, rms: np.ndarray, shape: KernelShape, threshold: float) -> np.ndarray:
+        return self.of.left(rms, shape, threshold)
+
     def rows_alike(self, shape: KernelShape) -> int:
         return self.of.rows_alike(shape)
 
