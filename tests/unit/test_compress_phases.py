@@ -114,6 +114,15 @@ class PowerCut(keras.callbacks.Callback):
             raise RuntimeError("power cut")
 
 
+def test_a_log_file_starts_anew_after_a_run_that_was_cut_short(tmp_path):
+    log = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
+    with pytest.raises(RuntimeError, match="power cut"):
+        compress(mlp(), RECIPE, X, Y, callbacks=[log, PowerCut(4)], verbose=0)
+    compress(mlp(), RECIPE, X, Y, callbacks=[log], verbose=0)
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [row["epoch"] for row in rows] == list("01234")
+
+
 @pytest.mark.parametrize(
     "after, left",
     [

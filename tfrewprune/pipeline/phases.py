@@ -72,10 +72,13 @@ class PhaseCallbacks:
         self._first = False
         return chosen
 
-    def finish(self) -> None:
-        """Leaves the callbacks as they came, and deletes the backups of all phases."""
+    def release(self) -> None:
+        """Leaves the callbacks as they came, however the phases ended."""
         for callback in self._appending:
-            callback.append = False
+            callback.append, callback.append_header = False, True
+
+    def finish(self) -> None:
+        """Deletes the backups of all phases, which are done."""
         for callback in self._callbacks:
             # With the twins' folders inside its own.
             if isinstance(callback, keras.callbacks.BackupAndRestore):

@@ -64,6 +64,7 @@ class PhaseRun:
 
     def __exit__(self, *exception):
         self._progress.__exit__(*exception)
+        self._callbacks.release()
 
     def train(self, phase: str, step: Any, run) -> None:
         """Trains a phase, unless it has no epochs.
@@ -92,7 +93,7 @@ class PhaseRun:
             self.scores[name] = evaluate(model, data, self._options)
 
     def finish(self, headline: str) -> None:
-        """Gives the callbacks back and prints the closing report."""
+        """Deletes what a run that goes on would need, and prints the closing report."""
         self._callbacks.finish()
         self._progress.finish(headline)
 
