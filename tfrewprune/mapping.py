@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from tfrewprune.oneshot.losses import LossTable, allocate
+from tfrewprune.payload.cost import AnyCost
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Structure, Unstructured
@@ -77,6 +78,7 @@ def finest(
     rate: float,
     structures: Sequence[Structure] = STRUCTURES,
     tolerance: float = 0.1,
+    costs: AnyCost | None = None,
 ) -> Structure:
     """The first of the structures that runs nearly as fast as the fastest of them.
 
@@ -85,9 +87,10 @@ def finest(
         rate: Dense / kept weights.
         structures: As in `map_by_rule`.
         tolerance: As in `map_by_rule`.
+        costs: Predicts times; None is the cost model of this machine.
     """
     gains = [
-        (structure, expected_gain(target, structure, rate) or 1.0)
+        (structure, expected_gain(target, structure, rate, costs) or 1.0)
         for structure in structures
     ]
     fastest = max(gain for _, gain in gains)

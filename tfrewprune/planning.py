@@ -102,7 +102,7 @@ def plan(
             f"Model {model.name!r} has no layer with weights. Build it, or call it "
             "once, before planning."
         )
-    default = _default_reasons(model, structure)
+    default = _default_reasons(model, structure, costs)
     rows = [_row(each, structure, default, costs) for each in targets]
     total = sum(row.dense_us or 0 for row in rows)
     return [
@@ -137,12 +137,12 @@ def total_gain(rows: Sequence[PlanRow], rate: int) -> float | None:
 
 
 def _default_reasons(
-    model: keras.Model, structure: Structure
+    model: keras.Model, structure: Structure, costs: AnyCost
 ) -> dict[tuple[int, str], str | None]:
     """Layer and weight to the reason why a recipe for all layers leaves it dense."""
     recipe = Recipe(Rule("*", structure=structure, rate=RATES[-1]))
     try:
-        resolved = resolve(model, recipe)
+        resolved = resolve(model, recipe, costs)
     except ValueError:  # It leaves nothing to prune, which a plan may well say.
         reason = "`rate=8` leaves no layer of this model to prune"
         return {_key(t): t.reason or reason for t in all_kernels(model)}
@@ -193,5 +193,5 @@ def _row(
         row,
         dense_us=times * costs.dense(size),
         gains={rate: predicted_gain(size, rate, alike, costs) for rate in RATES},
-        finest=str(finest(target, RATES[-1])),
+        finest=str(finest(target, RATES[-1], costs=costs)),
     )

@@ -195,6 +195,17 @@ def test_plan_keeps_tensorflow_quiet(saved) -> None:
     assert done.returncode == 0 and done.stderr == ""
 
 
+def test_a_plan_for_another_processor_asks_none_about_this_one(
+    model, monkeypatch
+) -> None:
+    def asked():
+        raise AssertionError("this machine's cost model")
+
+    monkeypatch.setattr("tfrewprune.payload.gain.default_cost_model", asked)
+    rows = {row.layer: row for row in plan(model, target="arm-small")}
+    assert rows["middle"].finest is not None
+
+
 def test_plan_for_another_processor(model, rows, tmp_path, capsys) -> None:
     slow = {row.layer: row for row in plan(model, target="arm-small")}
     assert slow["middle"].dense_us > 3 * rows["middle"].dense_us

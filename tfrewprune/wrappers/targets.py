@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfrewprune.payload.cost import LayerShape
+from tfrewprune.payload.cost import AnyCost, LayerShape
 from tfrewprune.payload.gain import predicted_gain
 from tfrewprune.recipe import TYPICAL_RATE, Recipe
 from tfrewprune.rule import Rule
@@ -248,8 +248,15 @@ def hooked_kernels(model: keras.Layer) -> list[Target]:
     ]
 
 
-def resolve(model: keras.Layer, recipe: Recipe) -> list[Target]:
+def resolve(
+    model: keras.Layer, recipe: Recipe, costs: AnyCost | None = None
+) -> list[Target]:
     """What the recipe means for each layer of the model.
+
+    Args:
+        model: A model, or a layer with layers inside.
+        recipe: Its rules tell what is pruned.
+        costs: Predicts which layers gain; None is the cost model of this machine.
 
     Raises:
         ValueError: A rule matches no layer, is shadowed by the rules before it, or the
@@ -263,7 +270,7 @@ def resolve(model: keras.Layer, recipe: Recipe) -> list[Target]:
     skipped = _ends(model, targets, recipe)
     outputs = {id(layer) for layer in output_layers(model)}
     resolved = _taken_along(
-        [_apply(target, recipe, skipped, outputs) for target in targets]
+        [_apply(target, recipe, skipped, outputs, costs) for target in targets]
     )
     if all(target.reason is not None for target in resolved):
         reasons = "\n".join(f"  {t.label}: {t.reason}" for t in resolved)
@@ -327,13 +334,16 @@ def runs(target: Target) -> int:
     return 1 if target.spec.attribute == "kernel" else steps
 
 
-def expected_gain(target: Target, structure: Structure, rate: float) -> float | None:
+def expected_gain(
+    target: Target, structure: Structure, rate: float, costs: AnyCost | None = None
+) -> float | None:
     """How many times faster than dense a packed kernel would run on one thread.
 
     Args:
         target: A kernel that can be packed.
         structure: What is removed together.
         rate: Dense weights / kept weights.
+        costs: Predicts times; None is the cost model of this machine.
 
     Returns:
         The cost model's prediction for one input of the shape that the layer was built
@@ -345,7 +355,7 @@ def expected_gain(target: Target, structure: Structure, rate: float) -> float | 
         size = layer_size(target)
     except ValueError:
         return None
-    return predicted_gain(size, rate, structure.rows_alike(target.shape))
+    return predicted_gain(size, rate, structure.rows_alike(target.shape), costs)
 
 
 def _taken_along(targets: list[Target]) -> list[Target]:
@@ -383,7 +393,11 @@ def _applies(rule: Rule, target: Target) -> bool:
 
 
 def _apply(
-    target: Target, recipe: Recipe, skipped: dict[int, str], outputs: set[int]
+    target: Target,
+    recipe: Recipe,
+    skipped: dict[int, str],
+    outputs: set[int],
+    costs: AnyCost | None,
 ) -> Target:
     rule = _rule_for(target, recipe)
     reason, note = target.reason, None
@@ -415,7 +429,7 @@ def _apply(
         elif not exact and not isinstance(target.around, keras.layers.RNN):
             # (Recurrent layers run packed whatever they gain.)
             rate = rule.rate or recipe.rate or TYPICAL_RATE
-            gain = expected_gain(target, rule.structure, rate)
+            gain = expected_gain(target, rule.structure, rate, costs)
             if gain is not None and gain <= 1:
                 reason = f"dense is faster at {rate:g}x (predicted gain {gain:.2f}x)"
     if reason is not None:
