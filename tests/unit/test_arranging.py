@@ -116,6 +116,30 @@ def test_a_model_that_cannot_be_copied_is_converted_as_it_is():
         assert len(trp.convert(model).report.packed) == 1
 
 
+def test_a_model_that_refuses_random_inputs_is_converted_as_it_is():
+    class Own(layers.Layer):
+        def call(self, x):
+            if x.shape[1] == 32:  # what an open axis is tried with
+                raise ValueError("not with 32 pixels")
+            return x
+
+    inputs = keras.Input((None, 6, 16))
+    x = layers.Conv2D(64, 3, padding="same", name="a")(Own()(inputs))
+    model = keras.Model(inputs, layers.Conv2D(4, 1, name="last")(x))
+    pruned(model, trp.Block(16, 1, cluster=True), ["a"])
+    assert arranged(model) is model
+
+
+def test_a_defect_of_the_arrangement_is_not_taken_for_one_of_the_model(monkeypatch):
+    def defective(*arguments):
+        raise KeyError("defect")
+
+    monkeypatch.setattr("tfrewprune.shrinking.arranging.find_arrangement", defective)
+    model = pruned(branched(), trp.Block(16, 1, cluster=True), "abcdefg")
+    with pytest.raises(KeyError, match="defect"):
+        arranged(model)
+
+
 def test_a_converted_model_has_its_bands_side_by_side(tmp_path):
     model = keras.Sequential(
         [

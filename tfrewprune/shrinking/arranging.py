@@ -17,7 +17,7 @@ from tfrewprune.channels.units import Units
 from tfrewprune.payload.grouping import scattered_bands
 from tfrewprune.payload.packer import smallest_packing
 from tfrewprune.shrinking.arrangement import find_arrangement
-from tfrewprune.shrinking.checking import difference, random_inputs
+from tfrewprune.shrinking.checking import difference, outputs_of, random_inputs
 from tfrewprune.shrinking.graph import is_functional
 from tfrewprune.shrinking.products import Product
 from tfrewprune.shrinking.reading import read
@@ -46,22 +46,20 @@ def arranged(model: keras.Model) -> keras.Model:
     if not is_functional(model) or not any(map(_is_sparse, model.layers)):
         return model
     try:
-        return _arranged(model) or model
-    except Exception:  # whatever a layer of the user's raises when it is copied
+        plain = plain_copy(model, "arranged")
+        inputs = random_inputs(plain)
+        expected = outputs_of(model, inputs)
+    except Exception:  # whatever a layer of the user's raises when copied or called
         return model
-
-
-def _arranged(model: keras.Model) -> keras.Model | None:
-    plain = plain_copy(model, "arranged")
     units = Units()
     passages, _ = read(plain, units, bypass=False)
     arrangement = find_arrangement(passages, units, _best_rows)
     if arrangement is None:
-        return None
+        return model
     arrangement.move(passages)
     # Sums in another order; anything beyond that would be a layer misread.
-    apart = difference(model, plain, random_inputs(plain))
-    return plain if apart <= TOLERANCE_FLOAT32 else None
+    apart = difference(expected, outputs_of(plain, inputs))
+    return plain if apart <= TOLERANCE_FLOAT32 else model
 
 
 def _is_sparse(layer: keras.Layer) -> bool:

@@ -26,12 +26,10 @@ def random_inputs(model: keras.Model, seed: int = 0) -> list[np.ndarray]:
     return arrays
 
 
-def difference(
-    first: keras.Model, second: keras.Model, inputs: list[np.ndarray]
-) -> float:
-    """Largest difference of the outputs, over the largest output of the first."""
+def difference(expected: list[np.ndarray], found: list[np.ndarray]) -> float:
+    """Largest difference of two models' outputs, over the first's largest output."""
     worst = 0.0
-    for a, b in zip(_run(first, inputs), _run(second, inputs), strict=True):
+    for a, b in zip(expected, found, strict=True):
         if a.shape != b.shape or (np.isfinite(a) != np.isfinite(b)).any():
             return float("inf")
         known = np.isfinite(a)
@@ -41,7 +39,8 @@ def difference(
     return worst
 
 
-def _run(model: keras.Model, inputs: list[np.ndarray]) -> list[np.ndarray]:
+def outputs_of(model: keras.Model, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    """What a model makes of its inputs, as float64."""
     if isinstance(model, keras.Sequential):
         (given,) = inputs
     else:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tfrewprune.channels.units import Units
-from tfrewprune.shrinking.checking import difference, random_inputs
+from tfrewprune.shrinking.checking import difference, outputs_of, random_inputs
 from tfrewprune.shrinking.graph import is_functional
 from tfrewprune.shrinking.reading import read
 from tfrewprune.shrinking.rebuilding import reached, rebuilt
@@ -80,7 +80,7 @@ def shrink(
     plain = plain_copy(model, "shrink", way_out, borrow=True)
     smaller, rows = _shrunk(plain, keep_shapes)
     given = random_inputs(plain) if inputs is None else _listed(inputs, plain)
-    apart = difference(plain, smaller, given)
+    apart = difference(outputs_of(plain, given), outputs_of(smaller, given))
     if tolerance is None:
         tolerance = max(
             TOLERANCE.get(layer.compute_dtype, TOLERANCE_FLOAT32)
