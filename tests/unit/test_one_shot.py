@@ -152,6 +152,21 @@ def test_a_constant_that_a_convolution_cannot_add_goes_into_the_normalization():
     np.testing.assert_allclose(np.asarray(norm.moving_mean), before - 0.5, rtol=1e-6)
 
 
+@pytest.mark.parametrize("shown", [False, True])
+def test_a_constant_that_an_output_shows_goes_nowhere(shown):
+    inputs = keras.Input((4,))
+    sums = keras.layers.Dense(6, use_bias=False, name="sums")(inputs)
+    norm = keras.layers.BatchNormalization()
+    scaled = norm(sums)
+    # Another model's call, which is not this one's.
+    keras.Model(inputs, keras.layers.Dense(2)(sums))
+    model = keras.Model(inputs, [scaled, sums] if shown else scaled)
+    data = np.zeros((2, 4), np.float32)
+    targets = resolve(model, Recipe(Rule("sums", rate=2)))
+    (site,) = KerasNetwork(model, targets, [data]).sites
+    assert site.centred is not shown
+
+
 @pytest.mark.parametrize("limits", [{"rate": 3}, {"constraints": {"macs": "60%"}}])
 def test_its_rates_serve_another_method(limits):
     each = Recipe(Rule(["wide", "deep", "hidden"]))

@@ -17,6 +17,8 @@ from keras import ops
 
 from tfrewprune.calibration.columns import Geometry
 from tfrewprune.calibration.network import Network, Site
+from tfrewprune.shrinking.constants import add, place_of
+from tfrewprune.shrinking.graph import Call, calls_of, is_functional
 from tfrewprune.wrappers.kernels import kernel_shape, walk_layers
 from tfrewprune.wrappers.targets import Target
 
@@ -60,6 +62,11 @@ class KerasNetwork(Network):
             layer
             for _, layer in walk_layers(model)
             if isinstance(layer, keras.layers.BatchNormalization)
+        ]
+        self._graphs = [
+            (calls_of(part), part.outputs)
+            for part in model._flatten_layers()
+            if isinstance(part, keras.Model) and is_functional(part)
         ]
         self._check_tables(data)
         layers = {id(t.layer): t.layer for t in self._targets.values()}
@@ -120,10 +127,7 @@ class KerasNetwork(Network):
         shape = tuple(target.variable.shape)
         target.variable.assign(target.spec.layout.from_kernel(kernel, shape))
         if shift is not None:
-            variable, sign = self._constant(target)
-            change = sign * shift.reshape(tuple(variable.shape))
-            before = ops.convert_to_numpy(variable.value).astype(np.float64)
-            variable.assign((before + change).astype(np.float32))
+            add(self._constant(target), shift)
 
     def state(self) -> list[np.ndarray]:
         return [np.array(ops.convert_to_numpy(v.value)) for v in self._variables]
@@ -185,21 +189,21 @@ class KerasNetwork(Network):
 
     def _constant(self, target: Target) -> tuple[keras.Variable, int] | None:
         """What is added to a layer's outputs, and its sign: a bias or a moving mean."""
-        layer, outputs = target.layer, kernel_shape(target.spec, target.layer).outputs
-        bias = getattr(layer, "bias", None)
-        if isinstance(bias, keras.Variable):
-            return (bias, 1) if math.prod(bias.shape) == outputs else None
-        if getattr(layer, "activation", None) not in (None, keras.activations.linear):
-            return None
-        nodes = getattr(layer, "_outbound_nodes", ())
-        after = nodes[0].operation if len(nodes) == 1 else None
-        if (
-            isinstance(after, keras.layers.BatchNormalization)
-            and len(after._inbound_nodes) == 1
-            and after.moving_mean.shape[0] == outputs
-        ):
-            return after.moving_mean, -1
-        return None
+        place = place_of(target.layer, *self._graph_of(target.layer))
+        outputs = kernel_shape(target.spec, target.layer).outputs
+        fits = place is not None and math.prod(place[0].shape) == outputs
+        return place if fits else None
+
+    def _graph_of(
+        self, layer: keras.Layer
+    ) -> tuple[list[Call], list[keras.KerasTensor]]:
+        """Calls and outputs of the one functional model that calls a layer."""
+        holding = [
+            graph
+            for graph in self._graphs
+            if any(call.operation is layer for call in graph[0])
+        ]
+        return holding[0] if len(holding) == 1 else ([], [])
 
     def _changing(self) -> list[keras.Variable]:
         variables: dict[int, keras.Variable] = {}

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-from keras import ops
 
 from tfrewprune.channels.units import Units
+from tfrewprune.shrinking.constants import add, place_of
 from tfrewprune.shrinking.graph import is_functional
 from tfrewprune.shrinking.passages import Passage
 from tfrewprune.shrinking.products import Product, Separable
@@ -37,6 +37,7 @@ def mask_dead_paths(model: keras.Model, targets: list[Target]) -> None:
     passages, outputs = read(model, units, edges=False, bypass=False)
     selection = select(passages, outputs, units, merge=False)
     products = {id(p.layer): p for p in passages if _has_one_matrix(p)}
+    calls = [passage.call for passage in passages]
     masks, chosen = {}, []
     for target in targets:
         product = products.get(id(target.layer))
@@ -46,11 +47,11 @@ def mask_dead_paths(model: keras.Model, targets: list[Target]) -> None:
         groups = _groups(target, live)
         shift = _lost(product, target.structure.mask(groups, target.shape))
         if shift.any():
-            place = _place(product, passages, model)
+            place = place_of(product.layer, calls, model.outputs)
             if place is None:
                 groups = _groups(target, live | carries)
             else:
-                _add(*place, shift)
+                add(place, shift)
         masks[target.path_key] = groups
         chosen.append(target)
     set_masks(model, chosen, masks)
@@ -85,26 +86,3 @@ def _lost(product: Product, mask: np.ndarray) -> np.ndarray:
 def _constants(product: Product) -> np.ndarray:
     """What each channel is where a bias can hold what it adds, else 0."""
     return np.where(product.foldable, np.nan_to_num(product.signal.value), 0.0)
-
-
-def _place(
-    product: Product, passages: list[Passage], model: keras.Model
-) -> tuple[keras.Variable, int] | None:
-    """A variable that is added to a layer's outputs alone, and its sign."""
-    layer, (output,) = product.layer, product.call.outputs
-    if layer.use_bias:
-        return layer.bias, 1
-    if layer.activation is not keras.activations.linear:
-        return None
-    if any(tensor is output for tensor in model.outputs):
-        return None
-    readers = [p for p in passages if any(t is output for t in p.call.inputs)]
-    understood = len(readers) == 1 and readers[0].reason is None
-    if understood and isinstance(readers[0].layer, keras.layers.BatchNormalization):
-        return readers[0].layer.moving_mean, -1
-    return None
-
-
-def _add(variable: keras.Variable, sign: int, shift: np.ndarray) -> None:
-    before = ops.convert_to_numpy(variable.value).astype(np.float64)
-    variable.assign((before + sign * shift).astype(np.float32))
