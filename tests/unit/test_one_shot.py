@@ -219,6 +219,12 @@ def test_what_cannot_be_asked():
         prune_one_shot(model, X, recipe=2)
     with pytest.raises(ValueError, match="`threshold` is for weights"):
         prune_one_shot(model, X, recipe=Recipe(threshold=0.1))
+    steps = EACH.replace(then=EACH.replace(rate=4))
+    with pytest.raises(ValueError, match="a recipe of one step.*Received: 2 steps"):
+        prune_one_shot(model, X, recipe=steps)
+    for name, value in (("shrink", True), ("purify", 0.25)):
+        with pytest.raises(ValueError, match=f"without `{name}`.*tfrewprune.{name} on"):
+            prune_one_shot(model, X, recipe=EACH.replace(**{name: value}))
     with pytest.raises(ValueError, match=r"expected shape \(inputs, 8, 8, 3\)"):
         prune_one_shot(model, X[:, :4], rate=2)
     with pytest.raises(FileNotFoundError, match="no model at"):

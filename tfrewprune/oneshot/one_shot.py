@@ -53,8 +53,9 @@ def prune_one_shot(
             not that of training is warned of: unscaled integers (such as 0 to 255) for
             a float input, or a batch normalization that sees another spread.
         rate: Dense / kept weights over all pruned layers.
-        recipe: In place of a rate, or with it: structures, rates, constraints and
-            layers. Its method, epochs and `layer_ms` do not count here.
+        recipe: In place of a rate, or with it, of one step: structures, rates,
+            constraints and layers. What says how to train (method, strengths, epochs,
+            `start_rate`) and `layer_ms` do not count here.
         constraints: Limits of the whole model, several at once, in place of the
             recipe's and with a rate or without: as `Recipe.constraints`.
         batch_norm: Have batch normalizations follow their pruned inputs in the end.
@@ -123,6 +124,18 @@ def _recipe(
             "prune_one_shot: `recipe` must be a tfrewprune.Recipe. Received: "
             f"{type(recipe).__name__}"
         )
+    if recipe.then is not None:
+        raise ValueError(
+            "prune_one_shot: expected a recipe of one step. Call it for each of "
+            f"`recipe.steps` in turn. Received: {len(recipe.steps)} steps"
+        )
+    for name in ("shrink", "purify"):
+        if value := getattr(recipe, name):
+            raise ValueError(
+                f"prune_one_shot: expected a recipe without `{name}`. Call "
+                f"tfrewprune.{name} on the Keras model that comes out. "
+                f"Received: {name}={value}"
+            )
     if recipe.quantization is not None:
         raise ValueError(
             "prune_one_shot: weights get to levels by training. Leave the recipe's "
