@@ -11,17 +11,12 @@ import numpy as np
 
 from tfrewprune.oneshot.losses import LossTable, allocate
 from tfrewprune.payload.cost import AnyCost
-from tfrewprune.recipe import Recipe
+from tfrewprune.recipe import TYPICAL_RATE, Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Structure, Unstructured
 from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.resources import cost_curve
-from tfrewprune.wrappers.targets import (
-    TYPICAL_RATE,
-    Target,
-    expected_gain,
-    resolve,
-)
+from tfrewprune.wrappers.targets import Target, expected_gain, resolve
 
 #: From the finest, which costs least accuracy, to the coarsest, which runs fastest.
 STRUCTURES = (Unstructured(), Block(4, 1), Block(8, 1), Block(16, 1))

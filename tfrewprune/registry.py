@@ -41,6 +41,11 @@ class Registered:
         return {self._kind: type(self).__name__, **dataclasses.asdict(self)}
 
     @classmethod
+    def names(cls) -> list[str]:
+        """The names of all members."""
+        return sorted(member.__name__ for member in cls._members.values())
+
+    @classmethod
     def get(cls: type[Kind], value: Kind | dict | str) -> Kind:
         """A member from a member, its config, or its name (`"block"`, `"Block"`).
 
@@ -60,8 +65,9 @@ class Registered:
         name = arguments.pop(cls._kind)
         member = cls._members.get(str(name).replace("_", "").lower())
         if member is None:
-            known = sorted(found.__name__ for found in cls._members.values())
-            raise ValueError(f"Unknown {cls._kind} {name!r}. Expected one of {known}.")
+            raise ValueError(
+                f"Unknown {cls._kind} {name!r}. Expected one of {cls.names()}."
+            )
         try:
             return member(**arguments)
         except TypeError as error:

@@ -24,6 +24,7 @@ LAYERS = [
     "quantization",
     "rule",
     "recipe",
+    "left_dense",
     "recipes",
     "wrappers",
     "channels",

@@ -30,7 +30,7 @@ from tfrewprune.oneshot import prune_one_shot
 from tfrewprune.oneshot.tflite_model import specs_of
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
-from tfrewprune.structures import Column, RowColumn
+from tfrewprune.structures import Column, Head, RowColumn
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((96, 8, 8, 4)).astype(np.float32)
@@ -181,6 +181,18 @@ def test_rules_patterns_and_ends():
     assert "c" not in result.losses
     with pytest.raises(ValueError, match=r"'nothing' matches no layer.*a, b, c, d"):
         prune_one_shot(model_bytes(), X, recipe=Recipe(Rule("nothing", rate=2)))
+
+
+def test_what_only_keras_models_have_is_refused():
+    for rule, expected in (
+        (Rule("*", structure=Head(), rate=2), "the heads of its layers.*Head in Rule"),
+        (Rule("*", kind="CONV_2D", rate=2), "classes of its.*kind='CONV_2D'"),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            prune_one_shot(model_bytes(), X, recipe=Recipe(rule))
+    rules = [Rule("*", rate=2), Rule("b", rate=4)]
+    with pytest.raises(ValueError, match="Rule 'b' never applies"):
+        prune_one_shot(model_bytes(), X, recipe=Recipe(rules))
 
 
 def test_rows_of_the_last_layer_stay():

@@ -154,6 +154,13 @@ def test_a_model_without_matrices_has_no_table(tmp_path, capsys) -> None:
     assert "1 BatchNormalization" in out and "share" not in out
 
 
+def test_every_name_of_a_keras_file_is_one(tmp_path, capsys) -> None:
+    path = tmp_path / "model.hdf5"
+    keras.Sequential([keras.Input((64,)), layers.Dense(64, name="wide")]).save(path)
+    assert main(["inspect", str(path)]) == 0
+    assert "wide" in capsys.readouterr().out
+
+
 def test_plan_by_structure(saved, capsys) -> None:
     def gain(*words) -> float:
         assert main(["plan", str(saved), "--json", *words]) == 0
@@ -163,7 +170,11 @@ def test_plan_by_structure(saved, capsys) -> None:
     assert gain() == gain("--structure", "block16x1")
     with pytest.raises(SystemExit):
         main(["plan", str(saved), "--structure", "block0x1"])
-    assert "must be block<rows>x<columns>" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "must be block<rows>x<columns>" in told
+    # All that can be asked for, and what needs arguments is not among it.
+    assert "punched, rowcolumn, unstructured, received" in told
+    assert "balanced" not in told
 
 
 @pytest.mark.parametrize("content", [None, b"no model"])

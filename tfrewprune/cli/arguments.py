@@ -2,6 +2,7 @@
 """Argument types that several subcommands share."""
 
 import argparse
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
@@ -40,12 +41,23 @@ def structure(text: str) -> "Structure":
     try:
         if block := re.fullmatch(r"block(\d+)x(\d+)", text):
             return Block(int(block[1]), int(block[2]))
-        return Structure.get(text.capitalize())
+        return Structure.get(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            "must be block<rows>x<columns>, unstructured, filter, channel or column, "
-            f"received {text!r}"
+            f"must be block<rows>x<columns>, {', '.join(_names())}, received {text!r}"
         ) from None
+
+
+def _names() -> list[str]:
+    """Structures that are complete without arguments."""
+    from tfrewprune.structures import Structure
+
+    names = []
+    for name in Structure.names():
+        with contextlib.suppress(ValueError):
+            Structure.get(name)
+            names.append(name.lower())
+    return names
 
 
 def add_structure_argument(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +66,8 @@ def add_structure_argument(parser: argparse.ArgumentParser) -> None:
         "--structure",
         type=structure,
         default="block16x1",
-        help="what would be removed together: block<rows>x<columns>, unstructured, "
-        "filter, channel or column (default: block16x1)",
+        help="what would be removed together: block<rows>x<columns>, or a structure "
+        "by its name, such as unstructured or filter (default: block16x1)",
     )
 
 

@@ -27,11 +27,19 @@ from tfrewprune.converter.flatbuffer import (
 )
 from tfrewprune.converter.layer import Layer
 from tfrewprune.converter.plan import layer_shape
+from tfrewprune.left_dense import (
+    FIRST,
+    LAST,
+    check_rules,
+    first_that,
+    no_layer,
+    why_dense,
+)
 from tfrewprune.oneshot.pruning import Job
 from tfrewprune.oneshot.source import Source, nothing_to_prune
 from tfrewprune.oneshot.tflite_network import TFLiteNetwork, why_not_measured
 from tfrewprune.payload.gain import predicted_gain
-from tfrewprune.recipe import TYPICAL_RATE, Recipe
+from tfrewprune.recipe import Recipe
 from tfrewprune.rows import LayerRow
 from tfrewprune.rule import Rule
 from tfrewprune.structures.likeness import in_bands, like_order
@@ -99,10 +107,12 @@ class TFLiteSource(Source):
         data: Checked calibration inputs.
 
     Raises:
-        ValueError: A rule matches no layer, or nothing is left to prune.
+        ValueError: A rule matches no layer or asks for what only Keras models have,
+            or nothing is left to prune.
     """
 
     def __init__(self, content: bytes, recipe: Recipe, data: list[np.ndarray]):
+        _check_recipe(recipe)
         self.network = TFLiteNetwork(content, data)
         model, layers = self.network.model, self.network.layers
         self._constants = _constant_weights(model)
@@ -120,7 +130,9 @@ class TFLiteSource(Source):
                 self._reasons[number] = reason
             else:
                 self._rules[number] = rule
-        _check_rules(layers, recipe)
+        check_rules(
+            recipe, layers, _applies, lambda _: no_layer(layer.name for layer in layers)
+        )
         if not self._rules:
             told = {layers[n].name: why for n, why in self._reasons.items()}
             raise nothing_to_prune(told)
@@ -134,7 +146,7 @@ class TFLiteSource(Source):
                     structure = structure.at_output()
                 structure, rate = structure.fitted(kernel), rule.rate
             cost = self._cost(layers[number], site, structure)
-            skipping = recipe.rule_for(*_label(layers[number]))
+            skipping = first_that(_applies, recipe, layers[number])
             if skipping is not None and skipping.skip:
                 self.idle.append(cost)
                 continue
@@ -212,28 +224,40 @@ def _label(layer: Layer) -> tuple[str, str]:
     return layer.name.rsplit("/", 1)[-1], layer.name
 
 
+def _applies(rule: Rule, layer: Layer) -> bool:
+    return rule.matches(*_label(layer))
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    """Refuses what means classes or units of layers: a file has matrices alone."""
+    for rule in recipe.rules:
+        if rule.kind is not None:
+            raise ValueError(
+                "A .tflite file does not know the classes of its layers: expected "
+                f"rules by names or patterns. Received: Rule({rule})"
+            )
+        if not rule.skip and rule.structure.unit != "matrix":
+            raise ValueError(
+                f"A .tflite file does not know the {rule.structure.unit} of its "
+                "layers: expected structures of weight matrices, such as Block(16, 1). "
+                f"Received: {rule.structure} in Rule({rule})"
+            )
+
+
 def _decide(
     model: Model, layer: Layer, site: Site | None, recipe: Recipe, end: str | None
 ) -> tuple[Rule | None, str | None]:
-    """The rule of a layer, and why it stays dense; as `wrappers.targets` does it."""
-    name, path = _label(layer)
-    rule = recipe.rule_for(name, path)
-    if rule is None:
-        return None, "no rule matches"
-    if rule.skip:
-        return rule, f"left dense by rule {rule.match!r}"
-    if site is None or rule.names(name, path):
-        return rule, None
-    if end is not None:
-        return rule, end
-    if site.shape.weights < recipe.minimum_weights:
-        return rule, f"small: {site.shape.weights} weights < {recipe.minimum_weights}"
-    rate = rule.rate or recipe.rate or TYPICAL_RATE
-    alike = rule.structure.rows_alike(site.shape)
-    gain = predicted_gain(layer_shape(model, layer), rate, alike)
-    if gain <= 1:
-        return rule, f"dense is faster at {rate:g}x (predicted gain {gain:.2f}x)"
-    return rule, None
+    """The rule of a layer, and why it stays dense."""
+    rule = first_that(_applies, recipe, layer)
+
+    def gain_at(rate: float) -> float:
+        alike = rule.structure.rows_alike(site.shape)
+        return predicted_gain(layer_shape(model, layer), rate, alike)
+
+    # Without a site the network has the reason.
+    exact = site is None or (rule is not None and rule.names(*_label(layer)))
+    weights = 0 if site is None else site.shape.weights
+    return rule, why_dense(rule, recipe, weights, gain_at, exact=exact, end=end)
 
 
 def _ends(layers: list[Layer], outputs: list[int], recipe: Recipe) -> dict[int, str]:
@@ -242,11 +266,11 @@ def _ends(layers: list[Layer], outputs: list[int], recipe: Recipe) -> dict[int, 
     if recipe.skip_first:
         first = (n for n, layer in enumerate(layers) if layer.op == "CONV_2D")
         for number in list(first)[:1]:
-            skipped[number] = "first convolution (skip_first=True)"
+            skipped[number] = FIRST
     if recipe.skip_last:
         for number in outputs:
             if layers[number].op == "FULLY_CONNECTED":
-                skipped[number] = "last classifier (skip_last=True)"
+                skipped[number] = LAST
     return skipped
 
 
@@ -274,17 +298,6 @@ def _output_layers(model: Model, layers: list[Layer]) -> list[int]:
                 break
             tensor = flowing[0]
     return found
-
-
-def _check_rules(layers: list[Layer], recipe: Recipe) -> None:
-    labels = [_label(layer) for layer in layers]
-    for rule in recipe.rules:
-        if not any(rule.matches(*label) for label in labels):
-            names = ", ".join(path for _, path in labels)
-            raise ValueError(
-                f"Rule {rule.match!r} matches no layer. Layers with weights: "
-                f"{names or 'none'}."
-            )
 
 
 def _constant_weights(model: Model) -> int:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,9 +12,17 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfrewprune.left_dense import (
+    FIRST,
+    LAST,
+    check_rules,
+    first_that,
+    no_layer,
+    why_dense,
+)
 from tfrewprune.payload.cost import AnyCost, LayerShape
 from tfrewprune.payload.gain import predicted_gain
-from tfrewprune.recipe import TYPICAL_RATE, Recipe
+from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.structures import KernelShape, Structure
 from tfrewprune.wrappers.constraint import MaskConstraint
@@ -266,7 +275,7 @@ def resolve(
     # Units that are larger than a matrix come first: they take their matrices along.
     units = sorted(dict.fromkeys([*units, "matrix"]), key="matrix".__eq__)
     targets = all_kernels(model, units)
-    _check_rules(targets, recipe)
+    check_rules(recipe, targets, _applies, functools.partial(_nothing, targets))
     skipped = _ends(model, targets, recipe)
     outputs = {id(layer) for layer in output_layers(model)}
     resolved = _taken_along(
@@ -380,11 +389,6 @@ def _taken_along(targets: list[Target]) -> list[Target]:
     return kept
 
 
-def _rule_for(target: Target, recipe: Recipe) -> Rule | None:
-    """The first rule that means the target's layer, its matrix and its unit."""
-    return next((rule for rule in recipe.rules if _applies(rule, target)), None)
-
-
 def _applies(rule: Rule, target: Target) -> bool:
     spec = target.spec or KernelSpec()
     return (rule.skip or rule.structure.unit == spec.unit) and rule.matches(
@@ -399,39 +403,22 @@ def _apply(
     outputs: set[int],
     costs: AnyCost | None,
 ) -> Target:
-    rule = _rule_for(target, recipe)
+    rule = first_that(_applies, recipe, target)
     reason, note = target.reason, None
     if reason is None:
         exact = rule is not None and (
             rule.names(target.layer.name, target.path)
             or rule.means(target.path, target.kinds_around)
         )
-        if rule is None:
-            reason = "no rule matches"
-        elif rule.skip:
-            reason = f"left dense by rule {rule.match!r}"
-        elif not target.spec.packed:
-            # A pattern means "what pays"; a name means this layer, or what is in it.
+        if rule is not None and not rule.skip and not target.spec.packed:
             note = (
                 f"no packed operator for {type(target.layer).__name__}: its zeros save "
                 "neither bytes nor time in a converted model"
             )
             if not (exact or rule.means(target.path, target.kinds)):
                 reason = f"{note}; a rule by its exact name or kind prunes it"
-        elif not exact and id(target.layer) in skipped:
-            reason = skipped[id(target.layer)]
-        elif isinstance(target.around, keras.layers.RNN) and (
-            rule.means(target.path, target.kinds)
-        ):
-            pass
-        elif not exact and target.shape.weights < recipe.minimum_weights:
-            reason = f"small: {target.shape.weights} weights < {recipe.minimum_weights}"
-        elif not exact and not isinstance(target.around, keras.layers.RNN):
-            # (Recurrent layers run packed whatever they gain.)
-            rate = rule.rate or recipe.rate or TYPICAL_RATE
-            gain = expected_gain(target, rule.structure, rate, costs)
-            if gain is not None and gain <= 1:
-                reason = f"dense is faster at {rate:g}x (predicted gain {gain:.2f}x)"
+        else:
+            reason = _why_dense(target, rule, recipe, exact, skipped, costs)
     if reason is not None:
         return dataclasses.replace(target, rule=rule, reason=reason)
     structure = rule.structure
@@ -440,6 +427,28 @@ def _apply(
     structure = _fitted(target, structure)
     rule = dataclasses.replace(rule, structure=structure)
     return dataclasses.replace(target, rule=rule, note=note)
+
+
+def _why_dense(
+    target: Target,
+    rule: Rule | None,
+    recipe: Recipe,
+    exact: bool,
+    skipped: dict[int, str],
+    costs: AnyCost | None,
+) -> str | None:
+    end = skipped.get(id(target.layer))
+    recurrent = isinstance(target.around, keras.layers.RNN)
+    if recurrent and rule is not None and end is None:
+        exact = exact or rule.means(target.path, target.kinds)
+
+    def gain_at(rate: float) -> float | None:
+        if recurrent:  # they run packed whatever they gain
+            return None
+        return expected_gain(target, rule.structure, rate, costs)
+
+    weights = target.shape.weights
+    return why_dense(rule, recipe, weights, gain_at, exact=exact, end=end)
 
 
 def _fitted(target: Target, structure: Structure) -> Structure:
@@ -457,26 +466,13 @@ def _ends(model: keras.Layer, targets: list[Target], recipe: Recipe) -> dict[int
     if recipe.skip_first:
         first = next((t for t in targets if hasattr(t.layer, "kernel_size")), None)
         if first is not None:
-            skipped[id(first.layer)] = "first convolution (skip_first=True)"
+            skipped[id(first.layer)] = FIRST
     if recipe.skip_last and kernels:
         last = [kernels[-1].layer, *output_layers(model)]
         for layer in last:
             if isinstance(layer, keras.layers.Dense):
-                skipped[id(layer)] = "last classifier (skip_last=True)"
+                skipped[id(layer)] = LAST
     return skipped
-
-
-def _check_rules(targets: list[Target], recipe: Recipe) -> None:
-    winners = [id(_rule_for(target, recipe)) for target in targets]
-    for rule in recipe.rules:
-        if id(rule) in winners:
-            continue
-        if any(_applies(rule, target) for target in targets):
-            raise ValueError(
-                f"Rule {rule} never applies: earlier rules match all of its "
-                "layers. Put the more specific rule first."
-            )
-        raise ValueError(f"Rule {rule} matches {_nothing(targets, rule)}")
 
 
 def _nothing(targets: list[Target], rule: Rule) -> str:
@@ -496,5 +492,4 @@ def _nothing(targets: list[Target], rule: Rule) -> str:
     if named and rule.weights is not None:
         labels = dict.fromkeys(t.spec.label for t in named if t.spec is not None)
         return f"no weights of its layers. They have: {', '.join(labels) or 'none'}."
-    names = ", ".join(dict.fromkeys(target.path for target in targets))
-    return f"no layer. Layers with weights: {names or 'none (is the model built?)'}."
+    return no_layer(target.path for target in targets)
