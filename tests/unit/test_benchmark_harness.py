@@ -4,6 +4,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -134,6 +135,14 @@ def test_inputs_are_refused_by_number(tmp_path):
     same, other = random_inputs(interpreter, 1), random_inputs(interpreter, 2)
     assert (same[0] == random_inputs(interpreter, 1)[0]).all()
     assert (same[0] != other[0]).any()
+
+
+def test_integers_are_indices_of_every_table():
+    detail = {"name": "word", "dtype": np.int32}
+    detail |= {"shape": [1, 64], "shape_signature": [1, 64]}
+    interpreter = SimpleNamespace(get_input_details=lambda: [detail])
+    (words,) = random_inputs(interpreter)
+    assert words.dtype == np.int32 and set(words.ravel()) == {0, 1}
 
 
 @pytest.mark.parametrize("form", ["packed", "dense"])

@@ -19,6 +19,7 @@ from tfrewprune.benchmark.measure import (
     clock_for,
     interleave,
 )
+from tfrewprune.converter.cases import random_values
 from tfrewprune.converter.dynamic_range import in_float
 from tfrewprune.runtime import Interpreter
 
@@ -225,7 +226,7 @@ def time_pair(
 def random_inputs(
     interpreter: LiteRtInterpreter, seed: int = 0, frames: int = 1
 ) -> list[np.ndarray]:
-    """Draws inputs for a model: normal floats, small integers.
+    """Draws inputs for a model, see `random_values`.
 
     Args:
         interpreter: The model's interpreter.
@@ -243,16 +244,11 @@ def random_inputs(
         signature = detail["shape_signature"]
         if len(signature) > 2 and signature[1] == -1:
             shape[1] = frames
-        if dtype.kind == "f":
-            arrays.append(generator.standard_normal(shape).astype(dtype))
-        elif dtype.kind in "iu":
-            arrays.append(generator.integers(0, 8, shape).astype(dtype))
-        elif dtype.kind == "b":
-            arrays.append(generator.integers(0, 2, shape).astype(dtype))
-        else:
+        if dtype.kind not in "fiub":
             raise ValueError(
                 f"Input {detail['name']!r} holds {dtype}; give `inputs` yourself."
             )
+        arrays.append(random_values(generator, dtype, tuple(shape)))
     return arrays
 
 
