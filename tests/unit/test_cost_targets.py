@@ -50,16 +50,14 @@ def test_the_processor_is_recognised(cpuinfo, machine, expected):
 
 
 def test_the_environment_names_another_one(monkeypatch):
+    here = this_target()
     monkeypatch.setenv(TARGET_VARIABLE, "arm-small")
-    this_target.cache_clear()
-    try:
-        assert cost_model() is cost_model("arm-small")
-        monkeypatch.setenv(TARGET_VARIABLE, "abacus")
-        this_target.cache_clear()
-        with pytest.raises(ValueError, match="portable. Received: 'abacus'"):
-            cost_model()
-    finally:
-        this_target.cache_clear()
+    assert cost_model() is cost_model("arm-small")
+    monkeypatch.setenv(TARGET_VARIABLE, "abacus")
+    with pytest.raises(ValueError, match="portable. Received: 'abacus'"):
+        cost_model()
+    monkeypatch.delenv(TARGET_VARIABLE)
+    assert this_target() == here
 
 
 @pytest.mark.parametrize("target", targets())

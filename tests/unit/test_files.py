@@ -10,7 +10,7 @@ import pytest
 from dense_models import block_sparse, conv_model
 
 import tfrewprune as trp
-from tfrewprune.converter.files import write_atomically
+from tfrewprune.converter.files import replacing, write_atomically
 
 DENSE = conv_model(block_sparse((16, 3, 3, 4)), (1, 5, 5, 4), np.zeros(16))
 
@@ -81,6 +81,27 @@ def test_a_folder_as_output_is_an_error(tmp_path):
     with pytest.raises(IsADirectoryError):
         write_atomically(tmp_path, b"content")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_fails_half_way_leaves_things_as_they_were(there, tmp_path):
+    target = tmp_path / "model.keras"
+    if there:
+        target.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), replacing(target) as new:
+        assert new.suffix == ".keras"
+        new.write_bytes(b"half of it")
+        raise KeyboardInterrupt
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"] * there
+
+
+def test_a_new_file_is_as_the_umask_has_it(tmp_path, monkeypatch):
+    beside = tmp_path / "beside"
+    beside.touch()
+    # The umask is of the whole process: to ask for it is to change it for all threads.
+    monkeypatch.setattr(os, "umask", None)
+    write_atomically(tmp_path / "new", b"new")
+    assert (tmp_path / "new").stat().st_mode == beside.stat().st_mode
 
 
 def test_permissions_of_an_existing_file_are_kept(tmp_path):

@@ -2,7 +2,6 @@
 """`tfrewprune accounting`: bytes under every storage scheme."""
 
 import argparse
-from pathlib import Path
 
 from tfrewprune.cli.arguments import add_json_argument, positive_number
 
@@ -33,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from tfrewprune.cli import output
-    from tfrewprune.storage.reading import KERAS_FILES
+    from tfrewprune.converter.files import is_keras_file
 
-    if Path(arguments.model).suffix in KERAS_FILES:
+    if is_keras_file(arguments.model):
         output.start_keras()
     from tfrewprune.storage import accounting
     from tfrewprune.storage.account import COLUMNS

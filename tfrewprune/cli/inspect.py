@@ -29,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from pathlib import Path
+    from tfrewprune.converter.files import is_keras_file
 
-    if Path(arguments.model).suffix in (".keras", ".h5"):
+    if is_keras_file(arguments.model):
         if arguments.measure:
             raise ValueError("--measure needs a .tflite file: convert the model first")
         show_plan(arguments.model, None, as_json=arguments.json)

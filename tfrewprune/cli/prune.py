@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from tfrewprune.cli.output import console, print_json, reserved_stdout, start_keras
-    from tfrewprune.converter.files import check_folder, write_atomically
+    from tfrewprune.converter.files import check_folder, is_keras_file, replacing
 
     kind, target = Path(arguments.model).suffix, Path(arguments.target)
     if target.suffix != kind:
@@ -69,14 +69,15 @@ def run(arguments: argparse.Namespace) -> None:
             f"{str(target)!r}"
         )
     check_folder(target)
-    if kind in (".keras", ".h5", ".hdf5"):
+    if is_keras_file(arguments.model):
         start_keras()
     with reserved_stdout() as out:
         result = _prune(arguments)
-        if result.tflite is not None:
-            write_atomically(target, result.tflite)
-        else:
-            result.model.save(target)
+        with replacing(target) as new:
+            if result.tflite is not None:
+                new.write_bytes(result.tflite)
+            else:
+                result.model.save(new)
         if arguments.json:
             document = {"model": arguments.model, "target": str(target)}
             print_json(document | result.to_dict(), out)

@@ -11,7 +11,7 @@ from typing import Any
 from tfrewprune.converter.caller import warn_caller
 from tfrewprune.converter.detect import model_numbers_operators
 from tfrewprune.converter.errors import ConversionError
-from tfrewprune.converter.files import check_folder, write_atomically
+from tfrewprune.converter.files import check_folder, is_keras_file, write_atomically
 from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.converter.hosts import describe_hosts, take_operators
 from tfrewprune.converter.measuring import decide_by_measuring, pack_worth_measuring
@@ -279,7 +279,7 @@ def _ready_content(model: Any, may_export: bool) -> bytes | None:
         path = Path(model)
         if not path.exists():
             raise FileNotFoundError(f"there is no model at {str(path)!r}")
-        exported = path.is_dir() or path.suffix in (".keras", ".h5", ".hdf5")
+        exported = path.is_dir() or is_keras_file(path)
         if not exported:
             return path.read_bytes()
         if not may_export:

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrewprune.converter.files import write_atomically
 from tfrewprune.experiments import datasets, dtln_audio, runs, training
 
 RATES = (2, 3, 4)
@@ -267,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def keep(method: str, figures: dict) -> None:
         found.setdefault(method, {}).update(figures)
         text = json.dumps({"methods": found, **runs.environment()}, indent=1)
-        options.results.write_text(text + "\n", encoding="utf-8")
+        write_atomically(options.results, f"{text}\n".encode())
         shown = (f"{k} {v:.4g}" for k, v in figures.items())
         print(f"{method}: {', '.join(shown)}", flush=True)
 

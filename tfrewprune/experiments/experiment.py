@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tfrewprune.converter.files import replacing
 from tfrewprune.experiments import measuring, runs, tables, training
 
 
@@ -124,7 +125,8 @@ class Experiment(abc.ABC):
         if path.exists():
             return keras.models.load_model(path, compile=False)
         model = make()
-        model.save(path)
+        with replacing(path) as new:
+            model.save(new)
         return model
 
     def path(self, method: str, seed: int, suffix: str) -> Path:

@@ -23,6 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tfrewprune.converter.files import write_atomically
 from tfrewprune.experiments import datasets
 from tfrewprune.experiments.lenet5 import LeNet5
 from tfrewprune.experiments.rows import Row
@@ -82,7 +83,7 @@ class Harmful(LeNet5):
         path = self.log.path.with_suffix(".json")
         document = json.loads(path.read_text(encoding="utf-8"))
         document["at_equal_accuracy"] = chosen
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write_atomically(path, (json.dumps(document, indent=1) + "\n").encode())
 
 
 def at_equal_accuracy(log: RunLog, accuracy: float = ACCURACY) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrewprune.converter.files import write_atomically
 from tfrewprune.experiments import lenet5, resnet8, rows, runs, training
 
 METHODS = (
@@ -116,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if key not in found:
                 found[key] = step_ratios(name, structure, steps=options.steps)
                 text = json.dumps({"ratios": found, **runs.environment()}, indent=1)
-                options.results.write_text(text + "\n", encoding="utf-8")
+                write_atomically(options.results, f"{text}\n".encode())
             figures = (f"{kind} {value:.3f}" for kind, value in found[key].items())
             print(f"{key}: {', '.join(figures)}", flush=True)
 

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tfrewprune.converter.files import write_atomically
 from tfrewprune.experiments.runs import RunLog, mean_and_spread
 
 Summary = dict[str, dict[str, float]]
@@ -147,7 +148,7 @@ def show(
     if published:
         document["published"] = published
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
-    log.path.with_suffix(".json").write_text(text, encoding="utf-8")
+    write_atomically(log.path.with_suffix(".json"), text.encode())
     for goal, reached in reached_goals:
         console.print(f"{'reached' if reached else 'MISSED '}  {goal}", highlight=False)
 

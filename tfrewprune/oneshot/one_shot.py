@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from tfrewprune.calibration.inputs import (
@@ -14,12 +13,11 @@ from tfrewprune.calibration.inputs import (
     calibration_inputs,
     check_outputs,
 )
+from tfrewprune.converter.files import is_keras_file
 from tfrewprune.oneshot.pruning import output_difference, prune_network
 from tfrewprune.oneshot.result import OneShotResult
 from tfrewprune.oneshot.source import Source
 from tfrewprune.recipe import Recipe
-
-_KERAS_FILES = (".keras", ".h5", ".hdf5")
 
 
 def prune_one_shot(
@@ -163,7 +161,7 @@ def _source(
     model: Any, data: Any, recipe: Recipe, in_place: bool
 ) -> tuple[Source, CalibrationInputs]:
     is_path = isinstance(model, str | os.PathLike)
-    keras_file = is_path and Path(model).suffix in _KERAS_FILES
+    keras_file = is_path and is_keras_file(model)
     if not keras_file and not hasattr(model, "layers"):
         from tfrewprune.oneshot.tflite_model import TFLiteSource, read_source, specs_of
 

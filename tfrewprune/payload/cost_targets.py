@@ -15,7 +15,6 @@ PORTABLE = "portable"
 _AVX512 = {"avx512f", "avx512vl", "avx512dq", "avx512bw", "fma", "f16c"}
 
 
-@cache
 def this_target(cpuinfo: str | None = None, machine: str | None = None) -> str:
     """Returns the target that stands for this machine.
 
@@ -25,9 +24,15 @@ def this_target(cpuinfo: str | None = None, machine: str | None = None) -> str:
         cpuinfo: Content of Linux' ``/proc/cpuinfo``; None reads it.
         machine: Architecture as `platform.machine` names it; None asks.
     """
+    override = os.environ.get(TARGET_VARIABLE)
+    if cpuinfo is None and override:
+        return override
+    return _recognised(cpuinfo, machine)
+
+
+@cache
+def _recognised(cpuinfo: str | None, machine: str | None) -> str:
     if cpuinfo is None:
-        if override := os.environ.get(TARGET_VARIABLE):
-            return override
         try:
             cpuinfo = Path("/proc/cpuinfo").read_text(errors="replace")
         except OSError:  # another system

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfrewprune.converter.conversion import add_states, convert, read_content
 from tfrewprune.converter.errors import ConversionError
+from tfrewprune.converter.files import is_keras_file
 from tfrewprune.converter.flatbuffer import read_model
 from tfrewprune.converter.recurrent.masked import masking_values
 from tfrewprune.runtime.interface import read_interface
@@ -180,9 +181,7 @@ class Stream:
 def _streaming_content(model: Any) -> bytes:
     if isinstance(model, (bytes, bytearray, str, os.PathLike)):
         is_file = not isinstance(model, (bytes, bytearray))
-        exported = is_file and (
-            os.path.isdir(model) or str(model).endswith((".keras", ".h5", ".hdf5"))
-        )
+        exported = is_file and (os.path.isdir(model) or is_keras_file(model))
         if not exported:
             return add_states(read_content(model, may_export=False))
     return convert(model, streaming=True)

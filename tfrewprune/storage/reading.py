@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,13 +12,12 @@ import numpy as np
 from tfrewprune.converter.conversion import read_content, unwrapped
 from tfrewprune.converter.densify import WEIGHT_TYPES, read_weights
 from tfrewprune.converter.detect import find_layers
+from tfrewprune.converter.files import is_keras_file
 from tfrewprune.converter.flatbuffer import Model, read_model
 from tfrewprune.converter.layer import Layer
 from tfrewprune.converter.unpack import dense_shape, read_payload
 from tfrewprune.inspection import describe_layers
 from tfrewprune.payload import pack_matrix
-
-KERAS_FILES = (".keras", ".h5", ".hdf5")
 
 
 class Matrix(NamedTuple):
@@ -47,7 +45,7 @@ def matrices(model: Any) -> Iterator[Matrix]:
         model: A Keras model or its file; a `.tflite` file, its bytes or its path.
     """
     is_path = isinstance(model, str | os.PathLike)
-    if is_path and Path(model).suffix in KERAS_FILES:
+    if is_path and is_keras_file(model):
         from tfrewprune.wrappers.loading import load_model
 
         model = load_model(model)
