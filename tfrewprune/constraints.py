@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from tfrewprune.payload.cost import LayerShape, default_cost_model
-from tfrewprune.payload.gain import predicted_gain
+from tfrewprune.payload.gain import joint_gain
 
 CONSTRAINTS = ("weights", "macs", "bytes", "latency_ms")
 
@@ -27,22 +28,20 @@ class LayerCost:
     chooses; a layer without a packed operator saves neither.
 
     Attributes:
-        size: Extent of the layer, for an input batch of one; None if unknown.
-        times: How often it is run for one input: once for each step, where it
-            multiplies the state of a recurrent layer; None if unknown.
+        runs: How often it is run for one input, by its size for a batch of one; None
+            if unknown.
         weights: Number of weights.
         rows_alike: Neighbouring rows that keep the same columns.
         item: Bytes of a weight in the file.
         packed: Whether there is a packed operator for it.
-        unknown: Why the size is, for the error where it is needed.
+        unknown: Why the runs are, for the error where it is needed.
     """
 
-    size: LayerShape | None
+    runs: Mapping[LayerShape, int] | None
     weights: int
     rows_alike: int = _BAND
     item: int = 4
     packed: bool = True
-    times: int | None = 1
     unknown: str = "its multiplications need a model of fixed input size"
 
     def of(self, unit: str, kept: float) -> float:
@@ -62,21 +61,22 @@ class LayerCost:
             # A band stores a column's number (2 bytes) once, single weights one each.
             packed = kept * (self.item + 2 / min(_BAND, self.rows_alike))
             return min(dense, packed) if self._gain(kept) > 1 else dense
-        if self.size is None or self.times is None:
+        if self.runs is None:
             raise ValueError(self.unknown)
         if unit == "macs":
-            return float(kept * self.size.pixels * self.times)
-        dense = default_cost_model().dense(self.size) * self.times / 1000
-        return dense / max(1.0, self._gain(kept))
+            times = sum(size.pixels * times for size, times in self.runs.items())
+            return float(kept * times)
+        cost = default_cost_model()
+        dense = sum(cost.dense(size) * times for size, times in self.runs.items())
+        return dense / 1000 / max(1.0, self._gain(kept))
 
     def _gain(self, kept: float) -> float:
         """Dense time / packed time."""
         if not self.packed or kept >= self.weights:
             return 1.0
-        if self.size is None:
+        if self.runs is None:
             return math.inf
-        rate = self.weights / max(1, kept)
-        return predicted_gain(self.size, rate, self.rows_alike)
+        return joint_gain(self.runs, self.weights / max(1, kept), self.rows_alike)
 
 
 def checked_constraints(constraints: Any) -> dict[str, float | str]:

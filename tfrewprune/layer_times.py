@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import keras
@@ -39,14 +40,15 @@ def measure_layers(
         model: A built model of fixed input size; it is left as it is.
         recipe: Says which layers by which structures; its rates do not count.
         rates: Dense / kept weights to time, above 1.
-        seconds: Time for one layer at one rate, beside a second for its export.
+        seconds: Time for a layer at one size and rate, beside a second for its export.
         verbose: Whether to show a progress bar.
 
     Returns:
         Milliseconds by layer path and rate, 1 for dense. Layers that the recipe leaves
-        dense are timed dense. Left out, so that the cost model's times count for them,
-        are layers without a packed operator, recurrent and attention layers, and layers
-        that are called several times or whose input has an open size.
+        dense are timed dense, those that are called several times once for each size,
+        and their times added up. Left out, so that the cost model's times count for
+        them, are layers without a packed operator, recurrent and attention layers, and
+        layers whose input is of an open or unknown size.
 
     Raises:
         ValueError: Impossible rates; no layer that can be timed.
@@ -66,7 +68,7 @@ def measure_layers(
     if not targets:
         raise ValueError(
             "measure_layers: the model has no layer that can be timed by itself: one "
-            "with a packed operator and an input of known size that is called once."
+            "with a packed operator and inputs of known size."
         )
     jobs = [
         (target, rate)
@@ -75,30 +77,45 @@ def measure_layers(
     ]
     found: dict[str, dict[float, float]] = {target.label: {} for target in targets}
     for target, rate in track(jobs, "measuring layers", disable=not verbose):
-        dense, packed = _measured(target, rate, seconds)
+        dense, best = _measured(target, rate, seconds)
         times = found[target.label]
         times[1] = min(times.get(1, dense), dense)
         if rate > 1:
-            times[rate] = min(dense, packed)
+            times[rate] = best
     return found
 
 
 def _is_alone(target: Target) -> bool:
-    """Whether a layer computes its outputs from one input tensor of known size."""
+    """Whether a layer computes its outputs from input tensors of known size."""
     spec, layer = target.spec, target.layer
     if spec is None or not spec.packed or target.around is not None:
         return False
     if getattr(layer, "groups", 1) != 1 or spec.attribute != "kernel":
         return False
-    if len(layer._inbound_nodes) != 1:  # of a subclassed model, or several calls
-        return False
-    return None not in layer.input.shape[1:]
+    return all(
+        shapes is not None and None not in shapes.get("input_shape", (None, None))[1:]
+        for shapes, _ in target.calls
+    )
 
 
 def _measured(target: Target, rate: float, seconds: float) -> tuple[float, float]:
-    """Milliseconds dense and packed of a layer at a rate."""
+    """Milliseconds of all calls of a layer at a rate: dense, and at their best."""
+    calls: Counter[tuple[int, ...]] = Counter()
+    for shapes, times in target.calls:
+        calls[shapes["input_shape"][1:]] += times
+    dense = best = 0.0
+    for shape, times in calls.items():
+        found = _measured_call(target, shape, rate, seconds)
+        dense, best = dense + times * found[0], best + times * min(found)
+    return dense, best
+
+
+def _measured_call(
+    target: Target, shape: tuple[int, ...], rate: float, seconds: float
+) -> tuple[float, float]:
+    """Milliseconds of one call for an input of a shape: dense and packed."""
     layer = target.layer
-    inputs = keras.Input(layer.input.shape[1:], batch_size=1)
+    inputs = keras.Input(shape, batch_size=1)
     copy = layer_like(layer, {**layer.get_config(), "dtype": "float32"})
     single = keras.Model(inputs, copy(inputs))
     copy.set_weights([keras.ops.convert_to_numpy(w.value) for w in layer.weights])

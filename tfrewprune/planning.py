@@ -11,13 +11,13 @@ import keras
 
 from tfrewprune.mapping import finest
 from tfrewprune.payload.cost import AnyCost, cost_model
-from tfrewprune.payload.gain import predicted_gain
+from tfrewprune.payload.gain import joint_gain
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Structure
 from tfrewprune.wrappers.kernels import kernel_specs
 from tfrewprune.wrappers.loading import load_model
-from tfrewprune.wrappers.targets import Target, all_kernels, layer_size, resolve, runs
+from tfrewprune.wrappers.targets import Target, all_kernels, layer_runs, resolve
 
 RATES = (2, 4, 8)
 
@@ -33,7 +33,7 @@ class PlanRow:
             that is known.
         weights: Number of weights.
         pixels: Output positions for a batch of one, steps of a recurrent layer (1
-            where their number is open); None when unknown.
+            where their number is open), of all calls together; None when unknown.
         not_prunable: Why it cannot be pruned, or None.
         not_packable: Why no kernel runs it packed, or None.
         left_dense: Why `compress(model, rate=8)` leaves it dense, or None.
@@ -178,20 +178,17 @@ def _row(
     target = dataclasses.replace(target, spec=spec)
     row = dataclasses.replace(row, weights=target.shape.weights)
     try:
-        size = layer_size(target)
+        runs = layer_runs(target, open_steps=1)
     except ValueError:
         return row
-    try:
-        times = runs(target)
-    except ValueError:  # of an open length: for one step
-        times = 1
-    row = dataclasses.replace(row, pixels=size.pixels * times)
+    pixels = sum(size.pixels * times for size, times in runs.items())
+    row = dataclasses.replace(row, pixels=pixels)
     if row.not_packable:
         return row
     alike = structure.rows_alike(target.shape)
     return dataclasses.replace(
         row,
-        dense_us=times * costs.dense(size),
-        gains={rate: predicted_gain(size, rate, alike, costs) for rate in RATES},
+        dense_us=sum(times * costs.dense(size) for size, times in runs.items()),
+        gains={rate: joint_gain(runs, rate, alike, costs) for rate in RATES},
         finest=str(finest(target, RATES[-1], costs=costs)),
     )

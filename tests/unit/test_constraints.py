@@ -213,3 +213,23 @@ def test_masks_tighten_towards_constraints():
     room = 0.6 * (dense + others) - others
     assert seen[1] == pytest.approx(room, rel=1e-3)
     assert seen[0] == pytest.approx(np.sqrt(room * dense), rel=1e-3)
+
+
+def test_every_call_of_a_shared_layer_counts_towards_a_limit():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 16, 32))
+    conv = keras.layers.Conv2D(32, 3, padding="same", name="conv")
+    outputs = conv(conv(conv(inputs)))
+    for constraints in ({"macs": 1_000_000}, {"latency_ms": 0.02}):
+        model = keras.Model(inputs, outputs)
+        conv.set_weights([np.random.normal(size=w.shape) for w in conv.weights])
+        hard_prune(
+            model, Recipe(constraints=constraints, method="Magnitude", skip_first=False)
+        )
+        layers = trp.inspect_model(trp.convert(model, verify=False))
+        assert len(layers) == 3
+        macs = sum(256 * layer.kept for layer in layers)
+        ms = sum(layer.predicted_packed_us for layer in layers) / 1000
+        reached = {"macs": macs, "latency_ms": ms}
+        for name, limit in constraints.items():
+            assert 0.8 * limit < reached[name] <= 1.02 * limit

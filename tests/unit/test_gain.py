@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfrewprune.payload.cost import LayerShape, default_cost_model
-from tfrewprune.payload.gain import predicted_gain
+from tfrewprune.payload.gain import joint_gain, predicted_gain
 from tfrewprune.payload.packer import pack_layer
 from tfrewprune.structures import (
     Block,
@@ -81,3 +81,24 @@ def test_needs_numpy_only() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_all_runs_of_a_matrix_gain_together():
+    small = LayerShape(CONV.rows, CONV.columns, 4, CONV.taps)
+    model = default_cost_model()
+    alone = {size: predicted_gain(size, 8) for size in (CONV, small)}
+    for size, gain in alone.items():
+        assert joint_gain({size: 3}, 8) == pytest.approx(gain)
+    dense = {CONV: model.dense(CONV), small: 50 * model.dense(small)}
+    after = sum(dense[size] / alone[size] for size in dense)
+    together = joint_gain({CONV: 1, small: 50}, 8)
+    assert together == pytest.approx(sum(dense.values()) / after)
+    assert joint_gain({CONV: 0}, 8) == joint_gain({}, 8) == 1
+
+
+def test_calls_that_packing_slows_down_stay_dense():
+    slow, model = LayerShape(8, 9, 28 * 28, taps=9), default_cost_model()
+    assert joint_gain({slow: 2}, 8) == pytest.approx(predicted_gain(slow, 8))
+    dense = model.dense(CONV) + model.dense(slow)
+    after = model.dense(CONV) / predicted_gain(CONV, 8) + model.dense(slow)
+    assert joint_gain({CONV: 1, slow: 1}, 8) == pytest.approx(dense / after)

@@ -63,23 +63,23 @@ def test_shares_are_of_the_dense_model_and_amounts_are_not(name, written, limit)
     alike=st.sampled_from([1, 4, 16, 64]),
 )
 def test_a_pruned_layer_never_costs_more_than_the_dense_one(unit, kept, alike):
-    cost = LayerCost(CONV, WEIGHTS, alike)
+    cost = LayerCost({CONV: 1}, WEIGHTS, alike)
     assert 0 <= cost.of(unit, kept) <= cost.of(unit, WEIGHTS)
 
 
 def test_costs_fall_with_what_is_kept():
-    cost = LayerCost(CONV, WEIGHTS)
+    cost = LayerCost({CONV: 1}, WEIGHTS)
     for unit in CONSTRAINTS:
         dense, half, eighth = (cost.of(unit, WEIGHTS // n) for n in (1, 2, 8))
         assert dense >= half > eighth > 0, unit
     assert cost.of("macs", 10) == 1960
     assert cost.of("bytes", WEIGHTS) == 4 * WEIGHTS
     assert cost.of("bytes", 800) == 800 * (4 + 2 / 16)
-    assert LayerCost(CONV, WEIGHTS, item=2).of("bytes", 800) == 800 * (2 + 2 / 16)
+    assert LayerCost({CONV: 1}, WEIGHTS, item=2).of("bytes", 800) == 800 * (2 + 2 / 16)
 
 
 def test_no_packed_operator_saves_neither_bytes_nor_time():
-    cost = LayerCost(CONV, WEIGHTS, packed=False)
+    cost = LayerCost({CONV: 1}, WEIGHTS, packed=False)
     for unit in ("bytes", "latency_ms"):
         assert cost.of(unit, 100) == cost.of(unit, WEIGHTS)
     assert cost.of("macs", 100) == 100 * 196

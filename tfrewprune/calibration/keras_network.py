@@ -18,7 +18,7 @@ from keras import ops
 from tfrewprune.calibration.columns import Geometry
 from tfrewprune.calibration.network import Network, Site
 from tfrewprune.shrinking.constants import add, place_of
-from tfrewprune.shrinking.graph import Call, calls_of, is_functional
+from tfrewprune.wrappers.graph import Call, calls_of, is_functional
 from tfrewprune.wrappers.kernels import kernel_shape, walk_layers
 from tfrewprune.wrappers.targets import Target
 

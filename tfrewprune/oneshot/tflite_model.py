@@ -214,9 +214,9 @@ class TFLiteSource(Source):
     def _cost(self, layer: Layer, site: Site, structure) -> LayerCost:
         stored = self.network.model.subgraphs[0].tensors[layer.source.tensor]
         alike = structure.rows_alike(site.shape) if structure is not None else 1
-        size = layer_shape(self.network.model, layer)
+        runs = {layer_shape(self.network.model, layer): 1}
         item = FLOAT_TYPES[stored.type].itemsize
-        return LayerCost(size, site.shape.weights, alike, item)
+        return LayerCost(runs, site.shape.weights, alike, item)
 
 
 def _label(layer: Layer) -> tuple[str, str]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tfrewprune.payload.cost import AnyCost, LayerShape, default_cost_model
 from tfrewprune.payload.format import BAND_ROWS
 from tfrewprune.payload.irregular import chunk_channels_for
@@ -48,6 +50,34 @@ def predicted_gain(
         kept = round(shape.rows * shape.columns / rate)
         times.append(model.irregular(shape, kept, shape.rows * chunks))
     return model.dense(shape) / min(times)
+
+
+def joint_gain(
+    runs: Mapping[LayerShape, int],
+    rate: float,
+    rows: int = 16,
+    cost_model: AnyCost | None = None,
+) -> float:
+    """As `predicted_gain`, of all that one weight matrix is run for.
+
+    The converter decides each call by itself: where packing pays for some sizes, the
+    others stay dense.
+
+    Args:
+        runs: How often it is run, by size.
+        rate: As in `predicted_gain`.
+        rows: As in `predicted_gain`.
+        cost_model: As in `predicted_gain`.
+
+    Returns:
+        Dense time / packed time; 1 for what is never run.
+    """
+    model = cost_model or default_cost_model()
+    gains = {size: predicted_gain(size, rate, rows, model) for size in runs}
+    least = 1.0 if max(gains.values(), default=1.0) > 1 else 0.0
+    dense = {size: times * model.dense(size) for size, times in runs.items()}
+    after = sum(time / max(least, gains[size]) for size, time in dense.items())
+    return sum(dense.values()) / after if after else 1.0
 
 
 def _banded(

@@ -8,12 +8,12 @@ import numpy as np
 
 from tfrewprune.channels.units import Units
 from tfrewprune.shrinking.constants import add, place_of
-from tfrewprune.shrinking.graph import is_functional
 from tfrewprune.shrinking.passages import Passage
 from tfrewprune.shrinking.products import Product, Separable
 from tfrewprune.shrinking.reading import read
 from tfrewprune.shrinking.selection import Selection, select
 from tfrewprune.wrappers.attachment import set_masks
+from tfrewprune.wrappers.graph import is_functional
 from tfrewprune.wrappers.targets import Target
 
 

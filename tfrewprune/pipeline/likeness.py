@@ -9,10 +9,10 @@ import numpy as np
 from tfrewprune.channels.units import Units
 from tfrewprune.recipe import Recipe
 from tfrewprune.shrinking.arrangement import find_arrangement
-from tfrewprune.shrinking.graph import is_functional
 from tfrewprune.shrinking.products import Product
 from tfrewprune.shrinking.reading import read
 from tfrewprune.structures.likeness import in_bands, like_order
+from tfrewprune.wrappers.graph import is_functional
 from tfrewprune.wrappers.targets import Target, hooked_kernels, resolve
 
 

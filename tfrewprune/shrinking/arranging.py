@@ -18,11 +18,11 @@ from tfrewprune.payload.grouping import scattered_bands
 from tfrewprune.payload.packer import smallest_packing
 from tfrewprune.shrinking.arrangement import find_arrangement
 from tfrewprune.shrinking.checking import difference, outputs_of, random_inputs
-from tfrewprune.shrinking.graph import is_functional
 from tfrewprune.shrinking.products import Product
 from tfrewprune.shrinking.reading import read
 from tfrewprune.shrinking.shrink import TOLERANCE_FLOAT32
 from tfrewprune.wrappers.cloning import plain_copy
+from tfrewprune.wrappers.graph import is_functional
 
 #: Share of zeros from which on a matrix may have bands worth moving rows for.
 SPARSE = 0.5

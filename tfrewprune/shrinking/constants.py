@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfrewprune.shrinking.graph import Call
+from tfrewprune.wrappers.graph import Call
 
 
 def place_of(

@@ -17,8 +17,8 @@ import numpy as np
 from keras import ops
 
 from tfrewprune.channels.units import Units
-from tfrewprune.shrinking.graph import Call
 from tfrewprune.shrinking.signals import Signal
+from tfrewprune.wrappers.graph import Call
 
 #: Config and weights of a layer; None for weights that stay.
 Narrow = tuple[dict[str, Any], list[np.ndarray]]

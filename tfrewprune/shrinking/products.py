@@ -12,7 +12,6 @@ import numpy as np
 from keras import ops
 
 from tfrewprune.channels.units import Units
-from tfrewprune.shrinking.graph import Call
 from tfrewprune.shrinking.passages import (
     ELEMENTWISE,
     Kept,
@@ -23,6 +22,7 @@ from tfrewprune.shrinking.passages import (
     check_elementwise,
 )
 from tfrewprune.shrinking.signals import Signal
+from tfrewprune.wrappers.graph import Call
 
 layers = keras.layers
 

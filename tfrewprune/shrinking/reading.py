@@ -10,7 +10,6 @@ import numpy as np
 from keras import ops
 
 from tfrewprune.channels.units import Units
-from tfrewprune.shrinking.graph import Call, calls_of, is_functional
 from tfrewprune.shrinking.passages import (
     MERGES,
     Beside,
@@ -28,6 +27,7 @@ from tfrewprune.shrinking.passages import (
 )
 from tfrewprune.shrinking.products import PRODUCTS
 from tfrewprune.shrinking.signals import Signal
+from tfrewprune.wrappers.graph import Call, calls_of, is_functional
 
 layers = keras.layers
 

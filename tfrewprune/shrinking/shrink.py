@@ -11,7 +11,6 @@ import numpy as np
 
 from tfrewprune.channels.units import Units
 from tfrewprune.shrinking.checking import difference, outputs_of, random_inputs
-from tfrewprune.shrinking.graph import is_functional
 from tfrewprune.shrinking.reading import read
 from tfrewprune.shrinking.rebuilding import reached, rebuilt
 from tfrewprune.shrinking.result import (
@@ -23,6 +22,7 @@ from tfrewprune.shrinking.result import (
 from tfrewprune.shrinking.selection import select
 from tfrewprune.wrappers.cloning import plain_copy
 from tfrewprune.wrappers.compilation import compile_arguments, compile_with
+from tfrewprune.wrappers.graph import is_functional
 from tfrewprune.wrappers.kernels import walk_layers
 
 #: Largest difference of outputs over the largest output, by type of computation.

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import keras
 
@@ -294,11 +295,14 @@ def cells_of(layer: keras.layers.RNN) -> list[keras.Layer]:
     return list(cell.cells) if stacked else [cell]
 
 
-def steps_of(layer: keras.layers.RNN) -> int | None:
-    """Steps of the sequences a recurrent layer was built for; None where open."""
-    config = layer.get_build_config() or {}
-    shapes = config.get("shapes_dict", {})
-    shape = config.get("input_shape") or shapes.get("sequences_shape")
+def steps_of(shapes: Mapping[str, Any]) -> int | None:
+    """Steps of the sequences that a recurrent layer gets; None where open.
+
+    Args:
+        shapes: Of its inputs, as `get_build_config` has them.
+    """
+    sequences = shapes.get("shapes_dict", {}).get("sequences_shape")
+    shape = shapes.get("input_shape") or sequences
     return shape[1] if shape else None
 
 
@@ -306,29 +310,35 @@ def steps_of(layer: keras.layers.RNN) -> int | None:
 OF_KEYS = ("_key_dense", "_value_dense")
 
 
-def attention_length(layer: keras.Layer, *, keys: bool) -> int | None:
+def attention_length(shapes: Mapping[str, Any], *, keys: bool) -> int | None:
     """Positions that a projection of an attention layer multiplies; None if open.
 
     Args:
-        layer: The attention layer.
+        shapes: Of the attention layer's inputs, as `get_build_config` has them.
         keys: Whether the projection is that of keys or values.
     """
-    shapes = (layer.get_build_config() or {}).get("shapes_dict", {})
-    shape = shapes.get("value_shape" if keys else "query_shape")
+    name = "value_shape" if keys else "query_shape"
+    shape = shapes.get("shapes_dict", {}).get(name)
     lengths = shape[1:-1] if shape else (None,)
     return None if None in lengths else math.prod(lengths)
 
 
-def macs_per_weight(layer: keras.Layer, spec: KernelSpec) -> int:
-    """How often each weight is multiplied for one input of the shape seen at build.
+def macs_per_weight(
+    layer: keras.Layer, spec: KernelSpec, shapes: Mapping[str, Any]
+) -> int:
+    """How often each weight is multiplied in one call.
+
+    Args:
+        layer: The layer.
+        spec: Its kernel.
+        shapes: Of the call's inputs, as `get_build_config` has those of the first.
 
     Raises:
         ValueError: That shape, or the layer's output shape, is unknown or not fixed.
     """
-    config = layer.get_build_config() or {}
     if spec.layout.kind == "heads":
         lengths = {
-            attention_length(layer, keys=part.inside in OF_KEYS)
+            attention_length(shapes, keys=part.inside in OF_KEYS)
             for part in spec.parts
             if part.inside is not None
         }
@@ -342,7 +352,7 @@ def macs_per_weight(layer: keras.Layer, spec: KernelSpec) -> int:
             f"{spec.label!r} is multiplied depends on the length of a sequence, which "
             "the layer does not record. Use budget='weights', or a rate of its own."
         )
-    shape = config.get("input_shape")
+    shape = shapes.get("input_shape")
     if shape is None or any(not isinstance(extent, int | None) for extent in shape):
         raise ValueError(
             f"Layer {layer.name!r} does not record the shape it was built with, so its "

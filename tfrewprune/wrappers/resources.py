@@ -12,7 +12,7 @@ import numpy as np
 
 from tfrewprune.constraints import LayerCost
 from tfrewprune.wrappers.kernels import kernel_specs
-from tfrewprune.wrappers.targets import Target, layer_size, runs
+from tfrewprune.wrappers.targets import Target, layer_runs
 
 #: Rates at which costs are looked up; in between they are interpolated.
 RATES = (1, 1.1, 1.25, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256, 512)
@@ -57,8 +57,7 @@ def layer_cost(target: Target) -> LayerCost | None:
     alike = 1 if structure is None else structure.rows_alike(shape)
     cost = LayerCost(None, shape.weights, alike, packed=spec.packed)
     try:
-        cost = dataclasses.replace(cost, size=layer_size(target), times=None)
-        return dataclasses.replace(cost, times=runs(target))
+        return dataclasses.replace(cost, runs=layer_runs(target))
     except ValueError as error:
         return dataclasses.replace(cost, unknown=str(error))
 

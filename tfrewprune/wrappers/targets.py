@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -21,10 +22,11 @@ from tfrewprune.left_dense import (
     why_dense,
 )
 from tfrewprune.payload.cost import AnyCost, LayerShape
-from tfrewprune.payload.gain import predicted_gain
+from tfrewprune.payload.gain import joint_gain
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.structures import KernelShape, Structure
+from tfrewprune.wrappers.calls import UNKNOWN, Calls, layer_calls
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.kernels import (
     OF_KEYS,
@@ -50,6 +52,7 @@ class Target:
     `reason` tells why it stays dense; `spec` and `rule` may then be None. `note` is
     what the user should know although the layer is pruned as asked. `around` is the
     recurrent layer whose cell the layer is, or the attention layer whose projection.
+    `calls` are those of the layer around it, or else its own.
     """
 
     path: str
@@ -60,6 +63,7 @@ class Target:
     note: str | None = None
     kinds: tuple[str, ...] = ()
     around: keras.Layer | None = None
+    calls: Calls = dataclasses.field(default=UNKNOWN, repr=False, compare=False)
 
     @property
     def label(self) -> str:
@@ -220,18 +224,24 @@ def all_kernels(model: keras.Layer, units: Sequence[str] = ("matrix",)) -> list[
     """
     targets = []
     around: dict[int, keras.Layer] = {}
+    calls = layer_calls(model)
     for path, layer, kinds in walk_kinds(model):
         around |= {id(part): layer for part in _parts(layer)}
         for unit in units:
             specs, reason = find_kernels(layer, unit)
             if reason is not None and not specs:
-                targets.append(Target(path, layer, reason=reason, kinds=kinds))
+                own = calls.get(id(layer), UNKNOWN)
+                targets.append(
+                    Target(path, layer, reason=reason, kinds=kinds, calls=own)
+                )
             for spec in specs:
+                holder = around.get(id(layer))
                 target = Target(
                     *(path, layer, spec),
                     reason=reason,
                     kinds=kinds,
-                    around=around.get(id(layer)),
+                    around=holder,
+                    calls=calls.get(id(holder or layer), UNKNOWN),
                 )
                 if not target.shape.weights:
                     empty = f"empty: weights of shape {tuple(target.variable.shape)}"
@@ -289,58 +299,57 @@ def resolve(
     return resolved
 
 
-def layer_size(target: Target) -> LayerShape:
-    """What the cost model knows a kernel's layer by, for one input.
+def layer_runs(target: Target, open_steps: int | None = None) -> dict[LayerShape, int]:
+    """How often a kernel is multiplied for one input, by size as the cost model has it.
+
+    Every call of the layer counts, with the size of its own inputs. What multiplies the
+    state of a recurrent layer runs once a step; a table is looked up: 0 times.
 
     Args:
         target: A kernel, of a layer without groups.
+        open_steps: Steps of a recurrent layer to count where their number is open.
 
     Raises:
-        ValueError: The shape that the layer was built with is not known.
+        ValueError: The shape of an input is not known, or the number of steps is open.
     """
-    kernel = target.shape
-    if isinstance(target.around, keras.layers.RNN):
-        # The inputs of all steps are multiplied at once, states one after the other.
-        steps = steps_of(target.around) or 1
-        pixels = steps if target.spec.attribute == "kernel" else 1
-        return LayerShape(kernel.outputs, kernel.columns, pixels)
+    kernel, layer = target.shape, target.around or target.layer
+    runs: Counter[LayerShape] = Counter()
+    for shapes, calls in target.calls:
+        shapes = shapes or layer.get_build_config() or {}
+        pixels, times = _positions(target, shapes, open_steps)
+        size = LayerShape(kernel.outputs, kernel.columns, pixels, kernel.positions)
+        runs[size] += calls * times
+    return runs
+
+
+def _positions(
+    target: Target, shapes: Mapping[str, Any], open_steps: int | None
+) -> tuple[int, int]:
+    """Positions that one call multiplies at once, and how often it does."""
     if isinstance(target.layer, keras.layers.Embedding):
-        return LayerShape(kernel.outputs, kernel.columns, 1)
+        if "reverse" not in shapes:
+            return 1, 0
+        # Each vector meets the whole table, as many as it would give looked up.
+        shapes = {"input_shape": shapes["input_shape"][:-1]}
+    if isinstance(target.around, keras.layers.RNN):
+        steps = steps_of(shapes) or open_steps
+        if steps is None:
+            raise ValueError(
+                f"Layer {target.path!r}: how often a weight of {target.spec.label!r} "
+                "is multiplied depends on the length of a sequence, which is open. "
+                "Build the model with an Input of fixed length, or use "
+                "budget='weights'."
+            )
+        # The inputs of all steps are multiplied at once, states one after the other.
+        return (steps, 1) if target.spec.attribute == "kernel" else (1, steps)
     if target.around is not None:
         # By name: on PyTorch a layer's `__dict__` does not hold the layers inside.
         keys = any(getattr(target.around, n, None) is target.layer for n in OF_KEYS)
-        pixels = attention_length(target.around, keys=keys)
+        pixels = attention_length(shapes, keys=keys)
         if pixels is not None:
-            return LayerShape(kernel.outputs, kernel.columns, pixels)
-    pixels = macs_per_weight(target.layer, target.spec)
-    return LayerShape(kernel.outputs, kernel.columns, pixels, kernel.positions)
-
-
-def runs(target: Target) -> int:
-    """How often a kernel of that size is multiplied for one input.
-
-    Args:
-        target: A kernel.
-
-    Returns:
-        1 mostly; the number of steps for what multiplies the state of a recurrent
-        layer; 0 for a table, which is looked up.
-
-    Raises:
-        ValueError: The number of steps is open.
-    """
-    if isinstance(target.layer, keras.layers.Embedding):
-        return 0
-    if not isinstance(target.around, keras.layers.RNN):
-        return 1
-    steps = steps_of(target.around)
-    if steps is None:
-        raise ValueError(
-            f"Layer {target.path!r}: how often a weight of {target.spec.label!r} is "
-            "multiplied depends on the length of a sequence, which is open. Build the "
-            "model with an Input of fixed length, or use budget='weights'."
-        )
-    return 1 if target.spec.attribute == "kernel" else steps
+            return pixels, 1
+        shapes = target.layer.get_build_config() or {}
+    return macs_per_weight(target.layer, target.spec, shapes), 1
 
 
 def expected_gain(
@@ -355,16 +364,16 @@ def expected_gain(
         costs: Predicts times; None is the cost model of this machine.
 
     Returns:
-        The cost model's prediction for one input of the shape that the layer was built
-        with; None if that shape is not known, or several matrices lose whole units.
+        The cost model's prediction for all calls that one input of the model takes;
+        None if their sizes are not known, or several matrices lose whole units.
     """
     if target.spec.unit != "matrix":
         return None
     try:
-        size = layer_size(target)
+        runs = layer_runs(target, open_steps=1)
     except ValueError:
         return None
-    return predicted_gain(size, rate, structure.rows_alike(target.shape), costs)
+    return joint_gain(runs, rate, structure.rows_alike(target.shape), costs)
 
 
 def _taken_along(targets: list[Target]) -> list[Target]:
