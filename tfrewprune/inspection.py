@@ -77,6 +77,9 @@ class LayerRecord:
             unknown; None when another dimension is unknown.
         packed: Whether the layer is packed in this file.
         adds: Whether the packed layer took over the ADD behind it.
+        shares: Name of the operator before that reads the very same weights, as of a
+            layer that is called several times; the file has their bytes once. None
+            for weights of its own.
         skip: Why `convert` leaves it dense; None when it is or would be packed.
         reason: The same as a sentence that tells what was found.
         predicted_dense_us: Predicted microseconds of the dense layer on one thread.
@@ -97,6 +100,7 @@ class LayerRecord:
     macs: int | None = None
     packed: bool = False
     adds: bool = False
+    shares: str | None = None
     skip: SkipReason | None = None
     reason: str | None = None
     predicted_dense_us: float | None = None
@@ -148,12 +152,19 @@ def describe_layers(
     """
     settings = Settings(minimum_gain)
     cache: Cache = {}
-    return [
-        _packed_record(model, layer)
-        if layer.packed
-        else _dense_record(model, layer, settings, cache)
-        for layer in layers
-    ]
+    records = []
+    names: dict[tuple[int, ...], str] = {}
+    for layer in layers:
+        record = (
+            _packed_record(model, layer)
+            if layer.packed
+            else _dense_record(model, layer, settings, cache)
+        )
+        place = weight_buffers(model, layer)
+        records.append(_with(record, shares=names.get(place)))
+        if place:
+            names.setdefault(place, layer.name)
+    return records
 
 
 def runs_in(tflite: bytes | str | os.PathLike[str]) -> dict[str, str]:
@@ -259,6 +270,17 @@ def _count(shape: tuple[int, ...]) -> int:
 
 def _sources(layer: Layer) -> list[WeightSource]:
     return [] if layer.source is None else [layer.source, *layer.more_sources]
+
+
+def weight_buffers(model: Model, layer: Layer) -> tuple[int, ...]:
+    """Where the file has the weights of a layer; nowhere if they are not constant."""
+    indices = [source.tensor for source in _sources(layer)]
+    if layer.packed or not indices:
+        indices = [layer.weight] if layer.weight >= 0 else []
+    tensors = [model.subgraphs[layer.subgraph].tensors[index] for index in indices]
+    if any(model.data(tensor) is None for tensor in tensors):
+        return ()
+    return tuple(tensor.buffer for tensor in tensors)
 
 
 def _zeros(model: Model, layer: Layer) -> dict[str, Any]:

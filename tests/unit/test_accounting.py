@@ -311,6 +311,29 @@ def test_a_keras_model_and_its_file_read_alike(tmp_path):
     assert "bits a kept weight" in str(account)
 
 
+def test_weights_that_several_operators_read_are_counted_once():
+    keras = pytest.importorskip("keras")
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 32))
+    conv = keras.layers.Conv2D(32, 3, padding="same", name="conv")
+    outputs = keras.layers.Conv2D(8, 1, name="last")(conv(conv(conv(inputs))))
+    model = keras.Model(inputs, outputs)
+    recipe = trp.Recipe("conv", rate=8, method="Magnitude")
+    trp.hard_prune(model, recipe)
+    packed = trp.convert(model, verify=False)
+    truth = trp.accounting(model)
+    for content in (bytes(packed), trp.unpack(packed)):
+        account = trp.accounting(content)
+        assert [layer.shared for layer in account.layers] == [3, 1]
+        assert "(3x)" in str(account).splitlines()[1]
+        for scheme in ("dense", "payload", "block", "packed"):
+            assert account.total(scheme) == truth.total(scheme), scheme
+        assert (account.weights, account.kept) == (truth.weights, truth.kept)
+        first, *others, last = trp.inspect_model(content)
+        assert first.shares is None and last.shares is None
+        assert [layer.shares for layer in others] == [first.name] * 2
+
+
 def test_the_command_prints_a_table_json_and_a_picture(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     path, picture = tmp_path / "model.tflite", tmp_path / "sizes.svg"

@@ -151,8 +151,11 @@ def _cells(
         "x".join(map(str, record.shape)),
         "-" if record.sparsity is None else f"{record.sparsity:.1%}",
         record.structure or "-",
-        _bytes(record.bytes_dense),
-        _bytes(record.bytes_packed),
+        *(
+            ("shared", "shared")
+            if record.shares
+            else (_bytes(record.bytes_dense), _bytes(record.bytes_packed))
+        ),
         "-" if record.macs is None else f"{record.macs:,}",
         "-" if dense is None else f"{dense * 1e3:.3g}",
         "-" if packed is None else f"{packed * 1e3:.3g}",

@@ -30,6 +30,8 @@ class LayerAccount:
             apply.
         packed_bytes: Of this package's payload, in the file or as it would be, header
             and alignment included, with `stored_bits` a weight.
+        shared: How many operators of a `.tflite` file read it, such as the calls of a
+            layer that is called several times; it is counted once.
     """
 
     layer: str
@@ -39,6 +41,7 @@ class LayerAccount:
     stored_bits: int
     codings: dict[str, tuple[Coding, ...]]
     packed_bytes: int | None = None
+    shared: int = 1
 
     def bytes(self, scheme: str, bits: float | None = None) -> int | None:
         """Size under a scheme.
@@ -156,6 +159,7 @@ class Account:
                     "shape": list(layer.shape),
                     "weights": layer.weights,
                     "kept": layer.kept,
+                    "shared": layer.shared,
                     "bytes": {
                         scheme: layer.bytes(scheme, self.bits) for scheme in COLUMNS
                     },
@@ -170,7 +174,8 @@ class Account:
         lines = []
         for layer in self.layers:
             sizes = (layer.bytes(scheme, self.bits) for scheme in COLUMNS)
-            lines.append((layer.layer, f"{layer.kept / layer.weights:.1%}", *sizes))
+            name = layer.layer + (f" ({layer.shared}x)" if layer.shared > 1 else "")
+            lines.append((name, f"{layer.kept / layer.weights:.1%}", *sizes))
         totals = [self.total(scheme) for scheme in COLUMNS]
         share = self.kept / self.weights if self.weights else 1.0
         lines.append(("total", f"{share:.1%}", *totals))
@@ -257,4 +262,5 @@ def _layer(matrix: Matrix) -> LayerAccount:
             for name, codings in SCHEMES.items()
         },
         packed_bytes=matrix.packed_bytes,
+        shared=matrix.shared,
     )

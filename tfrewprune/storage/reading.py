@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from tfrewprune.converter.files import is_keras_file
 from tfrewprune.converter.flatbuffer import Model, read_model
 from tfrewprune.converter.layer import Layer
 from tfrewprune.converter.unpack import dense_shape, read_payload
-from tfrewprune.inspection import describe_layers
+from tfrewprune.inspection import describe_layers, weight_buffers
 from tfrewprune.payload import pack_matrix
 
 
@@ -29,6 +30,7 @@ class Matrix(NamedTuple):
         taps: Kernel positions; a column is position * channels + channel.
         bits: Of a weight as the model stores it.
         packed_bytes: Of the payload that holds it, or would.
+        shared: How many operators read it.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Matrix(NamedTuple):
     taps: int
     bits: int
     packed_bytes: int | None
+    shared: int = 1
 
 
 def matrices(model: Any) -> Iterator[Matrix]:
@@ -72,13 +75,15 @@ def _of_keras(model: Any) -> Iterator[Matrix]:
 def _of_tflite(content: bytes) -> Iterator[Matrix]:
     model = read_model(content)
     layers = find_layers(model)
+    readers = Counter(weight_buffers(model, layer) for layer in layers)
     for layer, record in zip(layers, describe_layers(model, layers), strict=True):
         found = _weights(model, layer)
-        if found is None or not record.bytes_dense:
+        if found is None or not record.bytes_dense or record.shares is not None:
             continue
         weights, taps = found
         bits = round(8 * record.bytes_dense / record.weights)
-        yield Matrix(layer.name, weights != 0, taps, bits, record.bytes_packed)
+        packed, shared = record.bytes_packed, readers[weight_buffers(model, layer)]
+        yield Matrix(layer.name, weights != 0, taps, bits, packed, shared)
 
 
 def _weights(model: Model, layer: Layer) -> tuple[np.ndarray, int] | None:
