@@ -7,6 +7,7 @@ import platform
 import dense_models as dense
 import numpy as np
 import pytest
+from tiny_models import Graph
 
 import tfrewprune as trp
 from tfrewprune.benchmark.compare import run_once
@@ -107,6 +108,20 @@ def test_a_model_without_packed_layers_runs_too(images):
     with trp.CompiledModel(model) as compiled:
         (output,) = compiled.run(images).values()
     np.testing.assert_allclose(output, dense.run(model, images)[0], atol=1e-6)
+
+
+def test_a_scalar_stays_one():
+    graph = Graph()
+    x, c = graph.tensor("x", (1, 32)), graph.tensor("c", ())
+    y = dense.fully_connected(graph, x, dense.block_sparse((16, 32)))
+    packed = trp.convert(
+        dense.finish(graph, [x, c], [dense.add(graph, y, c)]), minimum_gain=0
+    )
+    feed = [np.ones((1, 32), "f4"), np.array(2, "f4")]
+    with trp.CompiledModel(bytes(packed)) as compiled:
+        (output,) = compiled.run(feed).values()
+    (same,) = run_once(trp.Interpreter(packed), feed)
+    np.testing.assert_allclose(output, same, rtol=1e-6)
 
 
 def test_signatures_name_inputs_and_outputs(packed):

@@ -355,7 +355,7 @@ class CompiledModel:
             )
         arrays = []
         for tensor in signature.inputs:
-            array = np.ascontiguousarray(inputs[tensor.name])
+            array = np.asarray(inputs[tensor.name], order="C")
             if array.dtype != tensor.dtype:
                 raise ValueError(
                     f"Input {tensor.name!r} must have type {tensor.dtype}. "
