@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 from dense_models import block_sparse, conv, conv_model, finish, fully_connected, plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import Graph
+from tiny_models import Graph, Operator
 
 import tfrewprune as trp
 from tfrewprune.converter import SkipReason
@@ -149,6 +149,20 @@ def test_every_operator_with_weights_is_listed_with_its_reason():
     assert records["quantized product"].kept is None
     assert records["quantized product"].bytes_dense == 16
     assert [r.weights > 0 for r in records.values()] == [True] * 8
+
+
+def test_what_states_begin_with_is_no_layer():
+    graph = Graph()
+    x = graph.tensor("x", (1, 8))
+    resource = schema.TensorType.RESOURCE
+    handle = plain(graph, "VAR_HANDLE", [], (), "state", dtype=resource)
+    zeros = graph.constant("zeros", np.zeros((2, 8)))
+    graph.operators.append(
+        Operator(schema.BuiltinOperator.ASSIGN_VARIABLE, [handle, zeros], [])
+    )
+    y = fully_connected(graph, x, np.ones((16, 8), "f4"))
+    (layer,) = trp.inspect_model(finish(graph, [x], [y]))
+    assert layer.op == "FULLY_CONNECTED"
 
 
 def test_keras_layers_that_nothing_packs_are_listed():

@@ -79,6 +79,8 @@ _NEVER_PACKED = {
     "UNIDIRECTIONAL_SEQUENCE_RNN": _RECURRENT,
 }
 """Sentences for operators whose constants are weights whatever their shape is."""
+# What they hold are states, whose constants are what these begin with.
+_STATES = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
 # What LiteRT's float kernels apply; they ignore or refuse TANH and SIGN_BIT.
 ACTIVATIONS = (0, 1, 2, 3)
 
@@ -242,6 +244,8 @@ class _Finder:
         self, number: int, operator: schema.OperatorT, op: str
     ) -> list[Layer]:
         """Describes an operator that is never packed; nothing if it has no weights."""
+        if op in _STATES:
+            return []
         least = 1 if op in _NEVER_PACKED else 2
         found: dict[int, WeightSource] = {}
         for tensor in index_list(operator.inputs):
