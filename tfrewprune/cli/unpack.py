@@ -8,8 +8,8 @@ from tfrewprune.cli.arguments import add_json_argument
 HELP = "turn a packed model back into a standard one"
 DESCRIPTION = """\
 Writes the dense model that IN was packed from: standard TFLite operators, the same
-weights bit for bit and of the same type, pruned ones as zeros. It runs anywhere,
-without our library.
+weights bit for bit and of the same type, pruned ones as zeros, except that weights
+rounded by `--weights float16` stay rounded. It runs anywhere, without our library.
 """
 
 
