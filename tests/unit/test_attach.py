@@ -28,7 +28,6 @@ from tfrewprune.wrappers import (
     resolve,
 )
 
-pytestmark = pytest.mark.backend
 layers = keras.layers
 
 
@@ -49,6 +48,7 @@ def reasons(model, recipe) -> dict[str, str | None]:
     return {target.path: target.reason for target in resolve(model, recipe)}
 
 
+@pytest.mark.backend
 def test_penalty_is_in_the_loss_with_the_recipe_s_numbers():
     model = small_model()
     recipe = Recipe(Rule("*", structure=Block(16, 1), strength=0.25), strength=9.0)
@@ -183,6 +183,7 @@ def test_nested_and_shared_layers_are_seen_once():
     assert [t.path for t in resolve(model, Recipe("inner/*", skip_first=False))]
 
 
+@pytest.mark.backend
 def test_subclassed_models():
     class Net(keras.Model):
         def __init__(self):
@@ -220,6 +221,7 @@ def test_recipes_that_do_not_fit(recipe, message):
         attach(small_model(), recipe)
 
 
+@pytest.mark.backend
 def test_custom_layers_need_registration():
     @keras.saving.register_keras_serializable(package="test_attach")
     class Projection(keras.layers.Layer):
@@ -261,6 +263,7 @@ def test_patterns_prune_registered_layers(layout):
             hard_prune(model, Recipe(rate=8, budget="macs"))
 
 
+@pytest.mark.backend
 def test_existing_hooks_survive_attach_and_strip():
     model = small_model(kernel_regularizer="l2", kernel_constraint="max_norm")
     body = model.get_layer("body")
@@ -289,6 +292,7 @@ def test_methods_choose_the_regularizer():
     assert model.losses == []
 
 
+@pytest.mark.backend
 def test_reload_in_the_penalized_phase(tmp_path):
     model = small_model()
     attach(model, Recipe("body", strength=0.01))
@@ -302,6 +306,7 @@ def test_reload_in_the_penalized_phase(tmp_path):
     )
 
 
+@pytest.mark.backend
 def test_reload_in_the_masked_phase(tmp_path):
     model = small_model()
     hard_prune(model, Recipe(Rule("body", rate=8)))
@@ -316,6 +321,7 @@ def test_reload_in_the_masked_phase(tmp_path):
     ]
 
 
+@pytest.mark.backend
 def test_apply_masks_repairs_weights_written_from_outside():
     model = small_model()
     hard_prune(model, Recipe(Rule("body", rate=8)))

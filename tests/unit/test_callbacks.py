@@ -21,7 +21,6 @@ from tfrewprune.wrappers import (
     hooked_kernels,
 )
 
-pytestmark = pytest.mark.backend
 X = np.random.default_rng(0).standard_normal((64, 16)).astype(np.float32)
 Y = X[:, :2].argmax(1)
 
@@ -57,6 +56,7 @@ class Watch(keras.callbacks.Callback):
         self.step += 1
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_alpha_changes_at_20_40_60_80_percent(wrapped):
     if wrapped and keras.backend.backend() == "jax":
@@ -73,6 +73,7 @@ def test_alpha_changes_at_20_40_60_80_percent(wrapped):
     assert watch.changes == [10]
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_refreshed_alpha_acts_in_the_compiled_step(wrapped):
     """A step compiled with the old alpha baked in would report the old penalty."""
@@ -103,6 +104,7 @@ def test_refreshed_alpha_acts_in_the_compiled_step(wrapped):
     assert history["loss"][1] == pytest.approx(penalties[1] + data_loss, rel=1e-3)
 
 
+@pytest.mark.backend
 def test_a_layer_s_own_regularizer_is_bound_by_the_callback():
     model = dense_model(kernel_regularizer=ReweightedRegularizer(Block(16, 1), 1e-3))
     (target,) = hooked_kernels(model)
@@ -112,6 +114,7 @@ def test_a_layer_s_own_regularizer_is_bound_by_the_callback():
     assert target.penalty.state
 
 
+@pytest.mark.backend
 def test_refresh_by_epochs_when_their_length_is_unknown():
     model = dense_model()
     attach(model, Recipe("body", strength=1e-3))
@@ -128,6 +131,7 @@ def test_refresh_by_epochs_when_their_length_is_unknown():
     assert watch.changes == [4]
 
 
+@pytest.mark.backend
 def test_logs_reach_history_and_csv(tmp_path):
     model = dense_model()
     attach(model, Recipe("body", strength=1e-3))
@@ -162,7 +166,9 @@ def test_nothing_is_logged_without_pruned_layers():
     assert set(history) == {"loss"}
 
 
-@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(
+    "wrapped", [False, pytest.param(True, marks=pytest.mark.backend)]
+)
 def test_resume_with_backup_and_restore(tmp_path, wrapped):
     """Interrupted after epoch 3 of 5: refreshes continue where they were."""
 

@@ -2,6 +2,7 @@
 """compress over its phases: callbacks, resuming, whatever `fit` accepts."""
 
 import csv
+import functools
 import subprocess
 import sys
 
@@ -19,7 +20,6 @@ from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.wrappers import attach, hooked_kernels
 
-pytestmark = pytest.mark.backend
 layers = keras.layers
 X = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
 Y = (X @ np.random.default_rng(1).standard_normal((32, 4))).argmax(1)
@@ -49,6 +49,7 @@ def zeros(model: keras.Model) -> list[float]:
     ]
 
 
+@pytest.mark.backend
 def test_the_best_checkpoint_is_a_pruned_model(tmp_path):
     best = keras.callbacks.ModelCheckpoint(
         str(tmp_path / "best.keras"), monitor="val_accuracy", save_best_only=True
@@ -69,6 +70,7 @@ def test_numbered_checkpoints_count_on(tmp_path):
     assert sorted(path.name[0] for path in tmp_path.iterdir()) == list("12345")
 
 
+@pytest.mark.backend
 def test_early_stopping_cannot_undo_the_penalty():
     stop = keras.callbacks.EarlyStopping(
         "val_loss", mode="max", patience=0, restore_best_weights=True
@@ -123,10 +125,21 @@ def test_a_log_file_starts_anew_after_a_run_that_was_cut_short(tmp_path):
     assert [row["epoch"] for row in rows] == list("01234")
 
 
+def train_all(*callbacks):
+    keras.utils.set_random_seed(1)
+    options = {"shuffle": False, "verbose": 0}
+    return compress(mlp(), RECIPE, X, Y, callbacks=list(callbacks), **options)
+
+
+@functools.cache
+def weights_without_interruption():
+    return train_all().model.get_weights()
+
+
 @pytest.mark.parametrize(
     "after, left",
     [
-        (2, {"reweighted": 1, "retrain": 2}),
+        pytest.param(2, {"reweighted": 1, "retrain": 2}, marks=pytest.mark.backend),
         (3, {"retrain": 2}),
         (4, {"retrain": 1}),
     ],
@@ -135,20 +148,16 @@ def test_resuming_trains_what_is_left_and_ends_as_without_interruption(
     tmp_path, after, left
 ):
     def run(*others):
-        keras.utils.set_random_seed(1)
         backup = keras.callbacks.BackupAndRestore(str(tmp_path / "backup"))
-        options = {"shuffle": False, "verbose": 0}
-        return compress(mlp(), RECIPE, X, Y, callbacks=[backup, *others], **options)
+        return train_all(backup, *others)
 
-    whole = run()
-    assert not (tmp_path / "backup").exists()
     with pytest.raises(RuntimeError, match="power cut"):
         run(PowerCut(after))
     resumed = run()
     trained = {phase: len(logs["loss"]) for phase, logs in resumed.history.items()}
     assert trained == left
     for one, other in zip(
-        whole.model.get_weights(), resumed.model.get_weights(), strict=True
+        weights_without_interruption(), resumed.model.get_weights(), strict=True
     ):
         np.testing.assert_allclose(one, other, atol=1e-5)
     assert not (tmp_path / "backup").exists()
@@ -194,10 +203,12 @@ class Share(keras.metrics.Metric):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: mlp(keras.optimizers.Adam(Halving(0.01))),
+        pytest.param(
+            lambda: mlp(keras.optimizers.Adam(Halving(0.01))), marks=pytest.mark.backend
+        ),
         lambda: mlp(Careful(0.1, momentum=0.9)),
         lambda: mlp(Stubborn(0.05, 0.05)),
-        lambda: mlp(metrics=[Share(2)]),
+        pytest.param(lambda: mlp(metrics=[Share(2)]), marks=pytest.mark.backend),
         lambda: mlp(keras.optimizers.SGD(lambda: 0.01)),
     ],
     ids=["schedule", "optimizer", "optimizer without config", "metric", "callable"],
@@ -211,6 +222,7 @@ def test_what_fit_accepts_works(make):
     assert type(result.model.optimizer) is kind
 
 
+@pytest.mark.backend
 def test_schedules_start_over_in_every_phase():
     rates = []
 
@@ -223,10 +235,16 @@ def test_schedules_start_over_in_every_phase():
     assert rates[0] == rates[3] == 0.5 and rates[1] < 0.5
 
 
-@pytest.mark.parametrize("floatx", ["float32", "float64"])
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+@pytest.mark.parametrize(
+    "policy, floatx",  # those of float32: end_to_end/test_training_modes.py
+    [
+        ("mixed_bfloat16", "float64"),
+        ("float64", "float32"),
+        pytest.param("float64", "float64", marks=pytest.mark.backend),
+    ],
+)
 def test_precision_policies(policy, floatx):
-    if "float64" in (policy, floatx) and keras.backend.backend() == "jax":
+    if keras.backend.backend() == "jax":
         pytest.skip("JAX has float64 only with jax_enable_x64")
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)

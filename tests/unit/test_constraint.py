@@ -13,9 +13,8 @@ from tfrewprune.structures import Block, Channel, Filter, KernelLayout
 from tfrewprune.wrappers import MaskConstraint
 from tfrewprune.wrappers.constraint import decode_mask, encode_mask
 
-pytestmark = pytest.mark.backend
 
-
+@pytest.mark.backend
 def test_removed_weights_are_positive_zero_even_from_nan():
     mask = np.array([[True, False], [False, True]])
     weights = np.array([[-3.0, -4.0], [np.nan, 5.0]], np.float32)
@@ -24,6 +23,7 @@ def test_removed_weights_are_positive_zero_even_from_nan():
     assert not np.signbit(found[0, 1])
 
 
+@pytest.mark.backend
 def test_group_mask_covers_its_weights():
     constraint = MaskConstraint(Block(2, 1), KernelLayout("conv_transpose"))
     weights = np.ones((2, 2, 5, 3), np.float32)  # height, width, outputs, channels
@@ -38,6 +38,7 @@ def test_group_mask_covers_its_weights():
     assert constraint.weight_mask(weights.shape).all()
 
 
+@pytest.mark.backend
 def test_dtype_is_kept():
     mask = np.array([[True, False]])
     half = ops.cast(ops.ones((1, 2)), "float16")
@@ -45,6 +46,7 @@ def test_dtype_is_kept():
     assert keras.backend.standardize_dtype(found.dtype) == "float16"
 
 
+@pytest.mark.backend
 def test_an_existing_constraint_comes_first():
     constraint = MaskConstraint(Filter(), existing=keras.constraints.NonNeg())
     constraint.set_mask(np.array([True, True, False]))

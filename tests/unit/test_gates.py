@@ -34,7 +34,6 @@ from tfrewprune.wrappers import (
 from tfrewprune.wrappers.resources import layer_cost
 from tfrewprune.wrappers.targets import all_kernels
 
-pytestmark = pytest.mark.backend
 layers = keras.layers
 UNITS, INPUTS = 20, 7
 CELLS = {
@@ -128,6 +127,7 @@ def test_matrices_may_differ_in_rate_structure_and_strength():
     assert (gates("GRU", model)["kernel/z"] != 0).all()
 
 
+@pytest.mark.backend
 @every_cell
 def test_the_penalty_is_the_sum_over_the_gates(cell):
     model = one_layer(CELLS[cell][0])
@@ -142,6 +142,7 @@ def test_the_penalty_is_the_sum_over_the_gates(cell):
     assert total == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.backend
 def test_a_regularizer_and_a_constraint_of_the_users_own_stay():
     def make():
         return layers.GRU(
@@ -167,7 +168,11 @@ def test_a_regularizer_and_a_constraint_of_the_users_own_stay():
 
 @pytest.mark.parametrize(
     "method",
-    [Reweighted(), ADMM(), GradualMagnitude(score="fisher")],
+    [
+        pytest.param(Reweighted(), marks=pytest.mark.backend),
+        ADMM(),
+        pytest.param(GradualMagnitude(score="fisher"), marks=pytest.mark.backend),
+    ],
     ids=lambda method: type(method).__name__,
 )
 def test_the_whole_way(method):
@@ -190,6 +195,7 @@ def test_the_whole_way(method):
         assert set(np.unique(bands)) <= {0, 4}, name
 
 
+@pytest.mark.backend
 def test_masks_outlive_saving_and_training_on(tmp_path):
     model = one_layer(CELLS["GRU"][0])
     recipe = Recipe(
@@ -206,6 +212,7 @@ def test_masks_outlive_saving_and_training_on(tmp_path):
         assert (trained != gate).any()
 
 
+@pytest.mark.backend
 def test_penalty_weights_and_masks_of_a_weights_file(tmp_path):
     recipe = Recipe(Rule("rnn", structure=Block(4, 1), rate=4), strength=1e-4)
     first, second = (one_layer(CELLS["LSTM"][0]) for _ in range(2))

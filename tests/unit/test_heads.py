@@ -13,7 +13,6 @@ from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Head, Structure
 from tfrewprune.wrappers import attach, hooked_kernels, resolve, strip
 
-pytestmark = pytest.mark.backend
 layers = keras.layers
 WIDTH, HEADS, KEY = 12, 4, 5
 # Keras on JAX runs no attention whose values have another size than its keys.
@@ -77,6 +76,7 @@ def test_the_weakest_heads_go_from_all_projections():
     assert rows["after"].reason == "no rule matches"
 
 
+@pytest.mark.backend
 def test_a_pruned_layer_computes_what_one_with_fewer_heads_does():
     model = attention_model()
     hard_prune(model, Recipe(Rule("attention", structure=Head(), rate=2)))
@@ -114,6 +114,7 @@ def test_in_grouped_attention_keys_go_with_their_queries():
     np.testing.assert_array_equal(outputs.any((1, 2)), np.repeat(alive, 2))
 
 
+@pytest.mark.backend
 def test_the_penalty_takes_a_head_as_one_group():
     model = attention_model()
     attach(model, Recipe(Rule("attention", structure=Head()), strength=0.1))
@@ -131,7 +132,7 @@ def test_the_penalty_takes_a_head_as_one_group():
     "method, strength",
     [
         (Reweighted(), None),
-        (ADMM(), 1.0),
+        pytest.param(ADMM(), 1.0, marks=pytest.mark.backend),
         (GradualMagnitude(score="fisher"), None),
     ],
     ids=lambda value: type(value).__name__,
@@ -155,6 +156,7 @@ def test_the_whole_way(method, strength):
     assert not hooked_kernels(result.model)
 
 
+@pytest.mark.backend
 def test_the_gradient_reaches_every_projection():
     model = attention_model()
     recipe = Recipe(Rule("attention", structure=Head()), strength=1.0)
@@ -167,6 +169,7 @@ def test_the_gradient_reaches_every_projection():
         assert (new != old).mean() > 0.99
 
 
+@pytest.mark.backend
 def test_masks_of_all_projections_outlive_a_weights_file(tmp_path):
     recipe = Recipe(Rule("attention", structure=Head(), rate=4))
     first, second = attention_model(), attention_model()

@@ -7,7 +7,6 @@ import pytest
 
 import tfrewprune as trp
 
-pytestmark = pytest.mark.backend
 layers = keras.layers
 
 
@@ -76,6 +75,7 @@ def kept_energy(model, names):
     return np.array(shares)
 
 
+@pytest.mark.backend
 def test_planted_kinds_of_filters_become_bands():
     model = planted("abc")(convolutional())
     norm = model.get_layer("norm")
@@ -185,6 +185,7 @@ def test_models_inside_are_arranged_within_their_own_inputs_and_outputs():
     same(model, x, expected)
 
 
+@pytest.mark.backend
 def test_compress_arranges_unless_told_not_to():
     x = np.random.default_rng(2).random((8, 6, 6, 6), np.float32)
     y = np.zeros((8, 3), np.float32)

@@ -25,7 +25,6 @@ from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Filter, Unstructured
 from tfrewprune.wrappers import attach, hooked_kernels
 
-pytestmark = pytest.mark.backend
 layers = keras.layers
 X = np.random.default_rng(0).standard_normal((48, 8, 8, 3)).astype(np.float32)
 Y = X.mean((1, 2)).argmax(1)
@@ -235,6 +234,7 @@ def test_phases_need_a_compiled_model_and_a_mask():
         masked_retrain(conv_model(compiled=True), recipe, X, Y)
 
 
+@pytest.mark.backend
 def test_masked_retrain_ends_a_leftover_penalty():
     model = conv_model(compiled=True)
     recipe = Recipe([Rule("wide", rate=4), "deep"], retrain_epochs=1)
@@ -244,6 +244,7 @@ def test_masked_retrain_ends_a_leftover_penalty():
     assert history.history["penalty"] == [0.0] and model.losses == []
 
 
+@pytest.mark.backend
 def test_compress_runs_all_phases(capsys):
     model = conv_model(compiled=True)
     optimizer = model.optimizer
@@ -293,6 +294,7 @@ class Batches(keras.utils.PyDataset):
         return X[16 * index :][:16], Y[16 * index :][:16]
 
 
+@pytest.mark.backend
 def test_compress_builds_a_subclassed_model_from_any_data():
     class Net(keras.Model):
         def __init__(self):
@@ -332,6 +334,7 @@ def test_compress_refuses_before_training():
         compress(model, Recipe("wide"), X, Y, verbose=7)
 
 
+@pytest.mark.backend
 def test_compress_keeps_a_loss_that_cannot_be_serialized():
     model = conv_model()
     model.compile("sgd", lambda y, p: keras.ops.mean(keras.ops.square(p)))

@@ -15,7 +15,6 @@ from tfrewprune.inspection import inspect_model
 from tfrewprune.planning import RATES, plan, total_gain
 from tfrewprune.structures import Unstructured
 
-pytestmark = pytest.mark.backend
 layers = keras.layers
 
 
@@ -46,6 +45,7 @@ def saved(model, tmp_path):
     return path
 
 
+@pytest.mark.backend
 def test_every_layer_is_explained(rows) -> None:
     assert list(rows) == [
         *("stem", "norm", "depthwise", "middle", "frozen", "up", "tiny", "hidden"),
@@ -86,6 +86,7 @@ def test_shares_and_gains(rows) -> None:
     assert 1 < total_gain(list(rows.values()), 8) < rows["middle"].gains[8]
 
 
+@pytest.mark.backend
 def test_dense_times_are_those_of_the_converter(model, rows) -> None:
     times = {
         record.shape: record.predicted_dense_us

@@ -18,7 +18,6 @@ from tfrewprune.wrappers import (
     snap_to_levels,
 )
 
-pytestmark = pytest.mark.backend
 layers, ops = keras.layers, keras.ops
 X = np.random.default_rng(0).standard_normal((256, 16)).astype(np.float32)
 Y = np.digitize(X[:, :4] @ np.float32([1, 2, -1, 0.5]), [-1.5, 1.5])
@@ -70,8 +69,8 @@ def on_levels(kernel, levels):
 @pytest.mark.parametrize(
     "levels, method",
     [
-        (Binary(), "straight-through"),
-        (Ternary(), "admm"),
+        pytest.param(Binary(), "straight-through", marks=pytest.mark.backend),
+        pytest.param(Ternary(), "admm", marks=pytest.mark.backend),
         (EqualInterval(3, per="channel"), "admm"),
     ],
     ids=str,
@@ -101,6 +100,7 @@ def test_weights_end_on_levels_and_training_makes_up_for_it(levels, method):
     assert result.to_dict()["layers"][0]["bits"] == levels.bits
 
 
+@pytest.mark.backend
 @BOTH
 def test_zeros_stay_zero_and_masks_hold(method):
     model = mlp()
@@ -123,6 +123,7 @@ def test_zeros_stay_zero_and_masks_hold(method):
         assert on_levels(kernel, Binary())
 
 
+@pytest.mark.backend
 def test_straight_through_shows_levels_at_every_step():
     model = mlp()
     attach_levels(model, Quantization("ternary", method="straight-through"))
@@ -140,6 +141,7 @@ def test_straight_through_shows_levels_at_every_step():
     assert max(changes) > 0, "nothing was trained"
 
 
+@pytest.mark.backend
 def test_straight_through_is_sgd_on_latent_weights():
     """Against the algorithm written out: gradient at the levels, step on the latent."""
     x, y = X[:32], X[:32] @ np.ones((16, 2), np.float32)
@@ -160,6 +162,7 @@ def test_straight_through_is_sgd_on_latent_weights():
         np.testing.assert_allclose(kernel_of(model, "d"), expected, atol=1e-5)
 
 
+@pytest.mark.backend
 def test_accumulated_steps_move_latent_weights_once():
     model = mlp(gradient_accumulation_steps=4)
     before = kernel_of(model, "middle")
@@ -193,6 +196,7 @@ def test_first_and_last_come_last(method):
         np.testing.assert_allclose(kernel, seen[middle - 1]["middle"], rtol=1e-5)
 
 
+@pytest.mark.backend
 @BOTH
 def test_a_model_saved_in_between_trains_on_as_it_was(method, tmp_path):
     model = mlp()
@@ -220,6 +224,7 @@ def test_a_model_saved_in_between_trains_on_as_it_was(method, tmp_path):
         )
 
 
+@pytest.mark.backend
 def test_compress_prunes_and_quantizes():
     recipe = Recipe(
         Rule(["first", "middle"], structure=Block(4, 1), rate=3),
@@ -257,6 +262,7 @@ def test_rounding_without_training():
     np.testing.assert_allclose(kernel_of(model, "middle"), snapped, rtol=1e-5)
 
 
+@pytest.mark.backend
 def test_gates_of_recurrent_layers_have_their_own_scales():
     keras.utils.set_random_seed(0)
     model = keras.Sequential(

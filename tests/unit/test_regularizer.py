@@ -23,14 +23,13 @@ from tfrewprune.wrappers import (
     ReweightedRegularizer,
 )
 
-pytestmark = pytest.mark.backend
 STRUCTURES = [
     Unstructured(),
     Filter(),
     Channel(),
     Column(),
-    Block(16, 1),
-    Block(3, 5),
+    pytest.param(Block(16, 1), marks=pytest.mark.backend),
+    pytest.param(Block(3, 5), marks=pytest.mark.backend),
 ]
 
 
@@ -98,6 +97,7 @@ def test_gradient_is_finite_at_zero_groups(structure):
         np.testing.assert_array_equal(gradient, 0)
 
 
+@pytest.mark.backend
 def test_alpha_carries_no_gradient():
     """Unbound, alpha follows the weights but is a constant to the gradient."""
     weights = random_weights((8, 32))
@@ -112,6 +112,7 @@ def test_alpha_carries_no_gradient():
         np.testing.assert_allclose(left, right, rtol=1e-5)
 
 
+@pytest.mark.backend
 def test_alpha_stays_until_refreshed():
     weights = random_weights((8, 32))
     regularizer = ReweightedRegularizer(Block(16, 1), 1.0, 0.1)
@@ -124,6 +125,7 @@ def test_alpha_stays_until_refreshed():
     assert float(regularizer(1e6 * weights)) == pytest.approx(weights.size, rel=1e-3)
 
 
+@pytest.mark.backend
 def test_half_precision_weights_are_regularized_in_float32():
     weights = random_weights((8, 32))
     regularizer = ReweightedRegularizer(Block(16, 1), 1.0)
@@ -133,6 +135,7 @@ def test_half_precision_weights_are_regularized_in_float32():
     assert float(value) == pytest.approx(float(regularizer(weights)), rel=1e-2)
 
 
+@pytest.mark.backend
 def test_an_existing_regularizer_is_kept():
     weights = random_weights((4, 16))
     both = GroupLassoRegularizer(Filter(), 1.0, existing=keras.regularizers.L2(0.5))
@@ -176,6 +179,7 @@ def test_bad_arguments():
         ReweightedRegularizer("Row")
 
 
+@pytest.mark.backend
 def test_a_new_method_needs_no_change_elsewhere():
     """The quadratic penalty of ADMM, written against the interface only."""
 

@@ -20,7 +20,6 @@ from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Pattern, Unstructured
 from tfrewprune.wrappers import Reweight, attach, hooked_kernels
 
-pytestmark = pytest.mark.backend
 layers = keras.layers
 generator = np.random.default_rng(0)
 X = generator.standard_normal((512, 32)).astype(np.float32)
@@ -71,7 +70,7 @@ def left(model: keras.Model) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("start", [1e-8, 1e-4])
+@pytest.mark.parametrize("start", [pytest.param(1e-8, marks=pytest.mark.backend), 1e-4])
 def test_strength_leads_to_each_rate_from_any_start(monkeypatch, start):
     monkeypatch.setattr("tfrewprune.methods.Method.default_strength", start)
     model = mlp()
@@ -225,7 +224,11 @@ def test_a_strength_that_is_given_stays():
 
 @pytest.mark.parametrize(
     "schedule, score",
-    [("geometric", "lamp"), ("cubic", "magnitude"), ("geometric", "fisher")],
+    [
+        ("geometric", "lamp"),
+        ("cubic", "magnitude"),
+        pytest.param("geometric", "fisher", marks=pytest.mark.backend),
+    ],
 )
 def test_gradual_pruning_follows_its_schedule(schedule, score):
     method = GradualMagnitude(schedule, score)
@@ -463,7 +466,9 @@ def cut_energy(model: keras.Model, recipe: Recipe) -> float:
     return removed / sum(np.square(kernel).sum() for kernel in before.values())
 
 
-@pytest.mark.parametrize("budget", [False, True])
+@pytest.mark.parametrize(
+    "budget", [pytest.param(False, marks=pytest.mark.backend), True]
+)
 def test_admm_trains_towards_the_rate(budget):
     rates = {"rules": "d*", "rate": 4} if budget else {"rules": {"d1": 2, "d2": 8}}
     recipe = Recipe(
@@ -486,6 +491,7 @@ def test_admm_trains_towards_the_rate(budget):
     assert energy["admm"] < 0.1 < energy["one-shot"]
 
 
+@pytest.mark.backend
 def test_the_rates_of_primal_proximal_emerge():
     model = mlp()
     method = {"method": "PrimalProximal", "shrink": 0.12}

@@ -18,7 +18,6 @@ from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Unstructured
 from tfrewprune.wrappers import attach, hooked_kernels, wrap
 
-pytestmark = pytest.mark.backend
 layers = keras.layers
 X = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
 Y = (X @ np.random.default_rng(1).standard_normal((32, 4))).argmax(1)
@@ -114,6 +113,7 @@ def test_a_step_traced_before_the_mask_is_reported_not_cut_silently():
         strip(model)
 
 
+@pytest.mark.backend
 def test_a_step_that_was_jitted_by_hand_on_jax_is_reported():
     if keras.backend.backend() != "jax":
         pytest.skip("a JAX step keeps the mask it was compiled with")
@@ -151,7 +151,14 @@ def test_a_step_that_was_jitted_by_hand_on_jax_is_reported():
         strip(model)
 
 
-@pytest.mark.parametrize("kind", ["autoencoder", "distiller", "shared layer"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "autoencoder",
+        pytest.param("distiller", marks=pytest.mark.backend),
+        pytest.param("shared layer", marks=pytest.mark.backend),
+    ],
+)
 def test_models_that_hold_the_pruned_layer_and_were_fitted_before(kind):
     inner = mlp()
     if kind == "distiller":
@@ -181,6 +188,7 @@ def test_models_that_hold_the_pruned_layer_and_were_fitted_before(kind):
     assert zeros(inner) == [0.75, 0.75]
 
 
+@pytest.mark.backend
 def test_pruning_in_the_middle_of_fit_acts_from_the_next_batch_on():
     model = mlp()
     attach(model, RECIPE)
@@ -197,6 +205,7 @@ def test_pruning_in_the_middle_of_fit_acts_from_the_next_batch_on():
     assert zeros(model) == [0.75, 0.75]
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_loaded_weights_bring_their_mask_to_a_step_that_is_traced(tmp_path, wrapped):
     def fresh():
@@ -232,6 +241,7 @@ def test_attached_model_keeps_its_mask_through_weights_h5(tmp_path):
     assert zeros(model) == [0.75, 0.75]
 
 
+@pytest.mark.backend
 def test_a_dense_file_under_a_mask_is_reported(tmp_path):
     dense = mlp()
     dense.save_weights(tmp_path / "dense.weights.h5")
@@ -243,6 +253,7 @@ def test_a_dense_file_under_a_mask_is_reported(tmp_path):
     assert zeros(model) == [0.75, 0.75]
 
 
+@pytest.mark.backend
 def test_state_is_no_weight_of_layer_or_model(tmp_path):
     plain, model = mlp(), mlp()
     attach(model, RECIPE)
@@ -275,6 +286,7 @@ class Forgetful(keras.Model):
         )
 
 
+@pytest.mark.backend
 def test_a_penalty_that_is_not_in_the_loss_is_reported_once():
     model = Forgetful(mlp())
     model.compile("adam")
@@ -285,6 +297,7 @@ def test_a_penalty_that_is_not_in_the_loss_is_reported_once():
     assert sum("penalty" in str(w.message) for w in caught) == 1
 
 
+@pytest.mark.backend
 def test_no_report_where_the_penalty_acts():
     model = mlp()
     with warnings.catch_warnings():
@@ -295,6 +308,7 @@ def test_no_report_where_the_penalty_acts():
         strip(model)
 
 
+@pytest.mark.backend
 def test_validation_loss_is_without_the_penalty():
     model = mlp()
     recipe = RECIPE.replace(strength=0.1)
@@ -342,6 +356,7 @@ def test_hooks_made_by_hand_on_unknown_layers_are_stripped():
     assert np.count_nonzero(np.asarray(cell.cell.recurrent_kernel)) <= 8
 
 
+@pytest.mark.backend
 def test_a_second_recipe_is_the_one_that_is_used():
     model = mlp()
     reweighted_train(model, RECIPE, X, Y, verbose=0)

@@ -11,7 +11,6 @@ from tfrewprune.rule import Rule
 from tfrewprune.structures import Column, Filter, Unstructured
 from tfrewprune.wrappers import hooked_kernels
 
-pytestmark = pytest.mark.backend
 X = np.random.default_rng(0).standard_normal((128, 24)).astype(np.float32)
 Y = (X[:, :6].sum(axis=1) > 0).astype(int)
 
@@ -47,6 +46,7 @@ def test_columns_and_then_rows_leave_their_intersection():
     assert list(result.history) == ["retrain", "retrain 2"]
 
 
+@pytest.mark.backend
 def test_a_second_step_of_the_same_structure_removes_more():
     recipe = recipe_of(
         *(Unstructured(), Unstructured(), (3, 9)), method="admm", reweighted_epochs=1
@@ -86,6 +86,7 @@ def test_a_later_step_refreshes_and_tightens_over_the_whole_of_its_phase():
     assert [count - second[0] for count in second] == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
+@pytest.mark.backend
 def test_masks_of_a_later_step_tighten_from_its_beginning():
     kept = []
 

@@ -27,7 +27,6 @@ from tfrewprune.structures import (
 )
 from tfrewprune.wrappers import MaskConstraint, MethodRegularizer, attach
 
-pytestmark = pytest.mark.backend
 layers = keras.layers
 WEIGHTS = np.random.default_rng(0).standard_normal((3, 3, 12, 40)).astype(np.float32)
 KERNEL = KernelLayout().to_kernel(WEIGHTS)
@@ -71,6 +70,7 @@ def most_at_once(structure: Structure, shape: KernelShape) -> int:
     return size * structure.group_grid(shape)[-1] if several else size
 
 
+@pytest.mark.backend
 @every_structure
 def test_sums_and_spread_are_those_of_numpy(structure):
     structure = structure.fitted(KERNEL)
@@ -98,6 +98,7 @@ def test_rms_is_differentiable_also_at_zero(structure):
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.backend
 @every_structure
 def test_penalty_and_its_gradient(structure):
     structure = structure.fitted(KERNEL)

@@ -17,7 +17,6 @@ from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Filter
 from tfrewprune.wrappers import MaskConstraint, Prunable, hooked_kernels, wrap
 
-pytestmark = pytest.mark.backend
 layers = keras.layers
 X = np.random.default_rng(0).standard_normal((32, 8, 8, 3)).astype(np.float32)
 Y = X.mean((1, 2)).argmax(1)
@@ -41,6 +40,7 @@ def functional_model() -> keras.Model:
     return model
 
 
+@pytest.mark.backend
 def test_wrap_changes_nothing_but_the_penalty():
     model = functional_model()
     wrapped = wrap(model, RECIPE)
@@ -58,6 +58,7 @@ def test_wrap_changes_nothing_but_the_penalty():
     assert len(wrapped.trainable_variables) == len(model.trainable_variables)
 
 
+@pytest.mark.backend
 def test_a_method_that_projects_knows_its_rate_also_after_loading(tmp_path):
     recipe = RECIPE.replace(method=ADMM(), strength=None)
     wrapped = wrap(functional_model(), recipe)
@@ -78,7 +79,10 @@ def test_a_method_that_projects_needs_a_rate():
 @pytest.mark.parametrize("weights_only", [False, True])
 @pytest.mark.parametrize(
     "recipe",
-    [RECIPE, RECIPE.replace(method=ADMM(growth=1.7), reweighted_epochs=4)],
+    [
+        pytest.param(RECIPE, marks=pytest.mark.backend),
+        RECIPE.replace(method=ADMM(growth=1.7), reweighted_epochs=4),
+    ],
     ids=["reweighted", "admm"],
 )
 def test_resume_in_the_penalized_phase_is_exact(tmp_path, recipe, weights_only):
@@ -104,6 +108,7 @@ def test_resume_in_the_penalized_phase_is_exact(tmp_path, recipe, weights_only):
     np.testing.assert_allclose(left, right, rtol=1e-5)
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("weights_only", [False, True])
 def test_resume_in_the_masked_phase_is_exact(tmp_path, weights_only):
     wrapped = wrap(functional_model(), RECIPE)
@@ -123,6 +128,7 @@ def test_resume_in_the_masked_phase_is_exact(tmp_path, weights_only):
     assert np.count_nonzero(np.asarray(again.variable)) == kept
 
 
+@pytest.mark.backend
 def test_penalty_weights_follow_the_weights_of_a_file_of_another_method(tmp_path):
     other = wrap(functional_model(), RECIPE.replace(method=GroupLasso()))
     (source,) = hooked_kernels(other)
@@ -136,7 +142,10 @@ def test_penalty_weights_follow_the_weights_of_a_file_of_another_method(tmp_path
     )
 
 
-@pytest.mark.parametrize("phase", ["penalized", "masked", "unpenalized"])
+@pytest.mark.parametrize(
+    "phase",
+    ["penalized", pytest.param("masked", marks=pytest.mark.backend), "unpenalized"],
+)
 def test_strip_gives_a_plain_model(tmp_path, phase):
     model = functional_model()
     recipe = RECIPE
@@ -174,6 +183,7 @@ def test_a_stripped_file_loads_where_tfrewprune_is_not_installed(tmp_path):
     assert result.stdout.split() == [str(model.count_params())], result.stderr
 
 
+@pytest.mark.backend
 def test_prunable_by_hand_in_a_subclassed_model():
     class Net(keras.Model):
         def __init__(self):
