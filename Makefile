@@ -10,6 +10,10 @@ NATIVE_TESTS := $(wildcard tests/native/*)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export CUDA_VISIBLE_DEVICES ?=
 PYTEST = $(BIN)/python -m pytest
+# Each core has a half of the tests, so that fixtures of a module are built once, and takes
+# from the other's when it is done.
+ON_TWO_CORES = -n 2 --dist worksteal
+BACKEND_TESTS = tests/unit tests/end_to_end/test_training_modes.py
 
 .PHONY: demo test system-packages test-python test-backends test-native test-sanitize test-arm arm-counts android wheel lint format bench bench-peers clean help
 
@@ -39,11 +43,12 @@ HAVE_GTEST = echo '\#include <gtest/gtest.h>' | $${CXX:-c++} -E -x c++ - >/dev/n
 CMAKE = PATH="$(abspath $(BIN)):$$PATH" cmake
 ARM_TOOLCHAIN = $(abspath tflite_ops/cmake/aarch64-linux-gnu.cmake)
 ARMV7_TOOLCHAIN = $(abspath tflite_ops/cmake/arm-linux-gnueabihf.cmake)
-CONFIGURE = $(CMAKE) -S tflite_ops -G Ninja -DTFREWPRUNE_TESTS=ON
+# Folders are those of setup.py, so that objects are shared; ours is the ninja that stays.
+CONFIGURE = $(CMAKE) -S tflite_ops -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DTFREWPRUNE_TESTS=ON
 
 test-native: $(VENV)/installed system-packages  ## C++ tests
 	@$(HAVE_GTEST); set -ex; $(CONFIGURE) -B $(BUILD)/native; $(CMAKE) --build $(BUILD)/native; \
-	ctest --test-dir $(BUILD)/native --output-on-failure; \
+	ctest --test-dir $(BUILD)/native --output-on-failure -j 2; \
 	$(CMAKE) --install $(BUILD)/native --prefix $(BUILD)/native/install; \
 	TFREWPRUNE_NATIVE_BUILD=$(abspath $(BUILD)/native) PATH="$(abspath $(BIN)):$$PATH" $(PYTEST) tests/cpp_hosts -q
 
@@ -59,9 +64,9 @@ ARM_TOOLS = aarch64-linux-gnu-g++ arm-linux-gnueabihf-g++ qemu-aarch64 qemu-arm 
 test-arm: $(VENV)/installed system-packages  ## ARM and Android under qemu: C++ tests, and models in LiteRT
 	@$(HAVE_GTEST); command -v $(ARM_TOOLS) | wc -l | grep -qx $(words $(ARM_TOOLS)) \
 	|| { echo "== skipped: no ARM cross compiler, no clang-16 or no qemu (apt-get install g++-aarch64-linux-gnu g++-arm-linux-gnueabihf clang-16 lld-16 qemu-user)"; exit 0; }; \
-	set -ex; $(CONFIGURE) -B $(BUILD)/arm -DTFREWPRUNE_QEMU_CPU=cortex-a53 -DCMAKE_TOOLCHAIN_FILE=$(ARM_TOOLCHAIN); \
-	$(CMAKE) --build $(BUILD)/arm; \
-	ctest --test-dir $(BUILD)/arm --output-on-failure -j 2; \
+	set -ex; $(CONFIGURE) -B $(BUILD)/aarch64-linux-gnu -DTFREWPRUNE_QEMU_CPU=cortex-a53 -DCMAKE_TOOLCHAIN_FILE=$(ARM_TOOLCHAIN); \
+	$(CMAKE) --build $(BUILD)/aarch64-linux-gnu; \
+	ctest --test-dir $(BUILD)/aarch64-linux-gnu --output-on-failure -j 2; \
 	$(CONFIGURE) -B $(BUILD)/armv7 -DCMAKE_TOOLCHAIN_FILE=$(ARMV7_TOOLCHAIN); \
 	$(CMAKE) --build $(BUILD)/armv7 --target kernels_test geometry_test tfrewprune_delegate; \
 	ctest --test-dir $(BUILD)/armv7 --output-on-failure -j 2 -R '^(kernels|geometry)_test$$'; \
@@ -86,13 +91,13 @@ wheel: $(VENV)/installed  ## a manylinux wheel, in build/wheels; WHEEL=aarch64 c
 	$(BIN)/python setup.py --quiet bdist_wheel --plat-name manylinux_2_28_$(WHEEL) --dist-dir $(BUILD)/wheels
 
 test-python: $(VENV)/installed
-	$(PYTEST) -n 2
+	$(PYTEST) $(ON_TWO_CORES)
 
-test-backends: $(VENV)/installed  ## the backend-neutral tests on JAX and PyTorch, where installed
+test-backends: $(VENV)/installed  ## what differs by backend, on JAX and PyTorch, where installed
 	@for backend in jax torch; do \
 	  if $(BIN)/python -c "import $$backend" 2>/dev/null; then \
 	    echo "== KERAS_BACKEND=$$backend"; \
-	    KERAS_BACKEND=$$backend $(PYTEST) tests/unit -m backend -q -n 2 || exit 1; \
+	    KERAS_BACKEND=$$backend $(PYTEST) $(BACKEND_TESTS) -m backend -q $(ON_TWO_CORES) || exit 1; \
 	  else echo "== $$backend is not installed: its backend tests are skipped"; fi; \
 	done
 

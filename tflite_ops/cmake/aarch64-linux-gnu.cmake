@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Cross compiling for 64-bit ARM Linux with Debian's g++-aarch64-linux-gnu;
 # tests then run under qemu-user:
-#   cmake -S tflite_ops -B build/arm -G Ninja -DTFREWPRUNE_TESTS=ON \
+#   cmake -S tflite_ops -B build/aarch64-linux-gnu -G Ninja -DTFREWPRUNE_TESTS=ON \
 #     -DCMAKE_TOOLCHAIN_FILE=tflite_ops/cmake/aarch64-linux-gnu.cmake
-#   cmake --build build/arm && ctest --test-dir build/arm
+#   cmake --build build/aarch64-linux-gnu && ctest --test-dir build/aarch64-linux-gnu
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
