@@ -38,6 +38,12 @@ def same(model, content, *feed, tolerance=1e-5):
     np.testing.assert_allclose(run(content, *feed), expected, atol=tolerance)
 
 
+@pytest.fixture(autouse=True)
+def start_anew(rng, monkeypatch):
+    """What a test draws does not depend on those before it."""
+    monkeypatch.setitem(globals(), "GENERATOR", rng)
+
+
 def floats(*shape):
     return GENERATOR.standard_normal(shape).astype(np.float32)
 

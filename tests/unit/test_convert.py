@@ -29,7 +29,6 @@ from tfrewprune.payload import read_header
 
 CONV = CONV_2D
 DENSE = FULLY_CONNECTED
-GENERATOR = np.random.default_rng(5)
 
 
 def convert(content, **options):
@@ -67,15 +66,15 @@ CONV_CASES = {
 @pytest.mark.parametrize("activation", ["NONE", "RELU", "RELU_N1_TO_1", "RELU6"])
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("case", CONV_CASES.values(), ids=CONV_CASES)
-def test_conv_computes_as_before(case, with_bias, activation):
+def test_conv_computes_as_before(case, with_bias, activation, rng):
     weights = block_sparse(case.weights)
-    bias = GENERATOR.standard_normal(len(weights)) if with_bias else None
+    bias = rng.standard_normal(len(weights)) if with_bias else None
     dense = conv_model(
         *(weights, case.input, bias), activation=activation, **case.options
     )
     packed = convert(dense, verify=False)
     assert operators(packed) == [CONV]
-    x = GENERATOR.standard_normal(case.input).astype(np.float32)
+    x = rng.standard_normal(case.input).astype(np.float32)
     (received,) = run(packed, x, packed=True)
     expected = tiny_models.conv2d(
         *(x, weights, 0.0 if bias is None else bias),
@@ -94,16 +93,16 @@ def test_conv_computes_as_before(case, with_bias, activation):
     [((1, 40), False), ((5, 40), False), ((2, 3, 40), True), ((2, 4, 20), False)],
 )
 def test_fully_connected_computes_as_before(
-    shape, keep_num_dims, with_bias, activation
+    shape, keep_num_dims, with_bias, activation, rng
 ):
     weights = block_sparse((24, 40))
-    bias = GENERATOR.standard_normal(24) if with_bias else None
+    bias = rng.standard_normal(24) if with_bias else None
     dense = fully_connected_model(
         *(weights, shape, bias), activation=activation, keep_num_dims=keep_num_dims
     )
     packed = convert(dense, verify=False)
     assert operators(packed) == [DENSE]
-    x = GENERATOR.standard_normal(shape).astype(np.float32)
+    x = rng.standard_normal(shape).astype(np.float32)
     (received,) = run(packed, x, packed=True)
     expected = x.reshape(-1, 40).astype(np.float64) @ weights.T
     expected = tiny_models.activate(
@@ -115,7 +114,7 @@ def test_fully_connected_computes_as_before(
     assert received.shape == run(dense, x)[0].shape
 
 
-def test_an_unknown_batch_stays_unknown():
+def test_an_unknown_batch_stays_unknown(rng):
     weights = block_sparse((16, 3, 3, 4))
     zeros = np.zeros(16)
     dense = conv_model(weights, (1, 6, 6, 4), zeros, signature=(-1, 6, 6, 4))
@@ -123,7 +122,7 @@ def test_an_unknown_batch_stays_unknown():
     tensors = read_model(packed).subgraphs[0].tensors
     assert list(tensors[0].shapeSignature) == [-1, 6, 6, 4]
     for batch in (1, 4, 2):
-        x = GENERATOR.standard_normal((batch, 6, 6, 4)).astype(np.float32)
+        x = rng.standard_normal((batch, 6, 6, 4)).astype(np.float32)
         (received,) = run(packed, x, packed=True)
         np.testing.assert_allclose(
             received, tiny_models.conv2d(x, weights), rtol=1e-4, atol=1e-4
@@ -149,10 +148,10 @@ def test_the_file_shrinks_by_what_was_pruned():
     assert len(packed) - rest <= 1.06 * weights.nbytes / 8
 
 
-def test_payloads_start_at_64_bytes_and_other_constants_at_16():
+def test_payloads_start_at_64_bytes_and_other_constants_at_16(rng):
     graph = Graph()
     x = graph.tensor("x", (1, 6, 6, 3))
-    bias = GENERATOR.standard_normal(16)
+    bias = rng.standard_normal(16)
     y = conv(graph, x, block_sparse((16, 3, 3, 3)), bias, name="a")
     y = conv(graph, y, block_sparse((16, 1, 1, 16), seed=1), bias, name="b")
     packed = convert(finish(graph, [x], [y]))
@@ -202,7 +201,7 @@ def test_tensors_that_share_a_buffer_share_one_payload():
 
 
 @pytest.mark.parametrize("reader", ["operator", "output"])
-def test_weights_that_something_else_reads_stay(reader):
+def test_weights_that_something_else_reads_stay(reader, rng):
     weights = block_sparse((16, 16))
     graph = Graph()
     x = graph.tensor("x", (1, 16))
@@ -215,7 +214,7 @@ def test_weights_that_something_else_reads_stay(reader):
     dense = finish(graph, [x], outputs)
     packed = convert(dense)
     assert operators(packed)[0] == DENSE
-    x = GENERATOR.standard_normal((1, 16)).astype(np.float32)
+    x = rng.standard_normal((1, 16)).astype(np.float32)
     for before, after in zip(run(dense, x), run(packed, x, packed=True), strict=True):
         np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
 
@@ -242,14 +241,14 @@ def two_signatures() -> bytes:
     return write_model(model)
 
 
-def test_every_signature_and_subgraph_is_converted_and_verified():
+def test_every_signature_and_subgraph_is_converted_and_verified(rng):
     dense = two_signatures()
     packed = convert(dense)
     interpreters = [
         trp.Interpreter(model_content=packed),
         tiny_models_interpreter(dense),
     ]
-    x = GENERATOR.standard_normal((1, 8, 8, 8)).astype(np.float32)
+    x = rng.standard_normal((1, 8, 8, 8)).astype(np.float32)
     results = {}
     for key in ("run0", "run1"):
         results[key] = [
@@ -383,8 +382,8 @@ def test_weights_fed_as_an_input_are_left_dense():
     assert operators(convert(content)) == ["FULLY_CONNECTED"]
 
 
-def test_unpruned_layers_stay_dense_unless_asked_for():
-    weights = GENERATOR.standard_normal((16, 3, 3, 4)).astype(np.float32)
+def test_unpruned_layers_stay_dense_unless_asked_for(rng):
+    weights = rng.standard_normal((16, 3, 3, 4)).astype(np.float32)
     dense = conv_model(weights, (1, 5, 5, 4), np.zeros(16))
     assert operators(trp.convert(dense)) == ["CONV_2D"]
     assert operators(convert(dense)) == [CONV]

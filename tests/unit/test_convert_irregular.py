@@ -11,19 +11,19 @@ from tfrewprune.converter.flatbuffer import read_model
 from tfrewprune.converter.options import CONV_2D
 from tfrewprune.payload.container import LAYOUT_IRREGULAR, payload_layout
 
-GENERATOR = np.random.default_rng(11)
-
 
 def unstructured(shape, keep: float) -> np.ndarray:
-    weights = GENERATOR.standard_normal(shape).astype(np.float32)
-    return np.where(GENERATOR.random(shape) < keep, weights, np.float32(0))
+    rng = np.random.default_rng(11)
+    weights = rng.standard_normal(shape).astype(np.float32)
+    return np.where(rng.random(shape) < keep, weights, np.float32(0))
 
 
 def patterns(rows: int, channels: int, keep: float) -> np.ndarray:
     """Four of nine taps in the kernels kept, each kernel another four."""
-    weights = GENERATOR.standard_normal((rows, 3, 3, channels)).astype(np.float32)
-    taps = GENERATOR.random((rows, 9, channels)).argsort(axis=1) < 4
-    taps &= GENERATOR.random((rows, 1, channels)) < keep
+    rng = np.random.default_rng(11)
+    weights = rng.standard_normal((rows, 3, 3, channels)).astype(np.float32)
+    taps = rng.random((rows, 9, channels)).argsort(axis=1) < 4
+    taps &= rng.random((rows, 1, channels)) < keep
     return np.where(taps.reshape(weights.shape), weights, np.float32(0))
 
 
@@ -59,14 +59,14 @@ CASES = {
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("activation", ["NONE", "RELU6"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_convolution_computes_as_before(case, activation, threads):
+def test_convolution_computes_as_before(case, activation, threads, rng):
     weights, shape, options = case
-    bias = GENERATOR.standard_normal(len(weights)).astype(np.float32)
+    bias = rng.standard_normal(len(weights)).astype(np.float32)
     dense = conv_model(weights, shape, bias, activation=activation, **options)
     packed = trp.convert(dense)  # by default it compares both models itself
     assert operators(packed) == [CONV_2D]
     assert layouts(packed) == [LAYOUT_IRREGULAR]
-    x = GENERATOR.standard_normal(shape).astype(np.float32)
+    x = rng.standard_normal(shape).astype(np.float32)
     (expected,) = run(dense, x)
     interpreter = trp.Interpreter(model_content=packed, num_threads=threads)
     interpreter.allocate_tensors()
@@ -77,25 +77,25 @@ def test_convolution_computes_as_before(case, activation, threads):
 
 
 @pytest.mark.parametrize("batch", [1, 3, 16])
-def test_fully_connected_computes_as_before(batch):
+def test_fully_connected_computes_as_before(batch, rng):
     weights = unstructured((200, 300), 1 / 8)
     dense = fully_connected_model(weights, (batch, 300), activation="RELU")
     packed = trp.convert(dense, minimum_gain=0)
-    x = GENERATOR.standard_normal((batch, 300)).astype(np.float32)
+    x = rng.standard_normal((batch, 300)).astype(np.float32)
     (received,) = run(packed, x, packed=True)
     np.testing.assert_allclose(
         received, np.maximum(x @ weights.T, 0), rtol=1e-4, atol=1e-4
     )
 
 
-def test_an_interpreter_follows_a_resized_input():
+def test_an_interpreter_follows_a_resized_input(rng):
     weights = patterns(32, 32, 0.3)
     dense = conv_model(weights, (1, 14, 14, 32), np.ones(32, np.float32))
     packed = trp.convert(dense)
     interpreter = trp.Interpreter(model_content=packed)
     index = interpreter.get_input_details()[0]["index"]
     for shape in [(1, 14, 14, 32), (2, 9, 31, 32), (1, 14, 14, 32)]:
-        x = GENERATOR.standard_normal(shape).astype(np.float32)
+        x = rng.standard_normal(shape).astype(np.float32)
         interpreter.resize_tensor_input(index, shape)
         interpreter.allocate_tensors()
         interpreter.set_tensor(index, x)

@@ -32,8 +32,7 @@ from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.structures import Column, Head, RowColumn
 
-RANDOM = np.random.default_rng(0)
-X = RANDOM.standard_normal((96, 8, 8, 4)).astype(np.float32)
+X = np.random.default_rng(0).standard_normal((96, 8, 8, 4)).astype(np.float32)
 X = X + np.roll(X, 1, 1) + np.roll(X, 1, 2)
 EACH = Recipe(Rule(["b", "c"], rate=2), method="magnitude")
 
@@ -106,7 +105,7 @@ def test_weights_are_written_back_and_packed(halved, tmp_path):
     assert (schema.TensorType.FLOAT16 in types) == halved
 
 
-def test_a_model_of_fixed_batch_is_run_input_by_input():
+def test_a_model_of_fixed_batch_is_run_input_by_input(rng):
     graph = Graph()
     x = graph.tensor("x", (1, 4, 16))
     y = plain(graph, "ABS", [x], (1, 4, 16))
@@ -116,7 +115,7 @@ def test_a_model_of_fixed_batch_is_run_input_by_input():
     flat = plain(graph, "RESHAPE", [y, shape], (1, 64), "flat")
     z = fully_connected(graph, flat, weights(32, 64), np.zeros(32), name="wide")
     content = finish(graph, [x], [z])
-    data = RANDOM.standard_normal((200, 4, 16)).astype("float32")
+    data = rng.standard_normal((200, 4, 16)).astype("float32")
     result = prune_one_shot(content, data, recipe=Recipe(Rule("wide", rate=2)))
     found = [run(result.tflite, row[None])[0][0] for row in data[:20]]
     expected = [run(content, row[None])[0][0] for row in data[:20]]
@@ -201,8 +200,8 @@ def test_rows_of_the_last_layer_stay():
     assert [rows[name].structure for name in "cd"] == [RowColumn(), Column()]
 
 
-def test_shared_weights_are_left_alone():
-    data = RANDOM.standard_normal((64, 6, 6, 4)).astype("float32")
+def test_shared_weights_are_left_alone(rng):
+    data = rng.standard_normal((64, 6, 6, 4)).astype("float32")
     result = prune_one_shot(half_model(), data, recipe=Recipe(Rule("b", rate=2)))
     rows = rows_of(result)
     assert rows["c"].reason == "another operator reads its weights too"

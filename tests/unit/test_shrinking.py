@@ -102,7 +102,7 @@ def random_model(choose, rng):
     return keras.Model(inputs, layers.Dense(3)(x))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.data())
 def test_random_models_compute_the_same_and_have_nothing_left_to_remove(data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
@@ -119,7 +119,7 @@ def test_random_models_compute_the_same_and_have_nothing_left_to_remove(data):
     assert again.weights_left == result.weights_left
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_a_chain_keeps_exactly_the_channels_on_a_path(seed):
     rng = np.random.default_rng(seed)
