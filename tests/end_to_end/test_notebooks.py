@@ -48,6 +48,15 @@ PROMISES = {
     """,
 }
 
+#: What stands in a notebook, and what is run for it: test_readme.py trains as long as
+#: is usual, with the same network.
+SHORTER = {
+    "quickstart": (
+        "rate=8,",
+        "recipe=trp.Recipe(rate=8, reweighted_epochs=5, retrain_epochs=4),",
+    ),
+}
+
 
 def test_every_notebook_is_known():
     assert {path.stem for path in NOTEBOOKS} == set(PROMISES)
@@ -70,6 +79,10 @@ def test_notebooks_run(path, tmp_path, monkeypatch):
     # Children of the kernel, too, must find this checkout.
     monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=":")
     notebook = nbformat.read(path, as_version=4)
+    if path.stem in SHORTER:
+        old, new = SHORTER[path.stem]
+        (cell,) = [cell for cell in notebook.cells if old in cell.source]
+        cell.source = cell.source.replace(old, new)
     lines = PROMISES[path.stem].strip().splitlines()
     promise = "\n".join(line.strip() for line in lines)
     notebook.cells.append(nbformat.v4.new_code_cell(promise))
