@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from tfrewprune.pipeline import hard_prune
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.wrappers import Reweight, attach, hooked_kernels
@@ -69,3 +70,75 @@ def test_logs_and_metrics_gain_no_entry():
     history = trained.fit(X, Y, validation_data=(X, Y), verbose=0).history
     assert set(history) == {"loss", "val_loss"}
     assert set(trained.evaluate(X, Y, verbose=0, return_dict=True)) == {"loss"}
+
+
+class LoopsOverMetrics(keras.Model):
+    """Updates each metric as the steps of Keras' guide on customizing `fit` do."""
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        for metric in self.metrics:
+            if metric.name != "loss":
+                metric.update_state(y, y_pred)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+
+def test_steps_that_loop_over_the_metrics_run():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16,))
+    trained = LoopsOverMetrics(inputs, keras.layers.Dense(2, name="deep")(inputs))
+    trained.compile("sgd", "mse", metrics=["mae"])
+
+    def names() -> tuple[set, set]:
+        logs = trained.fit(X, Y, validation_data=(X, Y), verbose=0).history
+        return set(logs), set(trained.evaluate(X, Y, verbose=0, return_dict=True))
+
+    before = names()
+    attach(trained, Recipe("deep"))
+    assert names() == before
+
+
+class GuideSteps(keras.Model):
+    """The steps of that guide themselves, as it writes them for TensorFlow."""
+
+    def train_step(self, data):
+        import tensorflow as tf
+
+        x, y = data
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True)
+            loss = self.compute_loss(y=y, y_pred=y_pred)
+        variables = self.trainable_variables
+        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        return self._updated(loss, y, y_pred)
+
+    def test_step(self, data):
+        x, y = data
+        y_pred = self(x, training=False)
+        return self._updated(self.compute_loss(y=y, y_pred=y_pred), y, y_pred)
+
+    def _updated(self, loss, y, y_pred):
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss)
+            else:
+                metric.update_state(y, y_pred)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="a step with a GradientTape"
+)
+@pytest.mark.parametrize("prepare", [attach, hard_prune])
+def test_the_steps_of_the_guide_run(prepare):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16,))
+    trained = GuideSteps(inputs, keras.layers.Dense(2, name="deep")(inputs))
+    trained.compile("sgd", "mse", metrics=["mae"])
+
+    def names() -> list:
+        logs = trained.fit(X, Y, validation_data=(X, Y), verbose=0).history
+        return [*logs, *trained.evaluate(X, Y, verbose=0, return_dict=True)]
+
+    before = names()
+    prepare(trained, Recipe(Rule("deep", rate=2)))
+    assert names() == before

@@ -177,20 +177,22 @@ class PruningState(keras.Layer):
             rebuild_steps([self._owner()])
 
 
-class _Unmute:
+class _Unmute(keras.metrics.Metric):
     """Stands among a model's metrics, without a result, to be told of each new epoch.
 
-    It is the one thing that a plain `fit`, without any callback of ours, calls.
+    It is the one thing that a plain `fit`, without any callback of ours, calls. A whole
+    metric, since steps of the user's own loop over `model.metrics`.
     """
 
-    name = "pruning"
-    variables = ()
-
     def __init__(self, state: PruningState):
+        super().__init__(name="pruning")
         self._state = state
 
     def reset_state(self) -> None:
         self._state.unmute()
+
+    def update_state(self, *args, **kwargs) -> None:
+        """Nothing: predictions do not concern it."""
 
     def result(self) -> dict:
         return {}
