@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 from keras import ops
 
-from tfrewprune.methods import ADMM, GradualMagnitude, Reweighted
-from tfrewprune.pipeline import compress, hard_prune, masked_retrain
+from tfrewprune.methods import ADMM, GradualMagnitude, Reweighted, ReweightedProximal
+from tfrewprune.pipeline import (
+    compress,
+    hard_prune,
+    masked_retrain,
+    reweighted_train,
+)
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Head, Structure
-from tfrewprune.wrappers import attach, hooked_kernels, resolve, strip
+from tfrewprune.wrappers import attach, hooked_kernels, resolve, strip, wrap
 
 layers = keras.layers
 WIDTH, HEADS, KEY = 12, 4, 5
@@ -167,6 +172,22 @@ def test_the_gradient_reaches_every_projection():
     for old, new in zip(before, projections(model), strict=True):
         assert np.square(new).sum() < np.square(old).sum()
         assert (new != old).mean() > 0.99
+
+
+@pytest.mark.parametrize("call", [attach, wrap, reweighted_train, compress])
+def test_a_method_that_acts_on_one_tensor_is_refused_before_any_change(call):
+    model = attention_model()
+    model.compile("adam", "mse")
+    rules = [Rule("after", rate=2), Rule("attention", structure=Head(), rate=2)]
+    recipe = Recipe(rules, method=ReweightedProximal(), start_rate=2)
+    before = model.get_weights()
+    arguments = data() if call in (reweighted_train, compress) else ()
+    with pytest.raises(ValueError, match="one weight tensor.*Head removes parts of"):
+        call(model, recipe, *arguments)
+    assert not hooked_kernels(model)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert hard_prune(model, recipe)  # which needs no method
 
 
 @pytest.mark.backend

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """hard_prune, summaries and the phases: numbers, guards, messages."""
 
+import contextlib
 import json
 
 import keras
@@ -15,11 +16,15 @@ from tfrewprune.pipeline import (
     format_rows,
     hard_prune,
     lamp_scores,
+    largest_rate,
+    levels_train,
     masked_retrain,
+    quantize,
     reweighted_train,
     sparsity_summary,
     strip,
 )
+from tfrewprune.quantization import Quantization
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Filter, Unstructured
@@ -332,6 +337,60 @@ def test_compress_refuses_before_training():
         compress(model, Recipe("wide"), X, Y, epochs=3)
     with pytest.raises(ValueError, match="`verbose`.*Received: verbose=7"):
         compress(model, Recipe("wide"), X, Y, verbose=7)
+
+
+@contextlib.contextmanager
+def untouched(model):
+    """Sees to it that weights, penalties and masks are as before."""
+
+    def state():
+        hooks = [(v.regularizer, v.constraint) for v in model.variables]
+        return [np.array(w) for w in model.get_weights()], hooks, len(model.losses)
+
+    weights, *rest = state()
+    yield
+    after, *rest_after = state()
+    assert rest_after == rest
+    for left, right in zip(weights, after, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize(
+    "call, what, options",
+    [
+        (compress, Recipe("wide", rate=4, start_rate=2), {}),
+        (reweighted_train, Recipe("wide", rate=4, start_rate=2), {}),
+        (masked_retrain, Recipe("wide", rate=4), {}),
+        (levels_train, Quantization(4).stages[0], {}),
+        (quantize, Quantization(4), {}),
+        (largest_rate, Recipe("wide"), {"within": 1, "validation_data": (X, Y)}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_unknown_arguments_of_fit_are_refused_before_any_change(call, what, options):
+    model = conv_model(compiled=True)
+    if call is masked_retrain:
+        hard_prune(model, what)
+        attach(model, what)
+    message = f"{call.__name__}: .* no argument 'batchsize'.*batch_size.*batchsize=8"
+    with untouched(model), pytest.raises(TypeError, match=message):
+        call(model, what, X, Y, batchsize=8, **options)
+
+
+def test_whatever_compress_refuses_leaves_the_model_as_it_was():
+    model = conv_model(compiled=True)
+    recipe = Recipe(["wide", "deep"], rate=4, start_rate=2, arrange=True)
+    costly = Recipe(["wide", "deep"], constraints={"macs": "0.1%"}, start_rate=2)
+    stranger = keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten()])
+    for call, options, message in (
+        (compress, {"verbose": 7}, "verbose"),
+        (compress, {"validation_data": (X[:, :4], Y)}, None),
+        (reweighted_train, {"recipe": costly}, "macs"),
+        (reweighted_train, {"teacher": stranger}, "teacher"),
+    ):
+        arguments = {"recipe": recipe, "x": X, "y": Y, **options}
+        with untouched(model), pytest.raises(Exception, match=message):
+            call(model, **arguments)
 
 
 @pytest.mark.backend

@@ -19,6 +19,8 @@ from tfrewprune.pipeline.summary import model_rate, sparsity_summary
 from tfrewprune.pipeline.train import (
     check_compiled,
     check_data,
+    check_fit_arguments,
+    check_trainable,
     masked_retrain,
     reweighted_train,
 )
@@ -169,6 +171,7 @@ def compress(
     Raises:
         ValueError: The model is not compiled, the recipe does not fit, there is no
             data, or weights are not finite.
+        TypeError: An argument that `fit` does not take.
 
     Example:
 
@@ -179,6 +182,7 @@ def compress(
     started = time.perf_counter()
     recipe = _recipe(recipe, rate, constraints)
     check_compiled(model, "compress")
+    check_fit_arguments(model, fit, "compress")
     for name in {"epochs", "initial_epoch"} & set(fit):
         raise ValueError(
             "compress: the recipe holds the epochs of each phase (reweighted_epochs, "
@@ -201,13 +205,14 @@ def compress(
     teacher = teacher_of(model, teacher, "compress")
     train = functools.partial(reweighted_train, teacher=teacher)
     retrain = functools.partial(masked_retrain, teacher=teacher)
-    # The recipe must fit before any time is spent.
-    for step in recipe.steps:
-        check_budget(resolve(model, step), step)
+    # The recipe must fit before any time is spent, and anything is changed.
+    for number, step in enumerate(recipe.steps):
+        if phases[_named("reweighted", number)]:
+            check_trainable(model, step)
+        else:
+            check_budget(resolve(model, step), step)
     if stages:
         resolve_levels(model, stages[-1].quantization)
-    if recipe.arrange:
-        arrange(model, recipe)
     levels: list[LevelRow] = []
     run = PhaseRun(
         *(model, phases, (x, y), validation_data),
@@ -215,6 +220,8 @@ def compress(
     )
     with run:
         run.score("before", model)
+        if recipe.arrange:
+            arrange(model, recipe)
         for number, step in enumerate(recipe.steps):
             run.train(_named("reweighted", number), step, train)
             rows = hard_prune(model, step)

@@ -15,7 +15,12 @@ from tfrewprune.levels import Levels
 from tfrewprune.pipeline.distillation import Teacher, teacher_of
 from tfrewprune.pipeline.prune import check_finite
 from tfrewprune.pipeline.run import PhaseRun, build_from_data
-from tfrewprune.pipeline.train import check_compiled, check_data, levels_train
+from tfrewprune.pipeline.train import (
+    check_compiled,
+    check_data,
+    check_fit_arguments,
+    levels_train,
+)
 from tfrewprune.quantization import Quantization, Stage
 from tfrewprune.text import keep_ends, line_width
 from tfrewprune.wrappers.cloning import strip
@@ -144,6 +149,7 @@ def quantize(
     Raises:
         ValueError: The model is not compiled, the quantization does not fit, there is
             no data, or weights are not finite.
+        TypeError: An argument that `fit` does not take.
 
     Example:
 
@@ -153,6 +159,7 @@ def quantize(
     started = time.perf_counter()
     quantization = Quantization.get(quantization)
     check_compiled(model, "quantize")
+    check_fit_arguments(model, fit, "quantize")
     for name in {"epochs", "initial_epoch"} & set(fit):
         raise ValueError(
             "quantize: the quantization holds the epochs of each phase (epochs, "

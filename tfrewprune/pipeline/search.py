@@ -16,7 +16,7 @@ import keras
 from tfrewprune.constraints import CONSTRAINTS
 from tfrewprune.pipeline.compression import CompressResult, compress
 from tfrewprune.pipeline.run import evaluate
-from tfrewprune.pipeline.train import check_compiled
+from tfrewprune.pipeline.train import check_compiled, check_fit_arguments
 from tfrewprune.recipe import Infeasible, Recipe
 from tfrewprune.wrappers.attachment import release
 from tfrewprune.wrappers.compilation import compile_arguments, compile_with
@@ -131,6 +131,7 @@ def largest_rate(
     Raises:
         ValueError: Impossible arguments, a recipe whose rules all have rates of their
             own, or a state folder of another search.
+        TypeError: An argument that `compress` does not take.
 
     Example:
 
@@ -138,6 +139,8 @@ def largest_rate(
     >>> print(found)
     """
     check_compiled(model, "largest_rate")
+    ours = {name: value for name, value in fit.items() if name != "teacher"}
+    check_fit_arguments(model, ours, "largest_rate")
     _check(within, of, first, highest, precision, validation_data)
     recipe = Recipe(rate=first) if recipe is None else recipe
     _check_recipe(recipe)

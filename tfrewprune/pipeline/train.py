@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import keras
 
 from tfrewprune.pipeline.collapse import CollapseWatch
@@ -11,10 +14,16 @@ from tfrewprune.pipeline.prune import first_cut
 from tfrewprune.pipeline.steering import phase_callbacks
 from tfrewprune.quantization import Stage
 from tfrewprune.recipe import Recipe
-from tfrewprune.wrappers.attachment import apply_masks, attach, detach_penalty
+from tfrewprune.wrappers.attachment import (
+    apply_masks,
+    attach,
+    check_method,
+    detach_penalty,
+)
 from tfrewprune.wrappers.callbacks import Reweight, SparsityLogger
 from tfrewprune.wrappers.leveled import attach_levels
-from tfrewprune.wrappers.targets import hooked_kernels
+from tfrewprune.wrappers.selection import check_budget
+from tfrewprune.wrappers.targets import hooked_kernels, resolve
 
 
 def reweighted_train(
@@ -54,11 +63,12 @@ def reweighted_train(
     Raises:
         ValueError: The model is not compiled or not built, there is no data, or the
             recipe does not fit.
+        TypeError: An argument that `fit` does not take.
     """
     check_compiled(model, "reweighted_train")
     check_data(x, "reweighted_train")
-    first_cut(model, recipe)
-    attach(model, recipe)
+    check_fit_arguments(model, fit, "reweighted_train")
+    check_trainable(model, recipe)
     watch = CollapseWatch(recipe)
     ours = [Reweight(recipe.refreshes, first_epoch), *phase_callbacks(recipe)]
     for clock in ours[1:]:
@@ -66,6 +76,8 @@ def reweighted_train(
     ours += [SparsityLogger(), watch]
     span = (first_epoch, recipe.reweighted_epochs)
     with taught_by(model, teacher):
+        first_cut(model, recipe)
+        attach(model, recipe)
         history = _fit(model, x, y, [*ours, *(callbacks or [])], *span, fit)
     history.collapsed = watch.collapsed
     return history
@@ -99,20 +111,22 @@ def masked_retrain(
 
     Raises:
         ValueError: The model is not compiled or carries no mask, or there is no data.
+        TypeError: An argument that `fit` does not take.
     """
     check_compiled(model, "masked_retrain")
     check_data(x, "masked_retrain")
+    check_fit_arguments(model, fit, "masked_retrain")
     masks = [target.mask for target in hooked_kernels(model) if target.mask]
     if all(mask.groups is None for mask in masks):
         raise ValueError(
             "masked_retrain: the model carries no mask. Call hard_prune(model, recipe) "
             "first; after strip() the mask is gone."
         )
-    detach_penalty(model)
     # The logs of all phases have the same columns.
     counts = [SparsityLogger(), CollapseWatch(recipe, tell=False)]
     span = (first_epoch, recipe.retrain_epochs)
     with taught_by(model, teacher):
+        detach_penalty(model)
         history = _fit(model, x, y, [*counts, *(callbacks or [])], *span, fit)
     apply_masks(model)
     return history
@@ -149,13 +163,15 @@ def levels_train(
     Raises:
         ValueError: The model is not compiled, there is no data, or the quantization
             does not fit.
+        TypeError: An argument that `fit` does not take.
     """
     check_compiled(model, "levels_train")
     check_data(x, "levels_train")
-    attach_levels(model, stage)
+    check_fit_arguments(model, fit, "levels_train")
     ours = [Reweight(stage.refreshes, first_epoch), SparsityLogger()]
     span = (first_epoch, stage.epochs)
     with taught_by(model, teacher):
+        attach_levels(model, stage)
         return _fit(model, x, y, [*ours, *(callbacks or [])], *span, fit)
 
 
@@ -174,6 +190,35 @@ def check_compiled(model: keras.Model, caller: str) -> None:
         raise ValueError(
             f"{caller}: the model is not compiled. Call model.compile(optimizer=..., "
             "loss=..., metrics=[...]) first."
+        )
+
+
+def check_trainable(model: keras.Model, recipe: Recipe) -> None:
+    """Refuses a recipe that training under its method would, before any change.
+
+    Raises:
+        ValueError: As `resolve`, `check_budget` and `check_method`.
+    """
+    targets = resolve(model, recipe)
+    check_budget(targets, recipe)
+    check_method(targets, recipe.method)
+
+
+def check_fit_arguments(model: keras.Model, fit: dict[str, Any], caller: str) -> None:
+    """Refuses what `model.fit` does not take, in the words of the caller.
+
+    Args:
+        model: A model.
+        fit: Arguments by name.
+        caller: Name of the function that was called.
+    """
+    taken = inspect.signature(model.fit).parameters
+    if any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+        return
+    for name in set(fit) - set(taken):
+        raise TypeError(
+            f"{caller}: model.fit takes no argument {name!r}. Expected any of "
+            f"{', '.join(taken)}. Received: {name}={fit[name]!r}"
         )
 
 

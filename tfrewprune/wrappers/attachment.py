@@ -52,9 +52,11 @@ def attach(model: keras.Model, recipe: Recipe) -> list[Target]:
         One `Target` a kernel, with the reason for each one left dense.
 
     Raises:
-        ValueError: The recipe names no layer, or leaves nothing to prune.
+        ValueError: The recipe names no layer, leaves nothing to prune, or has a method
+            that cannot empty its structures.
     """
     targets = resolve(model, recipe)
+    check_method(targets, recipe.method)
     chosen = {target.path_key: target for target in targets if target.reason is None}
     hooked = hooked_kernels(model)
     synchronize(o for target in [*hooked, *chosen.values()] for o in target.owners)
@@ -68,6 +70,29 @@ def attach(model: keras.Model, recipe: Recipe) -> list[Target]:
             changed += target.owners
     rebuild_steps(changed)
     return targets
+
+
+def check_method(targets: list[Target], method: Method) -> None:
+    """Refuses a method that cannot empty a kernel's structure.
+
+    Args:
+        targets: What `resolve` returned.
+        method: How training shall empty them.
+
+    Raises:
+        ValueError: The method acts on each weight tensor by itself, and the structure
+            removes parts of several together.
+    """
+    if method.in_loss or not method.penalized:
+        return
+    for target in targets:
+        if target.reason is None and target.spec.rest:
+            raise ValueError(
+                f"Method {type(method).__name__} acts on one weight tensor after a "
+                f"step; {target.structure} removes parts of several together in "
+                f"{target.path!r}. Use a method with a penalty in the loss, such as "
+                "Reweighted(), or GradualMagnitude()."
+            )
 
 
 def allowances(targets: list[Target], recipe: Recipe) -> dict[tuple, int]:
@@ -278,13 +303,6 @@ def _set_after_step(model: keras.Model, target: Target) -> bool:
     penalty = target.penalty
     if penalty is None or penalty.method.in_loss:
         return False
-    if target.spec.rest:
-        raise ValueError(
-            f"Method {type(penalty.method).__name__} acts on one weight tensor after a "
-            f"step; {penalty.structure} removes parts of several together in "
-            f"{target.path!r}. Use a method with a penalty in the loss, such as "
-            "Reweighted(), or GradualMagnitude()."
-        )
     if target.mask is None:
         _open_mask(target)
     found = target.mask.after_step

@@ -14,6 +14,7 @@ from tfrewprune.wrappers.attachment import (
     allowances,
     apply_masks,
     attach_recipe,
+    check_method,
     release,
     revived_weights,
 )
@@ -46,7 +47,8 @@ def wrap(model: keras.Model, recipe: Recipe) -> keras.Model:
 
     Raises:
         ValueError: The model is subclassed or has a layer that cannot be copied, the
-            recipe names no layer, or leaves nothing to prune.
+            recipe names no layer, leaves nothing to prune, or has a method that cannot
+            empty its structures.
     """
     _check_clonable(model, "wrap", _ATTACH)
     if any(isinstance(layer, Prunable) for _, layer in walk_layers(model)):
@@ -54,6 +56,7 @@ def wrap(model: keras.Model, recipe: Recipe) -> keras.Model:
             "wrap: the model has Prunable layers already. strip() it first."
         )
     targets = [target for target in resolve(model, recipe) if target.reason is None]
+    check_method(targets, recipe.method)
     keep = allowances(targets, recipe)
     chosen: dict[int, list[Target]] = defaultdict(list)
     for target in targets:
