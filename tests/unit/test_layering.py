@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "tfrewprune"
 
 # A module may import its own layer and those above it in this list.
 LAYERS = [
+    "caller",
     "registration",
     "text",
     "registry",
@@ -48,6 +49,7 @@ LAYERS = [
 ]
 # These run on a machine that only converts or runs models.
 LIGHT = [
+    "caller",
     "text",
     "rows",
     "channels",

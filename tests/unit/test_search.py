@@ -204,8 +204,11 @@ def test_a_collapse_is_told_when_it_happens(model):
         retrain_epochs=0,
         method="reweighted_proximal",
     )
-    with pytest.warns(UserWarning, match="Layer 'hidden' collapsed in epoch"):
+    told = "Layer 'hidden' collapsed in epoch"
+    with pytest.warns(UserWarning, match=told) as caught:
         result = compress(model, recipe, X, Y, verbose=0)
+    # At this line, though Keras calls what tells.
+    assert [w.filename for w in caught if told in str(w.message)] == [__file__]
     epoch = result.collapsed["hidden"]
     logs = result.history["reweighted"]["collapsed"]
     assert logs[epoch - 1] == 1 and not any(logs[: epoch - 1])

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
 from tfrewprune.calibration.inputs import CalibrationInputs
 from tfrewprune.calibration.network import Network
+from tfrewprune.caller import warn_caller
 
 #: Fewer inputs than this are remarked on: positions in an image are samples too, but
 #: those of two images do not speak for all images.
@@ -40,7 +39,7 @@ def remarks_on(network: Network, data: CalibrationInputs) -> list[str]:
             "expected"
         )
     if wrong := _wrong_range(network, data):
-        warnings.warn(f"Calibration data: {wrong}", UserWarning, stacklevel=2)
+        warn_caller(f"Calibration data: {wrong}")
         remarks.append(wrong)
     return remarks
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tfrewprune.converter.caller import warn_caller
+from tfrewprune.caller import warn_caller
 from tfrewprune.converter.detect import model_numbers_operators
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.files import check_folder, is_keras_file, write_atomically

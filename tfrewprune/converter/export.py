@@ -84,7 +84,7 @@ def _load(path: Path) -> Any:
 def _from_keras(model: Any, batch_size: int | None, verify: bool) -> bytes:
     import keras
 
-    from tfrewprune.converter.caller import warn_caller
+    from tfrewprune.caller import warn_caller
     from tfrewprune.wrappers.attachment import revived_weights
 
     if not isinstance(model, keras.Model):

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from tfrewprune.caller import warn_caller
 from tfrewprune.converter.cases import Case, given_cases, random_cases
 from tfrewprune.converter.dynamic_range import in_float
 from tfrewprune.converter.errors import ConversionError
@@ -49,10 +49,9 @@ def verify(
     models = {"dense": (in_float(_unpacked(write_model(original))), False)}
     models["packed"] = (in_float(packed), True)
     if not _delegate_is_there():
-        warnings.warn(
+        warn_caller(
             "The native library is not built, so the unpacked model was compared "
             "instead of the packed one.",
-            stacklevel=4,
         )
         models["packed"] = (in_float(_unpacked(packed)), False)
     cases = random_cases(original)

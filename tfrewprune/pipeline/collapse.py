@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import keras
 
+from tfrewprune.caller import warn_caller
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.moments import inner_optimizer, reach
 from tfrewprune.wrappers.targets import Target, hooked_kernels
@@ -45,11 +44,10 @@ class CollapseWatch(keras.callbacks.Callback):
         for path in empty:
             if self.tell and path not in self.collapsed:
                 self.collapsed[path] = epoch + 1
-                warnings.warn(
+                warn_caller(
                     f"Layer {path!r} collapsed in epoch {epoch + 1}: no more than "
                     f"{least} of its groups is left. Give it a rule with a rate of its "
                     "own, a lower rate, or a longer phase.",
-                    stacklevel=2,
                 )
         if logs is not None and targets:
             logs["collapsed"] = len(empty)

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections import defaultdict
 
 import keras
 import numpy as np
 
+from tfrewprune.caller import warn_caller
 from tfrewprune.pipeline.clock import PhaseClock
 from tfrewprune.pipeline.dead_paths import mask_dead_paths
 from tfrewprune.recipe import Recipe
@@ -67,11 +67,10 @@ class GradualPrune(PhaseClock):
         hide_masks(self.model)
         schedule, steps = self.recipe.method.steps, self._steps
         if schedule is not None and steps < schedule.last_step:
-            warnings.warn(
+            warn_caller(
                 f"The phase ended after {steps} steps, its schedule ends at step "
                 f"{schedule.last_step}: what is missing is cut at once. Train for more "
                 "epochs, or give the schedule an earlier end.",
-                stacklevel=2,
             )
 
     def on_epoch_begin(self, epoch, logs=None):

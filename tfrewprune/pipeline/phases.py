@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import copy
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 
 import keras
+
+from tfrewprune.caller import warn_caller
 
 Callback = keras.callbacks.Callback
 
@@ -48,11 +49,10 @@ class PhaseCallbacks:
         self._judged = next(reversed([*trained, *fit]), None)
         idle = [type(c).__name__ for c in self._callbacks if _judges(c)]
         if idle and not fit:
-            warnings.warn(
+            warn_caller(
                 f"{', '.join(idle)} chooses among models that are not pruned, or not "
                 "on their levels, yet: there is no retraining phase "
                 "(retrain_epochs=0).",
-                stacklevel=4,
             )
         self._appending: list[Callback] = []
         self._first = True

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections import defaultdict
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from tfrewprune.calibration.recovery import Recovery
+from tfrewprune.caller import warn_caller
 from tfrewprune.methods import Magnitude
 from tfrewprune.pipeline.summary import layer_row
 from tfrewprune.recipe import Recipe
@@ -90,11 +90,10 @@ def hard_prune(
         for target in targets
     ]
     if all(row.kept == row.weights for row in rows if row.reason is None):
-        warnings.warn(
+        warn_caller(
             "hard_prune removed nothing. Give the rules or the recipe a `rate` "
             "(Recipe(rate=8)), a larger `threshold`, or train longer under a larger "
             "`strength`.",
-            stacklevel=2,
         )
     return rows
 
@@ -190,18 +189,16 @@ def _check_penalties(targets: list[Target], notes: Notes) -> None:
         and t.penalty.moved(t.variable.value)
     ]
     if moved and not any(penalty.felt or penalty.reported for penalty in moved):
-        warnings.warn(
+        warn_caller(
             "The weights have changed since attach(), but no training step has asked "
             "for the gradient of a penalty: the loop leaves out `sum(model.losses)`, "
             "or its step was traced before attach().",
-            stacklevel=3,
         )
     elif any(p.state and p.felt and p.refreshes <= 1 for p in moved):
-        warnings.warn(
+        warn_caller(
             "The penalty weights were never refreshed during training. Add the "
             "callback Reweight(), or call its on_epoch_begin and on_train_batch_begin "
             "in a loop of your own.",
-            stacklevel=3,
         )
     for target in targets:
         if penalties and target.penalty is None:

@@ -5,7 +5,6 @@ import ctypes
 import mmap
 import os
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter as _LiteRtInterpreter
 from ai_edge_litert.interpreter import load_delegate
 
+from tfrewprune.caller import warn_caller
 from tfrewprune.runtime.library import delegate_path
 from tfrewprune.runtime.options import delegate_options
 
@@ -164,10 +164,9 @@ class Interpreter(_LiteRtInterpreter):
         )
         packed = _count_packed_nodes(model_path, model_content)
         if packed == 0:
-            warnings.warn(
+            warn_caller(
                 "The model has no packed layer, so it runs as in plain LiteRT. "
                 "Pack it with tfrewprune.convert first.",
-                stacklevel=2,
             )
         elif self.claimed_nodes != packed:
             raise RuntimeError(

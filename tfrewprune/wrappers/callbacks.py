@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import keras
 import numpy as np
 from keras import ops
 
+from tfrewprune.caller import warn_caller
 from tfrewprune.methods import Method
 from tfrewprune.wrappers.attachment import adopt, apply_masks, revived_weights
 from tfrewprune.wrappers.regularizer import MethodRegularizer
@@ -85,11 +84,10 @@ class Reweight(keras.callbacks.Callback):
             if penalties and not any(penalty.felt for penalty in penalties):
                 for penalty in penalties:
                     penalty.reported = True
-                warnings.warn(
+                warn_caller(
                     f"The penalty has no effect: {type(self.model).__name__}'s "
                     "training step leaves the model's losses out of its loss. Add "
                     "`sum(self.losses)` in its `train_step` or `compute_loss`.",
-                    stacklevel=2,
                 )
 
     def on_test_batch_begin(self, batch, logs=None):
@@ -167,7 +165,7 @@ class SparsityLogger(keras.callbacks.Callback):
             return
         if not self._warned and (message := revived_weights(self.model)):
             self._warned = True
-            warnings.warn(message, stacklevel=2)
+            warn_caller(message)
         kept = total = 0
         penalty, strengths = 0.0, []
         for target in targets:

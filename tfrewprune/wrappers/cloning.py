@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Callable
 
 import keras
 
+from tfrewprune.caller import warn_caller
 from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import (
     allowances,
@@ -108,7 +108,7 @@ def strip(model: keras.Model) -> keras.Model:
             are set to zero, which costs accuracy that no training has made up for.
     """
     if message := revived_weights(model):
-        warnings.warn(f"strip: {message} They are set to zero now.", stacklevel=2)
+        warn_caller(f"strip: {message} They are set to zero now.")
     apply_masks(model)
     if any(isinstance(layer, Prunable) for _, layer in walk_layers(model)):
         _check_clonable(model, "strip", None)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfrewprune.caller import warn_caller
 from tfrewprune.structures import KernelLayout, Structure
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.regularizer import MethodRegularizer
@@ -166,12 +166,11 @@ class PruningState(keras.Layer):
                 mask.set_mask(groups, Structure.get(json.loads(structure)))
                 changed = True
             elif revived := mask.revived(ops.convert_to_numpy(variable.value)):
-                warnings.warn(
+                warn_caller(
                     f"{variable.path}: the loaded file holds no mask, and {revived} of "
                     "its weights lie outside the mask in place. The next training step "
                     "sets them to zero. To train all weights again, call strip(model) "
                     "before loading.",
-                    stacklevel=2,
                 )
         if changed and keras.backend.backend() == "jax":
             rebuild_steps([self._owner()])
