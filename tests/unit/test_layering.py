@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "tfrewprune"
 # A module may import its own layer and those above it in this list.
 LAYERS = [
     "caller",
+    "replacing",
     "registration",
     "text",
     "registry",
@@ -50,6 +51,7 @@ LAYERS = [
 # These run on a machine that only converts or runs models.
 LIGHT = [
     "caller",
+    "replacing",
     "text",
     "rows",
     "channels",

@@ -17,6 +17,7 @@ from keras import ops
 
 from tfrewprune.calibration.columns import Geometry
 from tfrewprune.calibration.network import Network, Site
+from tfrewprune.replacing import replaced_for_now
 from tfrewprune.shrinking.constants import add, place_of
 from tfrewprune.wrappers.graph import Call, calls_of, is_functional
 from tfrewprune.wrappers.kernels import kernel_shape, walk_layers
@@ -289,7 +290,6 @@ class KerasNetwork(Network):
 @contextlib.contextmanager
 def _watched(layers, note) -> Iterator[None]:
     """Tells `note(layer, inputs)` of every call while the context lasts."""
-    layers = list(layers)
 
     def watch(layer):
         call = layer.call
@@ -300,13 +300,10 @@ def _watched(layers, note) -> Iterator[None]:
 
         return watched
 
-    try:
-        for layer in layers:  # past Keras' own bookkeeping of attributes
-            object.__setattr__(layer, "call", watch(layer))
-        yield
-    finally:
+    with replaced_for_now() as replace:
         for layer in layers:
-            layer.__dict__.pop("call", None)
+            replace(layer, "call", watch(layer))
+        yield
 
 
 def _geometry(target: Target) -> tuple[str | None, Geometry]:

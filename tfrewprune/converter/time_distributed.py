@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrewprune.converter.replacing import replaced_for_now
+from tfrewprune.replacing import replaced_for_now
 
 _OPEN = 32  # stands for what is open in the shape of a sample
 _TOLERANCE = 1e-4

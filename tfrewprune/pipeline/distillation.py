@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import keras
 from keras import ops
 
+from tfrewprune.replacing import replaced_for_now
 from tfrewprune.wrappers.cloning import plain_copy
 
 #: What logits are divided by before both are compared.
@@ -120,13 +121,12 @@ def taught_by(
         distance = ops.cast(distance, loss.dtype) - (loss - penalty)
         return loss + teacher.weight * distance
 
-    # Past Keras' bookkeeping of attributes: a function is no part of the model.
-    object.__setattr__(model, "compute_loss", compute_loss)
-    _trace_anew(model)
     try:
-        yield
+        with replaced_for_now() as replace:
+            replace(model, "compute_loss", compute_loss)
+            _trace_anew(model)
+            yield
     finally:
-        object.__delattr__(model, "compute_loss")
         _trace_anew(model)
 
 

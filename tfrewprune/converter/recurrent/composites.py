@@ -32,7 +32,7 @@ from tfrewprune.converter.flatbuffer import (
 from tfrewprune.converter.options import RecurrentOptions
 from tfrewprune.converter.recurrent.loops import WEIGHTS, write_loop
 from tfrewprune.converter.recurrent.recurrence import Recurrence, Weights
-from tfrewprune.converter.replacing import replaced_for_now
+from tfrewprune.replacing import replaced_for_now
 
 NAME = "TfrewpruneRecurrence"
 _ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Methods of layers that others stand for while a model is traced."""
+"""Methods of layers that others stand for, while a model is traced or watched."""
 
 from __future__ import annotations
 
