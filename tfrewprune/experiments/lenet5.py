@@ -218,7 +218,7 @@ class LeNet5(Experiment):
 
         fit = self._fit(seed, data, row.length)
         teacher = precision.for_training(self.start(seed, data)) if row.taught else None
-        learn = (data, self.plan.learning_rate, fit, True, teacher)
+        learn = (self.plan.learning_rate, fit, True, teacher)
         model = precision.for_training(model)
         training.train_and_cut(model, chosen, *learn)
         model = precision.for_deployment(tfrewprune.strip(model))
@@ -234,7 +234,8 @@ class LeNet5(Experiment):
             retrain_epochs=chosen.retrain_epochs,
         )
         tfrewprune.hard_prune(model, zeros_stay)
-        return precision.for_deployment(training.retrain(model, zeros_stay, *learn))
+        model = training.retrain(model, zeros_stay, data, *learn)
+        return precision.for_deployment(model)
 
     def _fit(
         self, seed: int, data: datasets.ImageData, length: str = "short"

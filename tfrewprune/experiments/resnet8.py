@@ -124,7 +124,7 @@ class ResNet8(Experiment):
         keras.utils.set_random_seed(seed)
         model = precision.for_training(model)
         fit = self.fit_arguments(seed, data)
-        learn = (data, plan.learning_rate, fit, False)
+        learn = (plan.learning_rate, fit, False)
         details: dict[str, Any] = {"epochs": plan.epochs}
         if method == "dense":
             epochs = sum(plan.epochs)
@@ -139,7 +139,7 @@ class ResNet8(Experiment):
             learn += (precision.for_training(self.start(seed, data)),)
         training.train_and_cut(model, chosen, *learn)
         cut = training.accuracy(model, data.x_validation, data.y_validation)
-        model = training.retrain(model, chosen, *learn)
+        model = training.retrain(model, chosen, data, *learn)
         return precision.for_deployment(model), {
             **details,
             **row.to_dict(),

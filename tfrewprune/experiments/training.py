@@ -67,7 +67,6 @@ def step_count(data: ImageData, epochs: int) -> int:
 def train_and_cut(
     model: keras.Model,
     recipe,
-    data: ImageData,
     learning_rate: float,
     fit: dict[str, Any],
     from_logits: bool = True,
@@ -78,7 +77,6 @@ def train_and_cut(
     Args:
         model: Built classifier, changed in place.
         recipe: A :class:`tfrewprune.Recipe`.
-        data: What it is trained on (only the length counts).
         learning_rate: Adam's.
         fit: Arguments of ``fit``.
         from_logits: As in :func:`compile_for`.
@@ -106,6 +104,7 @@ def retrain(
     Args:
         model: A classifier under masks.
         recipe: As in :func:`train_and_cut`, like the other arguments.
+        data: What it is trained on (only the length counts).
     """
     import tfrewprune
 

@@ -156,6 +156,24 @@ def require_numpy(method: Method, xp: Any) -> None:
         )
 
 
+def shrunk(kernel, factor, structure: Structure, shape: KernelShape, xp: Any = np):
+    """The kernel, each weight times the factors of all groups that it is in.
+
+    Args:
+        kernel: (positions, channels, outputs).
+        factor: One number a group, at least 0.
+        structure: How the kernel is cut into groups.
+        shape: Extent of `kernel`.
+        xp: numpy or keras.ops.
+    """
+    if structure.partition:
+        return structure.spread(factor, shape, xp) * kernel
+    # A product over a weight's groups is the exponential of a sum over them.
+    logarithm = structure.spread(xp.log(xp.maximum(factor, 1e-30)), shape, xp)
+    gone = structure.spread(xp.where(factor > 0, 0.0, 1.0), shape, xp) > 0
+    return xp.where(gone, xp.zeros_like(kernel), xp.exp(logarithm) * kernel)
+
+
 def group_lasso_penalty(
     kernel, alpha, structure: Structure, shape: KernelShape, xp: Any = np
 ):

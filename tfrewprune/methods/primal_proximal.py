@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tfrewprune.methods.method import Method, require_numpy
+from tfrewprune.methods.method import Method, require_numpy, shrunk
 from tfrewprune.structures import KernelShape, Structure
 
 
@@ -63,10 +63,8 @@ class PrimalProximal(Method):
         require_numpy(self, xp)
         rms = structure.rms(kernel, shape)
         factor = np.maximum(0, 1 - self.shrink / rms)
-        # A product over a weight's groups is the exponential of a sum over them.
-        logarithm = structure.spread(np.log(np.maximum(factor, 1e-30)), shape)
-        target = np.where(structure.mask(factor > 0, shape), np.exp(logarithm), 0)
-        return {"target": (target * kernel).astype(np.float32)}
+        target = shrunk(kernel, factor, structure, shape)
+        return {"target": target.astype(np.float32)}
 
     def penalty(self, kernel, structure: Structure, shape: KernelShape, state, xp=np):
         return 0.5 * xp.sum(xp.square(kernel - state["target"]))

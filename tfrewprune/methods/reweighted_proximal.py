@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from tfrewprune.methods.method import shrunk
 from tfrewprune.methods.reweighted import Reweighted
 from tfrewprune.structures import KernelShape, Structure
 
@@ -59,9 +60,4 @@ class ReweightedProximal(Reweighted):
     ):
         rms = structure.rms(measure * kernel, shape, xp)
         factor = xp.maximum(1 - step * state["alpha"] / rms, 0)
-        if structure.partition:
-            return structure.spread(factor, shape, xp) * kernel
-        # A product over a weight's groups is the exponential of a sum over them.
-        logarithm = structure.spread(xp.log(xp.maximum(factor, 1e-30)), shape, xp)
-        gone = structure.spread(xp.where(factor > 0, 0.0, 1.0), shape, xp) > 0
-        return xp.where(gone, xp.zeros_like(kernel), xp.exp(logarithm) * kernel)
+        return shrunk(kernel, factor, structure, shape, xp)

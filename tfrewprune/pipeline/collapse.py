@@ -10,6 +10,9 @@ from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.moments import inner_optimizer, reach
 from tfrewprune.wrappers.targets import Target, hooked_kernels
 
+#: Groups of a smaller rms hold nothing.
+EMPTY = 1e-8
+
 
 class CollapseWatch(keras.callbacks.Callback):
     """Warns, after the epoch in which it happens, of a layer that is left empty.
@@ -62,10 +65,6 @@ class CollapseWatch(keras.callbacks.Callback):
             step = reach(inner_optimizer(self.model), 0.0)
             threshold = target.penalty.method.emptied_below(step)
         return int((rms >= max(threshold, EMPTY)).sum())
-
-
-#: Groups of a smaller rms hold nothing.
-EMPTY = 1e-8
 
 
 def _pruned(target: Target) -> bool:

@@ -22,7 +22,3 @@ class Signal:
     axis: int
     units: np.ndarray
     value: np.ndarray
-
-    def with_value(self, value: np.ndarray) -> Signal:
-        """The same channels with other values."""
-        return dataclasses.replace(self, value=value)

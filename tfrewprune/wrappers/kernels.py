@@ -182,7 +182,7 @@ def find_kernels(
             return [], NO_MATRIX
         return [], (
             f"layer class {type(layer).__name__} is not known; "
-            "see tfrewprune.wrappers.register_prunable"
+            "see tfrewprune.register_prunable"
         )
     return specs, None if specs else NO_MATRIX
 
