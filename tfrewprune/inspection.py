@@ -16,6 +16,7 @@ from tfrewprune.converter.densify import FLOAT_TYPES, read_weights
 from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import (
+    NUMPY_TYPES,
     Model,
     read_model,
     tensor_shape,
@@ -40,13 +41,6 @@ from tfrewprune.structures import (
 )
 from tfrewprune.structures.layout import KernelShape
 
-_BYTES = {
-    getattr(schema.TensorType, name): size
-    for name, size in (
-        *(("FLOAT64", 8), ("FLOAT32", 4), ("FLOAT16", 2)),
-        *(("INT16", 2), ("INT8", 1), ("UINT8", 1)),
-    )
-}
 # A structure fits when at least this share of the groups it keeps is not 0.
 _FITS = 0.95
 
@@ -167,6 +161,13 @@ def describe_layers(
     return records
 
 
+def mac_rate(records: Iterable[LayerRecord]) -> float:
+    """Multiplications of all layers whose weights are known, dense over surviving."""
+    known = [r for r in records if r.macs is not None and r.kept is not None]
+    kept = sum(record.macs * record.kept / record.weights for record in known)
+    return sum(record.macs for record in known) / kept
+
+
 def runs_in(tflite: bytes | str | os.PathLike[str]) -> dict[str, str]:
     """Returns the hosts that run a packed model, and by what they do.
 
@@ -201,7 +202,7 @@ def _dense_record(
     if not weights and layer.weight >= 0:
         weights = [tensors[layer.weight]]
     counts = [_count(tensor_shape(tensor)) for tensor in weights]
-    sizes = [_BYTES.get(tensor.type) for tensor in weights]
+    sizes = [_item_bytes(tensor) for tensor in weights]
     start = LayerRecord(
         *(layer.subgraph, layer.operator, layer.name, layer.op, layer.weight_shape),
         weights=sum(counts),
@@ -303,7 +304,12 @@ def _stored_size(model: Model, layer: Layer) -> int:
     if source is None:
         return 4
     tensors = model.subgraphs[layer.subgraph].tensors
-    return _BYTES.get(tensors[source.constant].type, 4)
+    return _item_bytes(tensors[source.constant]) or 4
+
+
+def _item_bytes(tensor: schema.TensorT) -> int | None:
+    stored = NUMPY_TYPES.get(tensor.type)
+    return None if stored is None else stored.itemsize
 
 
 def _was_dynamic_range(model: Model, layer: Layer) -> bool:

@@ -11,25 +11,13 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter.errors import ConversionError
-from tfrewprune.converter.flatbuffer import Model, index_list, tensor_signature, text
-
-_TYPES = {
-    schema.TensorType.FLOAT32: "f4",
-    schema.TensorType.FLOAT16: "f2",
-    schema.TensorType.FLOAT64: "f8",
-    schema.TensorType.INT8: "i1",
-    schema.TensorType.INT16: "i2",
-    schema.TensorType.INT32: "i4",
-    schema.TensorType.INT64: "i8",
-    schema.TensorType.UINT8: "u1",
-    schema.TensorType.UINT16: "u2",
-    schema.TensorType.UINT32: "u4",
-    schema.TensorType.UINT64: "u8",
-    schema.TensorType.BOOL: "?",
-    schema.TensorType.COMPLEX64: "c8",
-    schema.TensorType.COMPLEX128: "c16",
-    schema.TensorType.STRING: "S1",
-}
+from tfrewprune.converter.flatbuffer import (
+    NUMPY_TYPES,
+    Model,
+    index_list,
+    tensor_signature,
+    text,
+)
 
 
 @dataclass(frozen=True)
@@ -112,15 +100,21 @@ def random_cases(
 def _random(
     generator: np.random.Generator, tensor: schema.TensorT, shape: tuple[int, ...]
 ) -> np.ndarray:
-    if tensor.type not in _TYPES:
+    if tensor.type == schema.TensorType.STRING:
+        return np.full(shape, b"a")
+    if tensor.type not in NUMPY_TYPES:
         raise ConversionError(
             f"no random values for input {text(tensor.name)!r} of tensor type "
             f"{tensor.type}; pass verify=False to convert without comparing"
         )
-    dtype = np.dtype(_TYPES[tensor.type])
-    if dtype.kind == "S":
-        return np.full(shape, b"a")
-    return random_values(generator, dtype, shape)
+    return random_values(generator, NUMPY_TYPES[tensor.type], shape)
+
+
+def _fed_type(tensor: schema.TensorT) -> np.dtype:
+    """What an input is fed as, text as bytes."""
+    if tensor.type == schema.TensorType.STRING:
+        return np.dtype("S1")
+    return NUMPY_TYPES.get(tensor.type, np.dtype("f4"))
 
 
 def random_values(
@@ -163,7 +157,7 @@ def given_cases(model: Model, inputs: Sequence[Any]) -> list[Case]:
         feed = []
         for name, tensor, array in zip(entry.names, entry.tensors, sample, strict=True):
             array = np.asarray(array)
-            dtype = np.dtype(_TYPES.get(tensor.type, "f4"))
+            dtype = _fed_type(tensor)
             shape = tensor_signature(tensor)
             fits = len(shape) == array.ndim and all(
                 n in (-1, m) for n, m in zip(shape, array.shape, strict=True)

@@ -20,6 +20,7 @@ from tfrewprune.channels.units import Units
 from tfrewprune.converter.densify import FLOAT_TYPES, read_weights, write_weights
 from tfrewprune.converter.detect import DECODERS
 from tfrewprune.converter.flatbuffer import (
+    NUMPY_TYPES,
     Model,
     count_readers,
     drop_unused,
@@ -281,10 +282,10 @@ class _Channels:
     def _integers(self, tensor: int) -> np.ndarray:
         stored = self._graph.tensors[tensor]
         data = self._model.data(stored)
-        types = {schema.TensorType.INT32: "<i4", schema.TensorType.INT64: "<i8"}
+        types = (schema.TensorType.INT32, schema.TensorType.INT64)
         if data is None or stored.type not in types:
             raise _NotUnderstood
-        return data.view(types[stored.type])
+        return data.view(NUMPY_TYPES[stored.type])
 
     def _float_constant(self, tensor: int) -> tuple[int, ...]:
         """The shape of a constant that can be written in another order."""

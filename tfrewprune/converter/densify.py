@@ -16,14 +16,18 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter.errors import ConversionError
-from tfrewprune.converter.flatbuffer import Model, index_list, tensor_shape, text
+from tfrewprune.converter.flatbuffer import (
+    NUMPY_TYPES,
+    Model,
+    index_list,
+    tensor_shape,
+    text,
+)
 from tfrewprune.payload.values import INT8, ValueForm, loaded
 
-FLOAT_TYPES = {
-    schema.TensorType.FLOAT32: np.dtype("<f4"),
-    schema.TensorType.FLOAT16: np.dtype("<f2"),
-}
-WEIGHT_TYPES = FLOAT_TYPES | {schema.TensorType.INT8: INT8}
+_TYPE = schema.TensorType
+FLOAT_TYPES = {code: NUMPY_TYPES[code] for code in (_TYPE.FLOAT32, _TYPE.FLOAT16)}
+WEIGHT_TYPES = FLOAT_TYPES | {_TYPE.INT8: NUMPY_TYPES[_TYPE.INT8]}
 _CSR = schema.DimensionType.SPARSE_CSR
 _VECTOR = schema.SparseIndexVector
 _VECTORS = {

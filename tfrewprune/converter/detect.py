@@ -18,6 +18,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tfrewprune.converter import densify, options
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import (
+    OPERATOR_NAMES,
     Model,
     index_list,
     tensor_shape,
@@ -31,11 +32,6 @@ from tfrewprune.converter.recurrent.loops import WEIGHTS
 from tfrewprune.converter.recurrent.recognise import Loop, find_loops
 from tfrewprune.converter.recurrent.view import View
 
-_OPERATOR_NAMES = {
-    code: name
-    for name, code in vars(schema.BuiltinOperator).items()
-    if isinstance(code, int)
-}
 _TYPE_NAMES = {
     code: name
     for name, code in vars(schema.TensorType).items()
@@ -91,7 +87,7 @@ def operator_name(model: Model, operator: schema.OperatorT) -> str:
     if custom is not None:
         return custom
     code = model.builtin_code(operator)
-    return _OPERATOR_NAMES.get(code, f"operator {code}")
+    return OPERATOR_NAMES.get(code, f"operator {code}")
 
 
 def model_numbers_operators(model: Model) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import flatbuffers
@@ -26,6 +27,22 @@ IDENTIFIER = b"TFL3"
 BUFFER_ALIGNMENT = 16
 # A flatbuffer addresses 2 GiB; above this its buffers are written behind it.
 MAX_INLINE_BYTES = (1 << 31) - (1 << 27)
+OPERATOR_NAMES = {
+    code: name
+    for name, code in vars(schema.BuiltinOperator).items()
+    if isinstance(code, int)
+}
+"""TFLite's names of built-in operators."""
+NUMPY_TYPES = {
+    getattr(schema.TensorType, name): np.dtype(stored)
+    for name, stored in (
+        *(("FLOAT32", "<f4"), ("FLOAT16", "<f2"), ("FLOAT64", "<f8")),
+        *(("INT8", "i1"), ("INT16", "<i2"), ("INT32", "<i4"), ("INT64", "<i8")),
+        *(("UINT8", "u1"), ("UINT16", "<u2"), ("UINT32", "<u4"), ("UINT64", "<u8")),
+        *(("BOOL", "?"), ("COMPLEX64", "<c8"), ("COMPLEX128", "<c16")),
+    )
+}
+"""What a tensor of each type of whole bytes is in NumPy."""
 # What generated flatbuffer readers raise over damaged options tables, the one kind that
 # check_bounds does not look into.
 _READ_ERRORS = (
@@ -59,8 +76,7 @@ class Model:
 
     def builtin_code(self, operator: schema.OperatorT) -> int:
         """Returns the ``BuiltinOperator`` of an operator."""
-        code = self.tree.operatorCodes[operator.opcodeIndex]
-        return max(code.builtinCode, code.deprecatedBuiltinCode)
+        return builtin_of(self.tree.operatorCodes[operator.opcodeIndex])
 
     def custom_code(self, operator: schema.OperatorT) -> str | None:
         """Returns the name of a custom operator, or None for a built-in one."""
@@ -73,6 +89,11 @@ class Model:
         """Returns a constant tensor's bytes as uint8, or None if it is not constant."""
         data = self.tree.buffers[tensor.buffer].data
         return None if data is None or len(data) == 0 else np.asarray(data, np.uint8)
+
+
+def builtin_of(code: schema.OperatorCodeT) -> int:
+    """Returns the ``BuiltinOperator`` of an operator code, old or new."""
+    return max(code.builtinCode, code.deprecatedBuiltinCode)
 
 
 def text(name: bytes | str | None) -> str:
@@ -111,19 +132,20 @@ def operator_code(model: Model, builtin: int, version: int) -> int:
     versions = {
         code.version: index
         for index, code in enumerate(codes)
-        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin
+        if builtin_of(code) == builtin
     }
     fitting = [known for known in versions if known >= version]
     if versions:
         return versions[min(fitting, default=max(versions))]
-    codes.append(
-        schema.OperatorCodeT(
-            deprecatedBuiltinCode=min(builtin, 127),
-            builtinCode=builtin,
-            version=version,
-        )
-    )
+    codes.append(new_code(builtin, version))
     return len(codes) - 1
+
+
+def new_code(builtin: int, version: int) -> schema.OperatorCodeT:
+    """Returns the code of a built-in operator, readable by old and new readers."""
+    return schema.OperatorCodeT(
+        deprecatedBuiltinCode=min(builtin, 127), builtinCode=builtin, version=version
+    )
 
 
 def custom_operator_code(model: Model, name: str) -> int:
@@ -143,12 +165,19 @@ def custom_operator_code(model: Model, name: str) -> int:
     return len(codes) - 1
 
 
-def drop_unused_codes(model: Model) -> None:
-    """Drops operator codes that nothing uses."""
+def drop_unused_codes(
+    model: Model, which: Callable[[schema.OperatorCodeT], bool] = lambda _: True
+) -> None:
+    """Drops operator codes that nothing uses; the others keep their order.
+
+    Args:
+        model: The model.
+        which: Whether a code goes if nothing uses it.
+    """
     operators = [op for graph in model.subgraphs for op in graph.operators or ()]
     codes = model.tree.operatorCodes
     used = {operator.opcodeIndex for operator in operators}
-    kept = [index for index in range(len(codes)) if index in used]
+    kept = [n for n, code in enumerate(codes) if n in used or not which(code)]
     renumbered = {old: new for new, old in enumerate(kept)}
     for operator in operators:
         operator.opcodeIndex = renumbered[operator.opcodeIndex]

@@ -14,7 +14,13 @@ from typing import Any
 from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter import options
-from tfrewprune.converter.flatbuffer import Model
+from tfrewprune.converter.flatbuffer import (
+    OPERATOR_NAMES,
+    Model,
+    builtin_of,
+    drop_unused_codes,
+    new_code,
+)
 from tfrewprune.converter.metadata import (
     damaged,
     drop_metadata,
@@ -23,11 +29,7 @@ from tfrewprune.converter.metadata import (
 )
 
 _NAME = "tfrewprune.hosts"
-_CODES = {
-    name: code
-    for name, code in vars(schema.BuiltinOperator).items()
-    if not name.startswith("_")
-}
+_CODES = {name: code for code, name in OPERATOR_NAMES.items()}
 
 RUNS_IN = {
     "LiteRT or TFLite Interpreter >= 2.14": (
@@ -71,11 +73,10 @@ def describe_hosts(model: Model, before: dict[int, int]) -> None:
         return
     used = _builtin_versions(model)
     replaced = {code: before[code] for code in before if code not in used}
-    _drop_codes(model, set(replaced))
-    names = {code: name for name, code in _CODES.items()}
+    drop_unused_codes(model, lambda code: builtin_of(code) in replaced)
     content = {
         "runs_in": list(RUNS_IN),
-        "replaced": {names[code]: version for code, version in replaced.items()},
+        "replaced": {OPERATOR_NAMES[code]: n for code, n in replaced.items()},
     }
     write_metadata(model, _NAME, content)
 
@@ -114,11 +115,9 @@ def restore_operators(model: Model) -> None:
     replaced = _replaced(model)
     drop_metadata(model, _NAME)
     codes = model.tree.operatorCodes
-    known = {max(code.builtinCode, code.deprecatedBuiltinCode) for code in codes}
+    known = {builtin_of(code) for code in codes}
     codes += [
-        schema.OperatorCodeT(
-            deprecatedBuiltinCode=min(code, 127), builtinCode=code, version=version
-        )
+        new_code(code, version)
         for code, version in replaced.items()
         if code not in known
     ]
@@ -137,17 +136,3 @@ def _builtin_versions(model: Model) -> dict[int, int]:
 
 def _replaced(model: Model) -> dict[int, int]:
     return {_CODES[name]: n for name, n in _read(model)["replaced"].items()}
-
-
-def _drop_codes(model: Model, gone: set[int]) -> None:
-    codes = model.tree.operatorCodes
-    kept = [
-        index
-        for index, code in enumerate(codes)
-        if max(code.builtinCode, code.deprecatedBuiltinCode) not in gone
-    ]
-    renumbered = {old: new for new, old in enumerate(kept)}
-    for graph in model.subgraphs:
-        for operator in graph.operators or ():
-            operator.opcodeIndex = renumbered[operator.opcodeIndex]
-    model.tree.operatorCodes = [codes[index] for index in kept]

@@ -26,6 +26,7 @@ from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import (
     Model,
     drop_unused,
+    drop_unused_codes,
     operator_code,
     tensor_shape,
     text,
@@ -110,7 +111,8 @@ def unpack_model(model: Model) -> bool:
         ]
     _drop_payload_tensors(model, sources.values())
     forget(model)
-    _drop_operator_codes(model)
+    ours = {name.encode() for name in options.OPERATORS}
+    drop_unused_codes(model, lambda code: code.customCode in ours)
     return True
 
 
@@ -313,20 +315,3 @@ def _restore_sum(model: Model, layer: Layer) -> schema.OperatorT:
     conv.inputs = np.array([i for i in conv.inputs[:3] if i >= 0], np.int32)
     conv.outputs = np.array([layer.options.own_output], np.int32)
     return add
-
-
-def _drop_operator_codes(model: Model) -> None:
-    """Removes the packed operators' codes, keeping the order of all others."""
-    codes = model.tree.operatorCodes
-    operators = [op for graph in model.subgraphs for op in graph.operators or ()]
-    used = {operator.opcodeIndex for operator in operators}
-    ours = {name.encode() for name in options.OPERATORS}
-    kept = [
-        index
-        for index, code in enumerate(codes)
-        if index in used or code.customCode not in ours
-    ]
-    renumbered = {old: new for new, old in enumerate(kept)}
-    for operator in operators:
-        operator.opcodeIndex = renumbered[operator.opcodeIndex]
-    model.tree.operatorCodes = [codes[i] for i in kept]

@@ -18,6 +18,7 @@ from tfrewprune.converter.conversion import read_content
 from tfrewprune.converter.densify import FLOAT_TYPES, WEIGHT_TYPES
 from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.flatbuffer import (
+    NUMPY_TYPES,
     Model,
     index_list,
     read_model,
@@ -44,14 +45,10 @@ from tfrewprune.rows import LayerRow
 from tfrewprune.rule import Rule
 from tfrewprune.structures.likeness import in_bands, like_order
 
-_TYPES = {
-    schema.TensorType.FLOAT32: "float32",
-    schema.TensorType.INT32: "int32",
-    schema.TensorType.INT64: "int64",
-    schema.TensorType.INT8: "int8",
-    schema.TensorType.UINT8: "uint8",
-    schema.TensorType.BOOL: "bool",
-}
+_FED = tuple(
+    getattr(schema.TensorType, name)
+    for name in ("FLOAT32", "INT32", "INT64", "INT8", "UINT8", "BOOL")
+)
 
 
 def read_source(model: Any) -> bytes:
@@ -87,13 +84,13 @@ def specs_of(content: bytes) -> list[InputSpec]:
     for index in index_list(graph.inputs):
         tensor = graph.tensors[index]
         name = text(tensor.name)
-        if tensor.type not in _TYPES:
+        if tensor.type not in _FED:
             raise ValueError(
                 f"Input {name!r} of the .tflite model is of tensor type {tensor.type}; "
-                f"expected one of {sorted(_TYPES.values())}."
+                f"expected one of {sorted(NUMPY_TYPES[code].name for code in _FED)}."
             )
         shape = tensor_signature(tensor)
-        dtype = np.dtype(_TYPES[tensor.type])
+        dtype = NUMPY_TYPES[tensor.type]
         specs.append(InputSpec(name, shape, dtype, paths.get(index, ())))
     return specs
 

@@ -7,24 +7,16 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfrewprune.converter.flatbuffer import (
+    NUMPY_TYPES,
+    OPERATOR_NAMES,
     Model,
     index_list,
     tensor_shape,
     tensor_signature,
 )
 
-_NUMPY = {
-    schema.TensorType.FLOAT32: "<f4",
-    schema.TensorType.FLOAT16: "<f2",
-    schema.TensorType.INT32: "<i4",
-    schema.TensorType.INT64: "<i8",
-}
 _FLOATS = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
-_NAMES = {
-    code: name
-    for name, code in vars(schema.BuiltinOperator).items()
-    if isinstance(code, int)
-}
+_READ = (*_FLOATS, schema.TensorType.INT32, schema.TensorType.INT64)
 # Fewest and most inputs, and the options, of what recurrences are made of.
 _FORMS: dict[str, tuple[int, int, type | None]] = {
     "ADD": (2, 2, schema.AddOptionsT),
@@ -66,7 +58,7 @@ class View:
 
     def name(self, operator: schema.OperatorT) -> str:
         """TFLite's name of a built-in operator."""
-        name = _NAMES.get(self.model.builtin_code(operator), "")
+        name = OPERATOR_NAMES.get(self.model.builtin_code(operator), "")
         if name in _FORMS:
             fewest, most, options = _FORMS[name]
             inputs = index_list(operator.inputs)
@@ -118,9 +110,9 @@ class View:
             return None
         data = self.model.data(stored)
         shape = tensor_shape(stored)
-        if data is None or stored.type not in _NUMPY or stored.sparsity is not None:
+        if data is None or stored.type not in _READ or stored.sparsity is not None:
             return None
-        values = np.frombuffer(data.tobytes(), _NUMPY[stored.type])
+        values = np.frombuffer(data.tobytes(), NUMPY_TYPES[stored.type])
         return values.reshape(shape) if values.size == np.prod(shape) else None
 
     def floats(self, tensor: int) -> np.ndarray | None:
