@@ -7,7 +7,7 @@ import dataclasses
 import textwrap
 
 from tfrewprune.structures import Structure
-from tfrewprune.text import keep_ends, line_width
+from tfrewprune.text import aligned, line_width
 
 NO_MATRIX = "no weight matrix"
 """The reason of layers whose weights are vectors, such as a normalization."""
@@ -87,19 +87,10 @@ def format_rows(rows: list[LayerRow], width: int | None = None) -> str:
                 f"{row.rate:.2f}x",
             )
         )
-    widths = [max(len(line[i]) for line in table) for i in range(6)]
-    widths[0] = min(widths[0], max(12, width - sum(widths[1:]) - 10))
-    names = keep_ends((line[0] for line in table), widths[0])
     lines = []
-    following = [*pruned, None]
-    for line, row, after in zip(table, [None, *pruned], following, strict=True):
-        cells = [names[line[0]], *line[1:]]
-        lines.append(
-            "  ".join(
-                cell.rjust(size) if index > 2 else cell.ljust(size)
-                for index, (cell, size) in enumerate(zip(cells, widths, strict=True))
-            )
-        )
+    shown = aligned(table, 3, width=width)
+    for line, row, after in zip(shown, [None, *pruned], [*pruned, None], strict=True):
+        lines.append(line)
         if row is not None and row.note and (after is None or after.note != row.note):
             lines += _wrapped(row.note, width, "    ")
     dense = [row for row in rows if row.reason is not None]

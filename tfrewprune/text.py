@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text that fits into a line."""
+"""Text that fits into a line, and tables of it."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MINIMUM_WIDTH = 40
 # An end of fewer characters tells nothing.
@@ -19,6 +19,41 @@ def line_width() -> int:
     What is not written to a terminal has 80 too, so that a log reads like a screen.
     """
     return max(MINIMUM_WIDTH, shutil.get_terminal_size((80, 24)).columns)
+
+
+def aligned(
+    table: Sequence[Sequence[str]],
+    left: int = 1,
+    *,
+    width: int | None = None,
+    least: int = 12,
+) -> list[str]:
+    """The lines of a table, one a row, with columns two spaces apart.
+
+    Args:
+        table: Rows of cells, the head among them. The first column has names of layers,
+            which are shortened to the room that the others leave.
+        left: How many columns begin at their left; the others are numbers.
+        width: Characters of a line; None for `line_width()`.
+        least: Characters that names may take whatever the room.
+
+    Example:
+        >>> aligned([("layer", "kept"), ("conv", "1,024")])
+        ['layer   kept', 'conv   1,024']
+    """
+    sizes = [max(map(len, column)) for column in zip(*table, strict=True)]
+    room = (width or line_width()) - sum(sizes[1:]) - 2 * len(sizes[1:])
+    sizes[0] = min(sizes[0], max(least, room))
+    names = keep_ends((row[0] for row in table), sizes[0])
+    return [
+        "  ".join(
+            cell.ljust(size) if index < left else cell.rjust(size)
+            for index, (cell, size) in enumerate(
+                zip((names[name], *cells), sizes, strict=True)
+            )
+        )
+        for name, *cells in table
+    ]
 
 
 def keep_ends(names: Iterable[str], width: int) -> dict[str, str]:

@@ -3,7 +3,7 @@
 
 import pytest
 
-from tfrewprune.text import keep_ends, line_width
+from tfrewprune.text import aligned, keep_ends, line_width
 
 
 def test_a_name_that_fits_is_left_alone() -> None:
@@ -37,3 +37,12 @@ def test_width_is_columns_or_80(monkeypatch) -> None:
     monkeypatch.delenv("COLUMNS")
     monkeypatch.setattr("sys.__stdout__", None)
     assert line_width() == 80
+
+
+def test_a_table_shortens_names_alone() -> None:
+    table = [("layer", "kind", "kept"), ("backbone/stage2/conv", "Dense", "1,024")]
+    assert aligned(table, 2, width=26) == [
+        "layer         kind    kept",
+        "…stage2/conv  Dense  1,024",
+    ]
+    assert aligned(table, width=10)[0] == "layer          kind   kept"

@@ -22,7 +22,7 @@ from tfrewprune.pipeline.train import (
     levels_train,
 )
 from tfrewprune.quantization import Quantization, Stage
-from tfrewprune.text import keep_ends, line_width
+from tfrewprune.text import aligned
 from tfrewprune.wrappers.cloning import strip
 from tfrewprune.wrappers.leveled import Leveled, resolve_levels, snap_to_levels
 
@@ -252,7 +252,6 @@ def format_levels(rows: Sequence[LevelRow], width: int | None = None) -> str:
         rows: What `quantize` made.
         width: Columns; default those of the terminal.
     """
-    width = width or line_width()
     table = [("layer", "levels", "bits", "kept", "scale", "rounding", "moved")]
     for row in rows:
         if row.reason is None:
@@ -260,15 +259,7 @@ def format_levels(rows: Sequence[LevelRow], width: int | None = None) -> str:
             scale = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
             cells = (str(row.levels), str(row.bits), f"{row.kept:,}", scale)
             table.append((row.layer, *cells, f"{row.rounding:.1%}", f"{row.moved:.1%}"))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    widths[0] = min(widths[0], max(12, width - sum(widths[1:]) - 12))
-    names = keep_ends((line[0] for line in table), widths[0])
-    lines = []
-    for name, *cells in table:
-        aligned = [names[name].ljust(widths[0]), cells[0].ljust(widths[1])]
-        for cell, size in zip(cells[1:], widths[2:], strict=True):
-            aligned.append(cell.rjust(size))
-        lines.append("  ".join(aligned))
+    lines = aligned(table, 2, width=width)
     floats = [row for row in rows if row.reason is not None]
     lines += ["left as floats:"] * bool(floats)
     lines += [f"  {row.layer}: {row.reason}" for row in floats]

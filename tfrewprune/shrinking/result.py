@@ -13,7 +13,7 @@ import numpy as np
 
 from tfrewprune.shrinking.passages import Passage, Vectors
 from tfrewprune.shrinking.selection import Selection
-from tfrewprune.text import keep_ends, line_width
+from tfrewprune.text import aligned, line_width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,18 +161,9 @@ def _table(rows: list[ShrinkRow]) -> str:
     for row in rows:
         counts = (row.channels, row.channels_left, row.weights, row.weights_left)
         table.append((row.layer, row.kind, *(f"{count:,}" for count in counts)))
-    sizes = [max(len(line[i]) for line in table) for i in range(6)]
-    sizes[0] = min(sizes[0], max(12, width - sum(sizes[1:]) - 10))
-    names = keep_ends((line[0] for line in table), sizes[0])
     lines = []
-    for line, row in zip(table, [None, *rows], strict=True):
-        cells = [names[line[0]], *line[1:]]
-        lines.append(
-            "  ".join(
-                cell.rjust(size) if index > 1 else cell.ljust(size)
-                for index, (cell, size) in enumerate(zip(cells, sizes, strict=True))
-            ).rstrip()
-        )
+    for line, row in zip(aligned(table, 2), [None, *rows], strict=True):
+        lines.append(line)
         if row is not None and row.reason:
             lines += textwrap.wrap(
                 row.reason, width, initial_indent="    ", subsequent_indent="      "

@@ -11,7 +11,7 @@ from typing import Any
 from tfrewprune.storage.plot import plot_sizes
 from tfrewprune.storage.reading import Matrix, matrices
 from tfrewprune.storage.schemes import SCHEMES, Coding, best, worth_keeping
-from tfrewprune.text import keep_ends, line_width
+from tfrewprune.text import aligned
 
 COLUMNS = ("dense", "payload", *SCHEMES, "packed")
 
@@ -194,17 +194,7 @@ class Account:
 
     def __str__(self) -> str:
         table = [("layer", "kept", *COLUMNS), *self.rows()]
-        sizes = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
-        room = line_width() - sum(sizes[1:]) - 2 * len(sizes[1:])
-        sizes[0] = min(sizes[0], max(18, room))
-        names = keep_ends((line[0] for line in table), sizes[0])
-        return "\n".join(
-            "  ".join(
-                cell.rjust(size) if index else names[cell].ljust(size)
-                for index, (cell, size) in enumerate(zip(line, sizes, strict=True))
-            )
-            for line in table
-        )
+        return "\n".join(aligned(table, least=18))
 
 
 def accounting(model: Any, bits: float | None = None) -> Account:
