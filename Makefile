@@ -111,7 +111,7 @@ format: $(VENV)/installed  ## let the tools lay out the code
 	$(BIN)/ruff format .
 	find tflite_ops tests/native \( -name '*.cc' -o -name '*.h' \) | xargs $(BIN)/clang-format -i
 
-bench: $(VENV)/installed  ## our kernels beside LiteRT's XNNPACK, under ten minutes
+bench: $(VENV)/installed  ## our kernels beside LiteRT's XNNPACK, three minutes
 	$(BIN)/python -m pip install --quiet --editable '.[report]'
 	$(BIN)/python -m tfrewprune.benchmark --output bench-output
 

@@ -31,6 +31,7 @@ from tfrewprune.benchmark.machine import cpu_name
 from tfrewprune.benchmark.measure import check_results, clock_for, interleave
 from tfrewprune.benchmark.packing import pack_every_layer
 from tfrewprune.benchmark.table import print_table
+from tfrewprune.benchmark.tuning import driver_label
 from tfrewprune.benchmark.weights import pruned_weights
 from tfrewprune.runtime import Interpreter
 from tfrewprune.runtime.library import driver_names
@@ -109,7 +110,8 @@ def measure_drivers(
             **options,
         )
         outputs = run_once(interpreter, inputs)
-        return interpreter, _label(interpreter, threads), outputs
+        (run,) = interpreter.trace()[0].layers
+        return interpreter, driver_label(run, threads), outputs
 
     _, predicted, expected = chosen(driver="auto")
     tuned_interpreter, tuned, outputs = chosen(driver="auto", tune="once")
@@ -135,11 +137,6 @@ def measure_drivers(
         predicted_loss=loss(predicted),
         tuned_loss=loss(tuned),
     )
-
-
-def _label(interpreter: Interpreter, threads: int) -> str:
-    (run,) = interpreter.trace()[0].layers
-    return run.driver if run.threads == threads else f"{run.driver} alone"
 
 
 def driver_table(rows: Iterable[DriverRow]) -> Table:

@@ -14,7 +14,7 @@ from tfrewprune.benchmark.compare import compare_models
 from tfrewprune.benchmark.profile import time_layers
 from tfrewprune.benchmark.timeline import trace_model
 from tfrewprune.converter import convert
-from tfrewprune.inspection import LayerRecord, inspect_model
+from tfrewprune.inspection import inspect_model, mac_rate
 
 
 def measure_model(
@@ -67,15 +67,15 @@ def measure_model(
     in_packed = sum(step.seconds for step in steps if step.packed)
     in_litert = sum(step.seconds for step in steps if not step.packed)
     records = inspect_model(packed)
-    mac_rate = _mac_rate(records)
-    packed_rate = _mac_rate(record for record in records if record.packed)
+    of_macs = mac_rate(records)
+    packed_rate = mac_rate(record for record in records if record.packed)
     dense_seconds = comparison.dense.median
     limit = in_litert + (dense_seconds - in_litert) / packed_rate
     return {
         "model": name,
         "rate": rate,
         "mac_rate": mac_rate,
-        "speed_up_over_mac_rate": comparison.ratio.median / mac_rate,
+        "speed_up_over_mac_rate": comparison.ratio.median / of_macs,
         "packing_seconds": packing_seconds,
         "ratio_limit": dense_seconds / limit,
         "packed_layers_seconds": in_packed,
@@ -146,13 +146,6 @@ def model_table(results: Iterable[Mapping[str, Any]]) -> Table:
             f"{result['packing_seconds']:.1f}",
         )
     return table
-
-
-def _mac_rate(records: Iterable[LayerRecord]) -> float:
-    """Multiplications of all layers with weights, dense over surviving."""
-    known = [record for record in records if record.macs is not None]
-    kept = sum(record.macs * record.kept / record.weights for record in known)
-    return sum(record.macs for record in known) / kept
 
 
 def _write(folder: str, name: str, content: bytes) -> Path:

@@ -150,9 +150,7 @@ def step_table(steps: Iterable[Step], title: str = "") -> Table:
         flops = sum(step.flops for step in alike)
         table.add_row(
             "tfrewprune" if packed else "LiteRT",
-            ", ".join(
-                name.removeprefix("Tfrewprune").split(" (")[0] for name in operators
-            ),
+            ", ".join(map(_short, operators)),
             "x".join(map(str, weights)),
             "x".join(map(str, shape)),
             str(len(alike)),

@@ -12,6 +12,7 @@ from tfrewprune.benchmark.compare import random_inputs, run_once
 from tfrewprune.benchmark.measure import check_results
 from tfrewprune.inspection import inspect_model
 from tfrewprune.runtime import Interpreter
+from tfrewprune.runtime.interpreter import LayerRun
 
 TOLERANCE = 1e-3
 _ROUNDS, _RUNS = 20, 3
@@ -94,8 +95,8 @@ def tuning_gains(
     return [
         LayerGain(
             names.get(old.operator, str(old.operator)),
-            _label(old, threads),
-            _label(new, threads),
+            driver_label(old, threads),
+            driver_label(new, threads),
             float(np.median(before[:, i])),
             float(np.median(after[:, i])),
             float(np.median(before[:, i] / after[:, i])),
@@ -104,5 +105,11 @@ def tuning_gains(
     ]
 
 
-def _label(run: Any, threads: int) -> str:
+def driver_label(run: LayerRun, threads: int) -> str:
+    """What ran a layer, and whether on one thread although it was given more.
+
+    Args:
+        run: When it ran.
+        threads: How many it was given.
+    """
     return run.driver if run.threads == threads else f"{run.driver} alone"

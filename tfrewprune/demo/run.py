@@ -32,7 +32,7 @@ from tfrewprune.demo.training import (
     train_dense,
     train_pruned,
 )
-from tfrewprune.inspection import LayerRecord, inspect_model
+from tfrewprune.inspection import inspect_model, mac_rate
 from tfrewprune.report import Curve, Layer, write_report
 
 # The recipe's words name its arguments; a reader of the report has not seen them.
@@ -145,7 +145,7 @@ def run_demo(
     result = DemoResult(
         dense=dense_accuracy,
         pruned=pruned_accuracy,
-        mac_rate=_mac_rate(inspect_model(packed)),
+        mac_rate=mac_rate(inspect_model(packed)),
         chosen_rate=pruned.rate,
         weight_rate=weights / kept,
         tried=pruned.tried,
@@ -191,12 +191,6 @@ def _accuracy(
     scores = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
     in_litert = float(np.mean(scores.argmax(axis=-1) == test.labels))
     return Accuracy(in_keras(validation), in_keras(test), in_litert)
-
-
-def _mac_rate(records: Sequence[LayerRecord]) -> float:
-    counted = [r for r in records if r.macs is not None and r.kept is not None]
-    kept = sum(record.macs * record.kept / record.weights for record in counted)
-    return sum(record.macs for record in counted) / kept
 
 
 def _layers(pruned: Pruned, times: Sequence[LayerTime]) -> list[Layer]:

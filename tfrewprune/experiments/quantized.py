@@ -30,6 +30,7 @@ from tfrewprune.experiments.experiment import count_weights
 from tfrewprune.experiments.lenet5 import LAYERS, QUICK, WEIGHTS, LeNet5, Plan
 from tfrewprune.experiments.rows import Row
 from tfrewprune.experiments.tables import Summary
+from tfrewprune.storage.schemes import gap_codings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,12 +204,11 @@ def indexed_bits(kernel: np.ndarray, bits: int) -> int:
         kernel: Weights of any shape.
         bits: Of a weight.
     """
-    places = np.flatnonzero(kernel)
-    if len(places) == kernel.size:
+    mask = kernel != 0
+    if mask.all():
         return bits * kernel.size
-    skipped = np.diff(places, prepend=-1) - 1
     return min(
-        int((1 + (skipped >> width)).sum()) * (bits + width) for width in range(1, 17)
+        coding.values * bits + coding.metadata_bits for coding in gap_codings(mask, 1)
     )
 
 

@@ -42,7 +42,6 @@ class TFLiteNetwork(Network):
     Args:
         content: The file.
         data: Input arrays, one input of the model each, in the file's order.
-        threads: Threads of LiteRT.
 
     Attributes:
         layers: Every operator with weights, in execution order.
@@ -53,9 +52,8 @@ class TFLiteNetwork(Network):
         ValueError: LiteRT cannot run it.
     """
 
-    def __init__(self, content: bytes, data: list[np.ndarray], threads: int = 2):
+    def __init__(self, content: bytes, data: list[np.ndarray]):
         self.model = read_model(content)
-        self.threads = threads
         self.layers = find_layers(self.model)
         self.reasons = why_not_measured(self.model, self.layers)
         self.sites: list[Site] = []
@@ -184,7 +182,7 @@ class TFLiteNetwork(Network):
     ) -> Iterator[list[np.ndarray]]:
         """The tensors wanted, batch by batch; the first `operators` run."""
         interpreter = Interpreter(
-            model_content=self._head(wanted, operators), num_threads=self.threads
+            model_content=self._head(wanted, operators), num_threads=2
         )
         details = interpreter.get_input_details()
         ready = None
