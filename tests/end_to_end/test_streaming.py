@@ -128,7 +128,7 @@ def test_a_streaming_file_streams_and_unpacks(tmp_path):
     np.testing.assert_allclose(received[0], expected, atol=1e-5)
 
 
-def test_what_cannot_be_streamed_says_so():
+def test_what_cannot_be_streamed_says_so(tmp_path):
     x = keras.Input((None, 5))
     backwards = keras.Model(x, layers.LSTM(8, go_backwards=True, name="reverse")(x))
     with pytest.raises(
@@ -141,14 +141,29 @@ def test_what_cannot_be_streamed_says_so():
     plain = keras.Sequential([keras.Input((8,)), layers.Dense(4)])
     with pytest.raises(trp.ConversionError, match="needs a packed GRU, LSTM or RNN"):
         trp.convert(plain, streaming=True, verify=False)
+    odd = keras.Sequential(
+        [
+            keras.Input((None, 5)),
+            layers.GRU(8, return_sequences=True),
+            layers.LSTM(8, activation="softsign", name="odd"),
+        ]
+    )
+    odd.save(tmp_path / "odd.keras")
+    expected = "recurrent layers packed, but layer 'odd' has activation='softsign'"
+    for model in (odd, tmp_path / "odd.keras"):
+        with pytest.raises(trp.ConversionError, match=expected):
+            trp.convert(model, streaming=True)
+        with pytest.raises(trp.ConversionError, match=expected):
+            trp.Streamer(model)
     fixed = keras.Sequential([keras.Input((7, 5)), layers.GRU(8)])
     with pytest.raises(trp.ConversionError, match="time .* must be open"):
         trp.Streamer(fixed)
     streamer = trp.Streamer(small())
     with pytest.raises(ValueError, match=r"shape \[5\] or \[n, 5\], received \[3\]"):
         streamer.push(np.zeros(3))
-    with pytest.raises(ValueError, match="workers must be at least 1"):
-        trp.Streamer(small(), workers=0)
+    for workers in (0, True):
+        with pytest.raises(ValueError, match="workers must be at least 1"):
+            trp.Streamer(small(), workers=workers)
 
 
 @pytest.mark.parametrize("names", ["012", "zam"])

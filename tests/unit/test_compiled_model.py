@@ -163,6 +163,7 @@ def test_an_impossible_shape_is_refused_and_the_model_lives_on(packed, images):
         ({"tune": "always"}, ValueError, "off or once. Received: 'always'"),
         ({"tune_ms": 5}, ValueError, 'need tune="once". Received: tune=None'),
         ({"num_threads": 0}, ValueError, "from 1 to 64.*Received: 0"),
+        ({"num_threads": True}, ValueError, "from 1 to 64.*Received: True"),
         ({"log_level": "loud"}, ValueError, "`log_level`.*'loud'"),
         ({"model": "no/such/file"}, ValueError, "there is no such file"),
         ({"model": b"not a model"}, RuntimeError, "invalid flatbuffer"),

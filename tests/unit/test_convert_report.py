@@ -151,6 +151,8 @@ def test_too_few_packed_layers_are_an_error_and_no_file(tmp_path):
     assert not target.exists()
     with pytest.raises(trp.ConversionError, match="require_packed must be an integer"):
         trp.convert(three_layers(), require_packed=-1)
+    with pytest.raises(trp.ConversionError, match="at least 0, received True"):
+        trp.convert(three_layers(), require_packed=True)
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,9 @@ def convert(
     _check_integer("require_packed", require_packed, 0)
     if output is not None:
         check_folder(output)
-    content = read_content(model, batch_size=batch_size, verify=verify)
+    content = read_content(
+        model, batch_size=batch_size, verify=verify, streaming=streaming
+    )
     settings = Settings(minimum_gain, band_rows, weights, target)
     planned = with_own_loops(content)
     decisions = make_plan(read_model(planned), settings)
@@ -244,6 +246,7 @@ def read_content(
     may_export: bool = True,
     batch_size: int | None = None,
     verify: bool = True,
+    streaming: bool = False,
 ) -> bytes:
     """Returns the `.tflite` bytes of whatever the caller calls a model.
 
@@ -252,6 +255,7 @@ def read_content(
         may_export: Whether something else than `.tflite` is allowed.
         batch_size: See `convert`.
         verify: See `convert`.
+        streaming: See `convert`.
 
     Raises:
         ConversionError: If it is nothing that can be turned into `.tflite` bytes.
@@ -267,7 +271,7 @@ def read_content(
         return content
     from tfrewprune.converter import export
 
-    return export.to_tflite(unwrapped(model), batch_size, verify)
+    return export.to_tflite(unwrapped(model), batch_size, verify, streaming)
 
 
 def _ready_content(model: Any, may_export: bool) -> bytes | None:
@@ -329,7 +333,9 @@ def _check_target(target: str | None, measure: bool) -> None:
 
 
 def _check_integer(name: str, value: int | None, least: int) -> None:
-    if value is not None and (not isinstance(value, int) or value < least):
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConversionError(
             f"{name} must be an integer of at least {least}, received {value!r}"
         )

@@ -29,7 +29,12 @@ from tfrewprune.converter.recurrent import composites
 _INSTEAD = "convert it to TFLite yourself and give the .tflite file"
 
 
-def to_tflite(model: Any, batch_size: int | None = None, verify: bool = True) -> bytes:
+def to_tflite(
+    model: Any,
+    batch_size: int | None = None,
+    verify: bool = True,
+    streaming: bool = False,
+) -> bytes:
     """Returns the dense ``.tflite`` bytes of a model, as it computes in inference.
 
     Whatever dtype it trained in, the file computes in float32. The model is left as it
@@ -42,6 +47,8 @@ def to_tflite(model: Any, batch_size: int | None = None, verify: bool = True) ->
             model's `Input` says, and leaves it open where that says nothing.
         verify: Whether to run a Keras model and its file where a length is open, see
             `open_lengths`.
+        streaming: Whether recurrent layers that stay loops are refused: the states of
+            a loop cannot go in and out.
 
     Raises:
         ConversionError: If the model cannot be exported; TensorFlow's or Keras' own
@@ -56,7 +63,7 @@ def to_tflite(model: Any, batch_size: int | None = None, verify: bool = True) ->
         if path.is_dir():
             return _from_directory(path, batch_size)
         model = _load(path)
-    return _from_keras(model, batch_size, verify)
+    return _from_keras(model, batch_size, verify, streaming)
 
 
 def _from_directory(path: Path, batch_size: int | None) -> bytes:
@@ -81,7 +88,9 @@ def _load(path: Path) -> Any:
         raise ConversionError(shorten(error)) from error
 
 
-def _from_keras(model: Any, batch_size: int | None, verify: bool) -> bytes:
+def _from_keras(
+    model: Any, batch_size: int | None, verify: bool, streaming: bool
+) -> bytes:
     import keras
 
     from tfrewprune.caller import warn_caller
@@ -95,6 +104,11 @@ def _from_keras(model: Any, batch_size: int | None, verify: bool) -> bytes:
     if not model.built:
         raise ConversionError(
             f"model {model.name!r} has no weights yet: build it, or call it once"
+        )
+    if streaming and (loops := composites.left_to_keras(model)):
+        raise ConversionError(
+            "a streaming model must have its recurrent layers packed, but "
+            + "; ".join(loops)
         )
     if message := revived_weights(model):
         warn_caller(f"{message} convert packs what is there.")

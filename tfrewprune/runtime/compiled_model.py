@@ -111,7 +111,8 @@ class CompiledModel:
                 f"Received: {log_level!r}"
             )
         threads = 1 if num_threads is None else num_threads
-        if not isinstance(threads, int) or not 1 <= threads <= 64:
+        integer = isinstance(threads, int) and not isinstance(threads, bool)
+        if not integer or not 1 <= threads <= 64:
             raise ValueError(
                 "Argument `num_threads` must be a number from 1 to 64, or None. "
                 f"Received: {num_threads!r}"

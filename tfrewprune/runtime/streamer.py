@@ -58,7 +58,7 @@ class Streamer:
         num_threads: int | None = None,
         isa: str | None = None,
     ) -> None:
-        if not isinstance(workers, int) or workers < 1:
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
             raise ValueError(f"workers must be at least 1, received {workers!r}")
         content = _streaming_content(model)
 

@@ -145,11 +145,11 @@ def _expose(
                 _check_begin(graph, before)
             units = tensor_shape(tensors[after])[-1]
             before = inputs[_STATES + number] = graph.tensor(kind, [batch, units])
-            _add_input(graph, before)
+            _add(graph, before, "inputs")
         own = after in index_list(subgraph.outputs)
         if not own:
             tensors[after].name = f"{label}/{kind}_out"
-            _add_output(graph, after)
+            _add(graph, after, "outputs")
         states.append((before, after, own))
     variables = index_list(operator.inputs)[_STATES:] if kept else []
     operator.inputs = np.array(inputs, np.int32)
@@ -173,26 +173,14 @@ def _check_begin(graph: Graph, state: int) -> None:
         )
 
 
-def _add_input(graph: Graph, tensor: int) -> None:
-    subgraph = graph.subgraph
-    subgraph.inputs = np.array([*index_list(subgraph.inputs), tensor], np.int32)
-    name = text(subgraph.tensors[tensor].name)
+def _add(graph: Graph, tensor: int, ends: str) -> None:
+    """Adds a tensor to the `inputs` or `outputs` of a graph and its signatures."""
+    name = text(graph.subgraph.tensors[tensor].name)
+    indices = [*index_list(getattr(graph.subgraph, ends)), tensor]
+    setattr(graph.subgraph, ends, np.array(indices, np.int32))
     for signature in graph.model.tree.signatureDefs or ():
-        signature.inputs = [
-            *(signature.inputs or ()),
-            schema.TensorMapT(name=name, tensorIndex=tensor),
-        ]
-
-
-def _add_output(graph: Graph, tensor: int) -> None:
-    subgraph = graph.subgraph
-    subgraph.outputs = np.array([*index_list(subgraph.outputs), tensor], np.int32)
-    name = text(subgraph.tensors[tensor].name)
-    for signature in graph.model.tree.signatureDefs or ():
-        signature.outputs = [
-            *(signature.outputs or ()),
-            schema.TensorMapT(name=name, tensorIndex=tensor),
-        ]
+        entry = schema.TensorMapT(name=name, tensorIndex=tensor)
+        setattr(signature, ends, [*(getattr(signature, ends) or ()), entry])
 
 
 def drop_dead_operators(subgraph: schema.SubGraphT) -> None:
