@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quantization in training, on every backend: plain fit, files, pruned models."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -26,10 +28,8 @@ FIT = {"batch_size": 32, "verbose": 0}
 BOTH = pytest.mark.parametrize("method", ["admm", "straight-through"])
 
 
-TRAINED = []
-
-
-def mlp(**compiled):
+def mlp(trained=True, **compiled):
+    weights = trained_weights() if trained else None  # before the seed
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -43,12 +43,16 @@ def mlp(**compiled):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.Adam(1e-2, **compiled)
     model.compile(optimizer, loss, metrics=["accuracy"])
-    if not TRAINED:  # once for all tests
-        model.fit(X, Y, epochs=8, **FIT)
-        TRAINED.extend(model.get_weights())
-        model.compile(type(optimizer)(1e-2, **compiled), loss, metrics=["accuracy"])
-    model.set_weights(TRAINED)
+    if trained:
+        model.set_weights(weights)
     return model
+
+
+@functools.cache
+def trained_weights():
+    model = mlp(trained=False)
+    model.fit(X, Y, epochs=8, **FIT)
+    return model.get_weights()
 
 
 def kernel_of(model, name):

@@ -98,6 +98,7 @@ Y = (X[:, :8] @ random(8, 4, seed=1)).argmax(1)
 
 
 def mlp(optimizer=None, trained=True) -> keras.Model:
+    weights = trained_weights() if trained else None  # before the seed
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -109,7 +110,7 @@ def mlp(optimizer=None, trained=True) -> keras.Model:
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     if trained:
-        model.set_weights(trained_weights())
+        model.set_weights(weights)
     model.compile(optimizer or keras.optimizers.Adam(2e-3), loss, metrics=["accuracy"])
     return model
 

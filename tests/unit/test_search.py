@@ -43,8 +43,9 @@ def trained_weights():
 
 @pytest.fixture
 def model():
+    weights = trained_weights()  # before the seed
     model = mlp()
-    model.set_weights(trained_weights())
+    model.set_weights(weights)
     return model
 
 

@@ -32,6 +32,7 @@ several_at_once = pytest.mark.skipif(
 
 
 def mlp(trained: bool = True, **compile_options) -> keras.Model:
+    weights = trained_weights() if trained else None  # before the seed
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -45,7 +46,7 @@ def mlp(trained: bool = True, **compile_options) -> keras.Model:
     optimizer = keras.optimizers.Adam(2e-3)
     model.compile(optimizer, loss, metrics=["accuracy"], **compile_options)
     if trained:
-        model.set_weights(trained_weights())
+        model.set_weights(weights)
     return model
 
 
