@@ -214,6 +214,30 @@ def test_a_file_that_is_right_at_one_length_only_is_refused(last):
     same(model, to_tflite(model, batch_size=1), floats(1, 3, 4))
 
 
+def test_image_sizes_stay_open_where_small_ones_do_not_fit():
+    x = keras.Input((None, None, 2))
+    y = layers.Conv2D(4, 3, padding="same")(x)
+    z = layers.Conv2DTranspose(4, 3, strides=2, padding="same")(layers.MaxPool2D()(y))
+    model = keras.Model(x, layers.Conv2D(16, 5)(layers.Concatenate()([y, z])))
+    content = trp.convert(model, minimum_gain=0)
+    assert content.report.packed and content.report.difference < 1e-5
+    same(model, content, floats(1, 10, 8, 2))
+
+
+def test_a_length_of_which_none_fits_is_asked_for():
+    model = keras.Sequential([keras.Input((None, 2)), layers.Conv1D(4, 1500)])
+    long = floats(1, 1500, 2)
+    assert trp.convert(model, minimum_gain=0, inputs=[long]).report.difference < 1e-5
+
+
+def test_advice_on_what_is_open():
+    x = keras.Input((None, None, 4))
+    model = keras.Model(x, layers.UpSampling2D(interpolation="bilinear")(x))
+    with pytest.raises(trp.ConversionError, match="fix the sizes in the Input") as e:
+        trp.convert(model)
+    assert "batch" not in str(e.value)
+
+
 @pytest.mark.parametrize(
     "policy", ["mixed_float16", "mixed_bfloat16", "float16", "float64"]
 )

@@ -14,7 +14,7 @@ from tiny_models import Graph
 
 import tfrewprune as trp
 from tfrewprune.converter import SkipReason
-from tfrewprune.converter.flatbuffer import read_model, write_model
+from tfrewprune.converter.flatbuffer import read_model, tensor_shape, write_model
 from tfrewprune.converter.report import size_change
 
 PRUNED = block_sparse((64, 3, 3, 32), keep=1 / 8)
@@ -89,6 +89,42 @@ def test_the_result_runs_and_is_measured_when_verified():
     assert 0 <= packed.report.difference < 1e-5
     for interpreter in (trp.Interpreter(packed), trp.Interpreter(model_content=packed)):
         assert interpreter.claimed_nodes == 1
+
+
+def of_open_size():
+    shape, open_ = (1, 1, 1, 32), (-1, -1, -1, 32)
+    return conv_model(PRUNED, shape, np.zeros(64), signature=open_)
+
+
+def test_open_sizes_are_decided_for_a_size_that_the_report_tells():
+    fixed = trp.convert(
+        conv_model(PRUNED, (1, 32, 32, 32), np.zeros(64)), verify=False
+    ).report
+    assumed = trp.convert(of_open_size(), verify=False).report
+    assert fixed.shapes is None and assumed.shapes == ((1, 32, 32, 32),)
+    assert assumed.predicted_ms == pytest.approx(fixed.predicted_ms)
+    assert "thread for inputs of 1x32x32x32: " in str(assumed)
+    assert assumed.to_dict()["shapes"] == [[1, 32, 32, 32]]
+    images = [np.zeros((1, 48, 40, 32), "f4")]
+    given = trp.convert(of_open_size(), inputs=images, verify=False)
+    assert given.report.shapes == ((1, 48, 40, 32),)
+    # Predictions are for it, the file is not.
+    assert tensor_shape(read_model(given).subgraphs[0].tensors[0]) == (1, 1, 1, 32)
+
+
+def test_open_sizes_are_measured_at_the_size_that_is_predicted(monkeypatch):
+    from tfrewprune.benchmark import profile
+
+    shapes = []
+
+    def watched(*arguments, **options):
+        shapes.append(arguments[2][0].shape)
+        return real(*arguments, **options)
+
+    real = profile.time_pair
+    monkeypatch.setattr(profile, "time_pair", watched)
+    trp.convert(of_open_size(), measure=True)
+    assert shapes == [(1, 32, 32, 32)]
 
 
 def test_the_result_shows_itself_in_one_line_and_can_be_copied():

@@ -27,7 +27,7 @@ from tfrewprune.converter.densify import read_weights, write_weights
 from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.oneshot import prune_one_shot
-from tfrewprune.oneshot.tflite_model import specs_of
+from tfrewprune.oneshot.tflite_model import TFLiteSource, specs_of
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.structures import Column, Head, RowColumn
@@ -284,3 +284,18 @@ def test_the_command(tmp_path, capsys):
     assert "expected a rate" in capsys.readouterr().err
     assert main(["prune", model, "p.keras", "--data", data, "--rate", "2"]) == 1
     assert "OUT must be a .tflite file" in capsys.readouterr().err
+
+
+def test_layers_of_an_open_size_cost_what_they_do_on_the_data():
+    def model(shape, signature=None):
+        graph = Graph()
+        x = graph.tensor("x", shape, signature=signature)
+        y = conv(graph, x, weights(16, 3, 3, 4), np.zeros(16), stride=(2, 2), name="a")
+        y = conv(graph, y, weights(16, 1, 1, 16), np.zeros(16), name="b")
+        return finish(graph, [x], [y])
+
+    recipe = Recipe(Rule(["a", "b"], rate=2), method="magnitude")
+    fixed = TFLiteSource(model((1, 8, 8, 4)), recipe, [X])
+    open_ = TFLiteSource(model((1, 1, 1, 4), (-1, -1, -1, 4)), recipe, [X])
+    pixels = [job.cost.size.pixels for job in open_.jobs]
+    assert pixels == [job.cost.size.pixels for job in fixed.jobs] == [16, 16]

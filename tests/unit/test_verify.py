@@ -4,13 +4,22 @@
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from dense_models import block_sparse, conv, finish, fully_connected, operators, plain
+from dense_models import (
+    block_sparse,
+    conv,
+    conv_model,
+    finish,
+    fully_connected,
+    operators,
+    plain,
+)
 from tiny_models import Graph
 
 import tfrewprune as trp
-from tfrewprune.converter.cases import random_cases
+from tfrewprune.converter.cases import given_cases, random_cases
 from tfrewprune.converter.flatbuffer import read_model, write_model
 from tfrewprune.converter.isolation import run_models
+from tfrewprune.converter.open_sizes import running_cases
 from tfrewprune.converter.options import FULLY_CONNECTED
 from tfrewprune.converter.plan import Settings, make_plan
 from tfrewprune.converter.verify import largest_difference, verify
@@ -94,6 +103,37 @@ def test_random_inputs_reach_every_type_and_unknown_size():
     assert first.feed[0].dtype == np.float32
     assert first.feed[1].dtype == np.int32 and set(first.feed[1]) <= {0, 1}
     assert first.feed[2].dtype.kind == "S"
+
+
+def tall_filters(height):
+    return conv_model(
+        block_sparse((16, height, 1, 4)),
+        (1, height, 1, 4),
+        np.zeros(16),
+        signature=(-1, -1, -1, 4),
+        padding="VALID",
+    )
+
+
+def test_a_model_is_run_at_the_first_open_sizes_that_fit_it():
+    content = tall_filters(5)
+    packed = trp.convert(content, minimum_gain=0)
+    assert packed.report.difference < 1e-5
+    original = read_model(content)
+    given = given_cases(original, [np.zeros((1, 6, 2, 4), "f4")])
+    (only,) = running_cases(original, content, given)
+    assert only.feed[0].shape == (1, 6, 2, 4)
+    first, second = running_cases(original, content, [])
+    assert first.feed[0].shape == (3, 8, 8, 4)
+    assert second.feed[0].shape == (3, 32, 32, 4)
+
+
+def test_open_sizes_of_which_none_fits_are_asked_for():
+    content = tall_filters(300)
+    with pytest.raises(trp.ConversionError, match=r"inputs=\[.*verify=False.*LiteRT"):
+        trp.convert(content, minimum_gain=0)
+    x = np.random.default_rng(0).standard_normal((1, 300, 1, 4)).astype("f4")
+    assert trp.convert(content, minimum_gain=0, inputs=[x]).report.difference < 1e-5
 
 
 def test_integer_inputs_and_outputs_are_compared():

@@ -172,6 +172,7 @@ def _cut_out(model: Model, subgraph_index: int, numbers: list[int]) -> bytes:
         if index in places:
             continue
         tensor = _copy(subgraph.tensors[index])
+        tensor.shapeSignature = None  # it is timed at the size that is stored
         data = model.data(tensor)
         if data is not None:
             tensor.buffer = len(buffers)

@@ -19,6 +19,9 @@ from tfrewprune.converter.flatbuffer import (
     text,
 )
 
+LARGEST_BATCH = 3
+"""Of random runs, whose sizes may have to be large."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -33,6 +36,31 @@ class Entry:
     signature: str | None
     names: tuple[str, ...]
     tensors: tuple[schema.TensorT, ...]
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the inputs, -1 where they are open."""
+        return [tensor_signature(tensor) for tensor in self.tensors]
+
+    @property
+    def open_sizes(self) -> bool:
+        """Whether a dimension beside the batch is open."""
+        return any(n < 0 for shape in self.shapes for n in shape[1:])
+
+    def shapes_at(self, size: int, batch: int = LARGEST_BATCH) -> list[tuple[int, ...]]:
+        """Shapes of the inputs with open dimensions of a size.
+
+        Args:
+            size: What open dimensions are.
+            batch: What an open batch is at most.
+        """
+        return [
+            tuple(
+                n if n >= 0 else min(size, batch) if axis == 0 else size
+                for axis, n in enumerate(shape)
+            )
+            for shape in self.shapes
+        ]
 
 
 @dataclass(frozen=True)
@@ -86,15 +114,28 @@ def random_cases(
     generator = np.random.default_rng(seed)
     cases = []
     for entry in entries(model):
-        signatures = [tensor_signature(tensor) for tensor in entry.tensors]
-        unknown = any(n < 0 for shape in signatures for n in shape)
+        unknown = any(n < 0 for shape in entry.shapes for n in shape)
         for size in sizes if unknown else sizes[:1]:
-            feed = []
-            for tensor, shape in zip(entry.tensors, signatures, strict=True):
-                shape = tuple(size if n < 0 else n for n in shape)
-                feed.append(_random(generator, tensor, shape))
-            cases.append(Case(entry.signature, entry.names, tuple(feed)))
+            cases.append(random_case(entry, entry.shapes_at(size), generator))
     return cases
+
+
+def random_case(
+    entry: Entry,
+    shapes: Sequence[tuple[int, ...]],
+    generator: np.random.Generator | None = None,
+) -> Case:
+    """Returns one random run.
+
+    Args:
+        entry: The way in.
+        shapes: Of its inputs.
+        generator: Of the random numbers; None begins one.
+    """
+    generator = generator or np.random.default_rng(0)
+    pairs = zip(entry.tensors, shapes, strict=True)
+    feed = tuple(_random(generator, tensor, shape) for tensor, shape in pairs)
+    return Case(entry.signature, entry.names, feed)
 
 
 def _random(

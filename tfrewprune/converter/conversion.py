@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tfrewprune.caller import warn_caller
+from tfrewprune.converter.cases import given_cases
 from tfrewprune.converter.detect import model_numbers_operators
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.files import check_folder, is_keras_file, write_atomically
@@ -28,6 +29,7 @@ from tfrewprune.converter.report import (
     describe_nothing_packed,
     make_report,
 )
+from tfrewprune.converter.sized import at_one_size
 from tfrewprune.converter.unpack import unpack_model
 from tfrewprune.converter.verify import verify as verify_models
 from tfrewprune.payload.cost import targets
@@ -73,7 +75,9 @@ def convert(
         inputs: Inputs to compare the two models on, beside random ones. One element a
             run: an array, a list of arrays in the model's order (that of
             `model.inputs`, or of `get_input_details` of a `.tflite`), or a dict by
-            name.
+            name. Where sizes are open, times are predicted for those of the first;
+            without inputs for the smallest that runs, from 32 x 32 pixels and from 16
+            steps on (one step if `streaming`). The report tells it.
         batch_size: Fixes the batch of a Keras model. None keeps what its `Input` says.
         tolerance: Largest difference of any output, relative to the largest magnitude
             in that output. Dynamic-range layers are compared with their weights as
@@ -132,12 +136,19 @@ def convert(
     _check_integer("require_packed", require_packed, 0)
     if output is not None:
         check_folder(output)
+    inputs = None if inputs is None else list(inputs)
     content = read_content(
-        model, batch_size=batch_size, verify=verify, streaming=streaming
+        model, batch_size=batch_size, verify=verify, inputs=inputs, streaming=streaming
     )
     settings = Settings(minimum_gain, band_rows, weights, target)
     planned = with_own_loops(content)
-    decisions = make_plan(read_model(planned), settings)
+    given = None
+    if inputs:
+        (first, *_) = given_cases(read_model(planned), inputs)
+        given = [array.shape for array in first.feed]
+    # A stream comes step by step, which is the length that the file stores.
+    sized, shapes = (planned, None) if streaming else at_one_size(planned, given)
+    decisions = make_plan(read_model(sized), settings)
     difference = None
 
     def check(packed: bytes, decisions: list[Decision]) -> float | None:
@@ -150,7 +161,7 @@ def convert(
     if measure:
         packed, trial = pack_worth_measuring(planned, decisions)
         difference = check(packed, trial)
-        decisions = decide_by_measuring(planned, packed, trial, settings)
+        decisions = decide_by_measuring(planned, packed, trial, settings, shapes)
     packs = [decision for decision in decisions if decision.packs]
     if not measure or len(packs) < sum(decision.packs for decision in trial):
         packed = content
@@ -161,7 +172,7 @@ def convert(
         difference = check(packed, decisions)
     if streaming:
         packed = add_states(packed)
-    report = make_report(decisions, content, packed, difference)
+    report = make_report(decisions, content, packed, difference, shapes)
     if len(report.packed) < require_packed:
         raise ConversionError(
             f"expected at least {require_packed} packed layers, received "
@@ -221,7 +232,8 @@ def unpack(
         The bytes of a `.tflite` model that any TFLite runs without a delegate: the file
         as it was before conversion. Weights have the type and the encoding they had
         (float16 behind DEQUANTIZE, sparse behind DENSIFY, int8 with scales) and are
-        bit-equal, except that every zero is +0.0. Recurrent layers come back as loops
+        bit-equal, except that every zero is +0.0, and that weights rounded by
+        `weights="float16"` stay rounded. Recurrent layers come back as loops
         of float32 weights, whoever wrote them, or as UNIDIRECTIONAL_SEQUENCE_LSTM.
 
     Raises:
@@ -246,6 +258,7 @@ def read_content(
     may_export: bool = True,
     batch_size: int | None = None,
     verify: bool = True,
+    inputs: Sequence[Any] | None = None,
     streaming: bool = False,
 ) -> bytes:
     """Returns the `.tflite` bytes of whatever the caller calls a model.
@@ -255,6 +268,7 @@ def read_content(
         may_export: Whether something else than `.tflite` is allowed.
         batch_size: See `convert`.
         verify: See `convert`.
+        inputs: See `convert`.
         streaming: See `convert`.
 
     Raises:
@@ -271,7 +285,7 @@ def read_content(
         return content
     from tfrewprune.converter import export
 
-    return export.to_tflite(unwrapped(model), batch_size, verify, streaming)
+    return export.to_tflite(unwrapped(model), batch_size, verify, inputs, streaming)
 
 
 def _ready_content(model: Any, may_export: bool) -> bytes | None:

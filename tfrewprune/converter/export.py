@@ -33,6 +33,7 @@ def to_tflite(
     model: Any,
     batch_size: int | None = None,
     verify: bool = True,
+    inputs: Sequence[Any] | None = None,
     streaming: bool = False,
 ) -> bytes:
     """Returns the dense ``.tflite`` bytes of a model, as it computes in inference.
@@ -47,6 +48,7 @@ def to_tflite(
             model's `Input` says, and leaves it open where that says nothing.
         verify: Whether to run a Keras model and its file where a length is open, see
             `open_lengths`.
+        inputs: Runs of the caller, whose sizes are among those tried there.
         streaming: Whether recurrent layers that stay loops are refused: the states of
             a loop cannot go in and out.
 
@@ -63,7 +65,10 @@ def to_tflite(
         if path.is_dir():
             return _from_directory(path, batch_size)
         model = _load(path)
-    return _from_keras(model, batch_size, verify, streaming)
+    content = _from_keras(model, batch_size, streaming)
+    if verify:
+        check_open_lengths(model, content, inputs)
+    return content
 
 
 def _from_directory(path: Path, batch_size: int | None) -> bytes:
@@ -88,9 +93,7 @@ def _load(path: Path) -> Any:
         raise ConversionError(shorten(error)) from error
 
 
-def _from_keras(
-    model: Any, batch_size: int | None, verify: bool, streaming: bool
-) -> bytes:
+def _from_keras(model: Any, batch_size: int | None, streaming: bool) -> bytes:
     import keras
 
     from tfrewprune.caller import warn_caller
@@ -113,11 +116,8 @@ def _from_keras(
     if message := revived_weights(model):
         warn_caller(f"{message} convert packs what is there.")
     if keras.backend.backend() != "tensorflow":
-        return _in_tensorflow(model, batch_size, verify)
-    content = _in_its_batch(model, batch_size)
-    if verify:
-        check_open_lengths(model, content)
-    return content
+        return _in_tensorflow(model, batch_size)
+    return _in_its_batch(model, batch_size)
 
 
 def _in_its_batch(model: Any, batch_size: int | None) -> bytes:
@@ -150,7 +150,7 @@ def _with_batch(model: Any, batch: int | None) -> bytes:
         except Exception as error:  # whatever the model's call raises when traced
             raise ConversionError(
                 f"Keras cannot export model {model.name!r}: {shorten(error)}"
-                + _advice(error, batch)
+                + _advice(error, batch, _open_sizes(model))
             ) from error
         try:
             return _from_saved_model(Path(folder), batch, names)
@@ -163,7 +163,7 @@ def _with_batch(model: Any, batch: int | None) -> bytes:
             ) from error
 
 
-def _in_tensorflow(model: Any, batch_size: int | None, verify: bool) -> bytes:
+def _in_tensorflow(model: Any, batch_size: int | None) -> bytes:
     """Exports a model of another backend in a child process that uses TensorFlow."""
     environment = dict(
         os.environ,
@@ -182,8 +182,6 @@ def _in_tensorflow(model: Any, batch_size: int | None, verify: bool) -> bytes:
         command += [str(source), str(target)]
         if batch_size is not None:
             command.append(f"--batch-size={batch_size}")
-        if not verify:
-            command.append("--no-verify")
         child = subprocess.run(
             command,
             env=environment,
@@ -237,10 +235,22 @@ def _replace_composites(model: Model, batch: int | None) -> None:
         composites.write_loops(model)
 
 
-def _advice(error: Exception, batch: int | None) -> str:
+def _open_sizes(model: Any) -> bool:
+    """Whether a dimension beside the batch is open."""
+    import keras
+
+    from tfrewprune.converter.tracing import input_structure
+
+    flat = keras.tree.flatten(input_structure(model))
+    return any(None in tensor.shape[1:] for tensor in flat)
+
+
+def _advice(error: Exception, batch: int | None, open_sizes: bool = False) -> str:
     # Loops over lists of tensors, as in recurrent layers, need fixed shapes.
-    if batch is None and re.search(r"TensorList|\(None", str(error)):
+    if batch is None and "TensorList" in str(error):
         return f"; fix the batch (batch_size=1, --batch-size 1), or {_INSTEAD}"
+    if open_sizes:  # which some layers compute with when they are traced
+        return f"; fix the sizes in the Input of the model, or {_INSTEAD}"
     return f"; {_INSTEAD}"
 
 
@@ -279,12 +289,12 @@ if __name__ == "__main__":
     parser.add_argument("source")
     parser.add_argument("target", type=Path)
     parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--no-verify", dest="verify", action="store_false")
     words = parser.parse_args()
     warnings.simplefilter("ignore")  # the parent has warned
     try:
+        # The parent has the model, and runs both.
         words.target.write_bytes(
-            to_tflite(words.source, words.batch_size, words.verify)
+            to_tflite(words.source, words.batch_size, verify=False)
         )
     except ConversionError as failure:
         sys.exit(" ".join(str(failure).split()))

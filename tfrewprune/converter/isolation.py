@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ def run_models(
     models: Mapping[str, tuple[bytes, bool]],
     cases: Sequence[Case],
     watched: Sequence[tuple[int, int]] = (),
+    only_shapes: bool = False,
 ) -> dict[str, list[list[np.ndarray]]]:
     """Runs models on the same cases in a child process.
 
@@ -31,6 +33,7 @@ def run_models(
         cases: The runs.
         watched: Tensors (subgraph, index) to return instead of the outputs. They are
             read without XNNPACK, which keeps no tensor but its outputs.
+        only_shapes: Whether to return the shapes of what is watched instead.
 
     Returns:
         Name -> outputs, or watched tensors, of every run.
@@ -40,7 +43,8 @@ def run_models(
     """
     with tempfile.TemporaryDirectory(prefix="tfrewprune-") as path:
         folder = Path(path)
-        job: dict[str, list] = {"models": [], "cases": [], "watched": list(watched)}
+        job: dict[str, Any] = {"models": [], "cases": [], "watched": list(watched)}
+        job["only_shapes"] = only_shapes
         for name, (content, packed) in models.items():
             (folder / f"{name}.tflite").write_bytes(content)
             job["models"].append(

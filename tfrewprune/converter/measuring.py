@@ -10,6 +10,7 @@ from tfrewprune.converter.flatbuffer import Model, read_model, write_model
 from tfrewprune.converter.perform import perform
 from tfrewprune.converter.plan import Decision, Settings, with_sums
 from tfrewprune.converter.reasons import SkipReason
+from tfrewprune.converter.sized import Shapes, at_one_size
 
 _SECONDS = 0.1
 """How long one layer is timed, dense and packed together."""
@@ -44,7 +45,11 @@ def pack_worth_measuring(
 
 
 def decide_by_measuring(
-    content: bytes, packed: bytes, trial: list[Decision], settings: Settings
+    content: bytes,
+    packed: bytes,
+    trial: list[Decision],
+    settings: Settings,
+    shapes: Shapes | None = None,
 ) -> list[Decision]:
     """Times every packed layer beside the dense one, in turn, in LiteRT.
 
@@ -55,6 +60,7 @@ def decide_by_measuring(
         trial: What `pack_worth_measuring` returned.
         settings: A layer stays packed where its dense time is at least `minimum_gain`
             times its packed time; medians over alternating rounds, one thread.
+        shapes: Of the inputs where sizes are open, as `at_one_size` returned them.
 
     Returns:
         The decisions, with measured times.
@@ -65,6 +71,8 @@ def decide_by_measuring(
     # As in `verify`, running a model is what the layers further down are for.
     from tfrewprune.benchmark.profile import time_layers
 
+    if shapes is not None:
+        packed, _ = at_one_size(packed, shapes)
     times = iter(time_layers(packed, min_seconds=_SECONDS, only_packed=True))
     measured = []
     for decision in trial:

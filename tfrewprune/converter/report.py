@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tfrewprune.converter import options
 from tfrewprune.converter.plan import Decision
 from tfrewprune.converter.reasons import SkipReason
+from tfrewprune.converter.sized import Shapes
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class ConversionReport:
         bytes_after: Bytes of the result.
         difference: Largest difference of outputs found, relative to the largest
             magnitude of an output; None if the models were not run.
+        shapes: Shapes of the inputs that times are for, where sizes are open; None
+            where they are not, or where one pixel or step was counted.
 
     Example:
         >>> print(trp.convert(model, "model.tflite").report)  # doctest: +SKIP
@@ -67,6 +71,7 @@ class ConversionReport:
     bytes_before: int
     bytes_after: int
     difference: float | None = None
+    shapes: Shapes | None = None
 
     @property
     def packed(self) -> list[LayerReport]:
@@ -116,6 +121,10 @@ class ConversionReport:
             f"layers run packed, {dense:.3g} ms before, {packed:.3g} ms after."
         )
 
+    @property
+    def _sizes(self) -> str:
+        return f" for inputs of {describe_shapes(self.shapes)}" if self.shapes else ""
+
     def to_dict(self) -> dict[str, Any]:
         """Returns a dict that `json.dumps` takes."""
         return {
@@ -125,6 +134,7 @@ class ConversionReport:
             "predicted_dense_ms": self.predicted_dense_ms,
             "predicted_ms": self.predicted_ms,
             "difference": self.difference,
+            "shapes": self.shapes and [list(shape) for shape in self.shapes],
         }
 
     def __str__(self) -> str:
@@ -133,7 +143,8 @@ class ConversionReport:
             f"{self.bytes_before / 1000:,.0f} kB before, "
             f"{self.bytes_after / 1000:,.0f} kB after: "
             f"{size_change(self.bytes_before, self.bytes_after)}.",
-            f"predicted on one thread: {self.predicted_dense_ms:.3g} ms before, "
+            f"predicted on one thread{self._sizes}: {self.predicted_dense_ms:.3g} ms "
+            f"before, "
             f"{self.predicted_ms:.3g} ms after.",
         ]
         if self.measured:
@@ -169,11 +180,15 @@ class Converted(bytes):
 
 
 def make_report(
-    decisions: list[Decision], before: bytes, after: bytes, difference: float | None
+    decisions: list[Decision],
+    before: bytes,
+    after: bytes,
+    difference: float | None,
+    shapes: Shapes | None = None,
 ) -> ConversionReport:
     """Returns the report of decisions that were carried out."""
     layers = tuple(map(_layer_report, decisions))
-    return ConversionReport(layers, len(before), len(after), difference)
+    return ConversionReport(layers, len(before), len(after), difference, shapes)
 
 
 def _layer_report(decision: Decision) -> LayerReport:
@@ -195,6 +210,11 @@ def _layer_report(decision: Decision) -> LayerReport:
 
 def _ms(microseconds: float | None) -> float | None:
     return None if microseconds is None else microseconds / 1000
+
+
+def describe_shapes(shapes: Sequence[Sequence[int]]) -> str:
+    """Returns "1x32x32x3, 1x8" of the shapes of two inputs."""
+    return ", ".join("x".join(map(str, shape)) for shape in shapes)
 
 
 def size_change(before: int, after: int) -> str:

@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 
 from tfrewprune.caller import warn_caller
-from tfrewprune.converter.cases import Case, given_cases, random_cases
+from tfrewprune.converter.cases import (
+    Case,
+    entries,
+    given_cases,
+    random_cases,
+)
 from tfrewprune.converter.dynamic_range import in_float
 from tfrewprune.converter.errors import ConversionError
 from tfrewprune.converter.flatbuffer import Model, read_model, write_model
 from tfrewprune.converter.isolation import run_models
+from tfrewprune.converter.open_sizes import running_cases
 from tfrewprune.converter.plan import Decision
 from tfrewprune.converter.unpack import unpack_model
 
@@ -54,10 +60,15 @@ def verify(
             "instead of the packed one.",
         )
         models["packed"] = (in_float(_unpacked(packed)), False)
-    cases = random_cases(original)
-    if inputs is not None:
-        cases += given_cases(original, list(inputs))
-    results = run_models(models, cases)
+    given = [] if inputs is None else given_cases(original, list(inputs))
+    cases = random_cases(original) + given
+    try:
+        results = run_models(models, cases)
+    except ConversionError:
+        if not any(entry.open_sizes for entry in entries(original)):
+            raise
+        cases = running_cases(original, models["dense"][0], given) + given
+        results = run_models(models, cases)
     worst = 0.0
     for case, dense, received in zip(
         cases, results["dense"], results["packed"], strict=True

@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tfrewprune.calibration.inputs import InputSpec
 from tfrewprune.calibration.network import Site
 from tfrewprune.constraints import LayerCost
+from tfrewprune.converter.cases import entries
 from tfrewprune.converter.channels import with_filters_moved
 from tfrewprune.converter.conversion import read_content
 from tfrewprune.converter.densify import FLOAT_TYPES, WEIGHT_TYPES
@@ -28,6 +29,7 @@ from tfrewprune.converter.flatbuffer import (
 )
 from tfrewprune.converter.layer import Layer
 from tfrewprune.converter.plan import layer_shape
+from tfrewprune.converter.sized import at_one_size
 from tfrewprune.left_dense import (
     FIRST,
     LAST,
@@ -111,6 +113,7 @@ class TFLiteSource(Source):
     def __init__(self, content: bytes, recipe: Recipe, data: list[np.ndarray]):
         _check_recipe(recipe)
         self.network = TFLiteNetwork(content, data)
+        self._sized = _at_size_of(content, data)
         model, layers = self.network.model, self.network.layers
         self._constants = _constant_weights(model)
         sites = {site.key: site for site in self.network.sites}
@@ -120,7 +123,7 @@ class TFLiteSource(Source):
         ends = _ends(layers, outputs, recipe)
         for number, layer in enumerate(layers):
             rule, reason = _decide(
-                model, layer, sites.get(number), recipe, ends.get(number)
+                self._sized, layer, sites.get(number), recipe, ends.get(number)
             )
             reason = self.network.reasons.get(number, reason)
             if reason is not None:
@@ -211,9 +214,27 @@ class TFLiteSource(Source):
     def _cost(self, layer: Layer, site: Site, structure) -> LayerCost:
         stored = self.network.model.subgraphs[0].tensors[layer.source.tensor]
         alike = structure.rows_alike(site.shape) if structure is not None else 1
-        runs = {layer_shape(self.network.model, layer): 1}
+        runs = {layer_shape(self._sized, layer): 1}
         item = FLOAT_TYPES[stored.type].itemsize
         return LayerCost(runs, site.shape.weights, alike, item)
+
+
+def _at_size_of(content: bytes, data: list[np.ndarray]) -> Model:
+    """A model that stores the shapes it has on the data, one input at a time."""
+    entry = entries(read_model(content))[0]
+    if not entry.open_sizes:
+        return read_model(content)
+    shapes = [
+        (*map(abs, shape[:1]), *array.shape[1:])
+        for shape, array in zip(entry.shapes, data, strict=True)
+    ]
+    sized, found = at_one_size(content, shapes)
+    if found is None:
+        raise ValueError(
+            "The sizes of layers are not known: LiteRT does not run the model on "
+            f"inputs of shape {shapes}."
+        )
+    return read_model(sized)
 
 
 def _label(layer: Layer) -> tuple[str, str]:
