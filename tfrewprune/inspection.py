@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfrewprune.converter.cases import entries
 from tfrewprune.converter.conversion import read_content
 from tfrewprune.converter.densify import FLOAT_TYPES, read_weights
 from tfrewprune.converter.detect import find_layers
@@ -24,9 +25,11 @@ from tfrewprune.converter.flatbuffer import (
 )
 from tfrewprune.converter.hosts import RUNS_IN, read_hosts
 from tfrewprune.converter.layer import Layer, WeightSource
+from tfrewprune.converter.open_sizes import is_image, sized_shape
 from tfrewprune.converter.options import BUILTIN_NAMES
 from tfrewprune.converter.plan import Cache, Settings, decide, layer_shape
 from tfrewprune.converter.reasons import SkipReason
+from tfrewprune.converter.sized import Shapes, at_one_size
 from tfrewprune.converter.sources import recall
 from tfrewprune.converter.unpack import dense_shape, read_payload
 from tfrewprune.payload.cost import LayerShape, default_cost_model
@@ -109,7 +112,10 @@ class LayerRecord:
 
 
 def inspect_model(
-    tflite: bytes | str | os.PathLike[str], minimum_gain: float = 1.0
+    tflite: bytes | str | os.PathLike[str],
+    minimum_gain: float = 1.0,
+    *,
+    size: tuple[int, int] | None = None,
 ) -> list[LayerRecord]:
     """Describes every operator of a model that has weights.
 
@@ -117,6 +123,8 @@ def inspect_model(
         tflite: A `.tflite` model, dense or converted, as bytes or as a path.
         minimum_gain: As for `tfrewprune.convert`; it decides which layers of a dense
             model would be packed.
+        size: Height and width that times are predicted for, where both are open. None
+            assumes what `tfrewprune.convert` does, which is 32 x 32 if that runs.
 
     Returns:
         One record an operator, in execution order, packed or not. Those that cannot be
@@ -130,8 +138,41 @@ def inspect_model(
         >>> for layer in trp.inspect_model("model.tflite"):  # doctest: +SKIP
         ...     print(layer.name, layer.sparsity, layer.reason or "packed")
     """
-    model = read_model(read_content(tflite, may_export=False))
+    content, _ = at_size(read_content(tflite, may_export=False), size)
+    model = read_model(content)
     return describe_layers(model, find_layers(model), minimum_gain)
+
+
+def check_sizes_known(content: bytes) -> None:
+    """Raises a ValueError if height and width of an input are open."""
+    entry = entries(read_model(content))[0]
+    for name, signature in zip(entry.names, entry.shapes, strict=True):
+        sized_shape(name, signature, signature, 1, None)
+
+
+def at_size(
+    content: bytes, size: tuple[int, int] | None
+) -> tuple[bytes, Shapes | None]:
+    """As `at_one_size`, with a size for what is height and width.
+
+    Raises:
+        ConversionError: If the model is damaged.
+        ValueError: If it has no open height and width, or LiteRT does not run the size.
+    """
+    if size is None:
+        return at_one_size(content)
+    entry = entries(read_model(content))[0]
+    if not is_image(entry):
+        raise ValueError(
+            f"a size is for open height and width, received {size} for inputs of "
+            f"{list(map(list, entry.shapes))}"
+        )
+    pairs = zip(entry.names, entry.shapes, entry.shapes_at(1), strict=True)
+    shapes = [sized_shape(name, open_, one, 1, size) for name, open_, one in pairs]
+    sized, found = at_one_size(content, shapes)
+    if found is None:
+        raise ValueError(f"LiteRT does not run the model on inputs of shape {shapes}")
+    return sized, found
 
 
 def describe_layers(

@@ -8,7 +8,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from dense_models import block_sparse, conv, finish
+from tiny_models import Graph
 
+import tfrewprune
 from tfrewprune.benchmark import harness
 from tfrewprune.benchmark.compare import (
     compare_models,
@@ -27,6 +30,7 @@ from tfrewprune.benchmark.measure import WrongResultError
 from tfrewprune.benchmark.packing import pack_every_layer
 from tfrewprune.benchmark.plot import plot_speed_up
 from tfrewprune.benchmark.profile import time_layers
+from tfrewprune.benchmark.tuning import tuning_gains
 from tfrewprune.benchmark.weights import pruned_weights
 
 LAYER = Layer("layer", 10, 10, 32, 64, kernel=(3, 3))
@@ -143,6 +147,41 @@ def test_integers_are_indices_of_every_table():
     interpreter = SimpleNamespace(get_input_details=lambda: [detail])
     (words,) = random_inputs(interpreter)
     assert words.dtype == np.int32 and set(words.ravel()) == {0, 1}
+
+
+def open_pair(folder, shape, signature):
+    """Models whose open sizes are not what the file stores."""
+    graph = Graph()
+    x = graph.tensor("x", shape, signature=signature)
+    y = conv(graph, x, block_sparse((16, 3, 3, 4)), np.zeros(16), padding="VALID")
+    paths = folder / "open_packed.tflite", folder / "open_dense.tflite"
+    paths[1].write_bytes(finish(graph, [x], [y]))
+    tfrewprune.convert(paths[1], paths[0], minimum_gain=0)
+    return paths
+
+
+def test_open_height_and_width_are_asked_for(tmp_path):
+    pair = open_pair(tmp_path, (1, 3, 3, 4), (-1, -1, -1, 4))
+    with pytest.raises(ValueError, match="height and width of input 'x' are open"):
+        compare_models(*pair, min_seconds=0.01)
+    result = compare_models(*pair, min_seconds=0.01, size=(12, 10))
+    assert result.shapes == ((1, 12, 10, 4),)
+    assert result.packed_cost.load_seconds > 0
+    assert result.frames is None
+    # The gains of drivers are those at the same size.
+    (gain,) = tuning_gains(pair[0], tune_ms=1, size=(12, 10))
+    assert gain.predicted_seconds > 0
+
+
+def test_an_open_time_is_frames_and_a_fixed_height_is_not(tmp_path):
+    pair = open_pair(tmp_path, (1, 3, 8, 4), (1, -1, 8, 4))
+    result = compare_models(*pair, min_seconds=0.01, frames=7, with_cost=False)
+    assert result.shapes == ((1, 7, 8, 4),) and result.frames == 7
+    with pytest.raises(ValueError, match="a size is for open height and width"):
+        compare_models(*pair, min_seconds=0.01, size=(12, 10))
+    pair = open_pair(tmp_path, (1, 8, 8, 4), None)
+    result = compare_models(*pair, min_seconds=0.01, with_cost=False)
+    assert result.frames is None
 
 
 @pytest.mark.parametrize("form", ["packed", "dense"])

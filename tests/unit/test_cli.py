@@ -8,6 +8,8 @@ import sys
 
 import numpy as np
 import pytest
+from dense_models import block_sparse, conv, finish
+from tiny_models import Graph
 
 from tfrewprune.benchmark.layers import Layer, build_model
 from tfrewprune.benchmark.weights import pruned_weights
@@ -206,6 +208,36 @@ def test_bench_table_and_json(packed, dense, capsys):
     assert document["against"] == str(dense)
 
 
+def test_bench_refuses_what_it_cannot_tell(packed, dense, capsys):
+    code, out, err = call(capsys, "bench", dense)
+    assert code == 1 and out == "" and f"no packed layer in {dense}" in err
+    words = ["--seconds", "0.02", "--isa", "portable"]
+    assert call(capsys, "bench", dense, "--against", dense, *words)[0] == 0
+    code, out, err = call(capsys, "bench", packed, "--frame-ms", "20", *words)
+    assert code == 1 and out == "" and "this one takes 1x14x14x64" in err
+
+
+def test_bench_and_inspect_take_and_tell_an_open_size(tmp_path, capsys):
+    graph = Graph()
+    x = graph.tensor("x", (1, 1, 1, 32), signature=(-1, -1, -1, 32))
+    weights = block_sparse((64, 3, 3, 32))
+    dense, packed = tmp_path / "dense.tflite", tmp_path / "packed.tflite"
+    dense.write_bytes(finish(graph, [x], [conv(graph, x, weights, np.zeros(64))]))
+    _, out, _ = call(capsys, "convert", dense, packed)
+    assert "predicted for inputs of 1x32x32x32." in " ".join(out.split())
+    code, out, err = call(capsys, "bench", packed, "--seconds", "0.02")
+    assert code == 1 and out == "" and "--size" in err
+    words = ["--size", "10x12", "--seconds", "0.02"]
+    code, out, _ = call(capsys, "bench", packed, *words)
+    assert code == 0 and "inputs of 1x10x12x32" in out
+    _, out, _ = call(capsys, "inspect", packed, "--size", "10x12", "--measure")
+    assert "measured for inputs of 1x10x12x32." in " ".join(out.split())
+    code, out, err = call(capsys, "inspect", packed, "--measure")
+    assert code == 1 and out == "" and "--size" in err
+    _, out, _ = call(capsys, "inspect", packed, "--json")
+    assert json.loads(out)["shapes"] == [[1, 32, 32, 32]]
+
+
 def test_bench_refuses_a_model_that_computes_something_else(packed, tmp_path, capsys):
     other = tmp_path / "other.tflite"
     weights = pruned_weights(LAYER, "block16x1", 16, seed=9)
@@ -260,6 +292,7 @@ def test_traceback_on_demand(tmp_path, monkeypatch):
         ["bench", "model", "--threads", "0"],
         ["bench", "model", "--threads", "two"],
         ["bench", "model", "--isa", "sse9"],
+        ["bench", "model", "--size", "12"],
         ["bench", "model", "--seconds", "-1"],
         ["bench", "model", "--tolerance", "nan"],
     ],

@@ -20,7 +20,11 @@ from tfrewprune.benchmark.measure import (
     interleave,
 )
 from tfrewprune.converter.cases import random_values
+from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.dynamic_range import in_float
+from tfrewprune.converter.flatbuffer import read_model
+from tfrewprune.converter.open_sizes import open_axes, sized_shape
+from tfrewprune.converter.recurrent.streaming import read_states
 from tfrewprune.runtime import Interpreter
 
 DEFAULT_TOLERANCE = 1e-3
@@ -46,7 +50,9 @@ class Comparison:
         packed_bytes: File size.
         dense_cost: Load time and memory, or None if not asked for.
         packed_cost: Load time and memory, or None if not asked for.
-        frames: Steps of the first input, if that is ``[batch, time, ...]``.
+        shapes: Shapes of the inputs.
+        frames: Steps of the first input, if that is ``[batch, time, ...]``: its time is
+            open, or the model has packed recurrent layers or states.
     """
 
     threads: int
@@ -61,6 +67,7 @@ class Comparison:
     packed_bytes: int
     dense_cost: Cost | None = None
     packed_cost: Cost | None = None
+    shapes: tuple[tuple[int, ...], ...] = ()
     frames: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,6 +87,7 @@ def compare_models(
     seed: int = 0,
     with_cost: bool = True,
     frames: int = 1,
+    size: tuple[int, int] | None = None,
 ) -> Comparison:
     """Checks that two models agree and times them in turn.
 
@@ -95,13 +103,15 @@ def compare_models(
         seed: Seed of the random inputs.
         with_cost: Whether to measure load time and memory in fresh processes too.
         frames: Steps of random inputs whose time is open.
+        size: Height and width of random inputs where both are open.
 
     Returns:
         The comparison.
 
     Raises:
         WrongResultError: If the outputs differ; nothing is timed then.
-        ValueError: If a model cannot be read, or the inputs of the two differ.
+        ValueError: If a model cannot be read, the inputs of the two differ, or open
+            height and width are not given.
 
     Example:
         >>> result = compare_models("packed.tflite", "dense.tflite", threads=2)
@@ -118,7 +128,7 @@ def compare_models(
         tune=tune,
     )
     if inputs is None:
-        inputs = random_inputs(baseline, seed, frames)
+        inputs = random_inputs(baseline, seed, frames, size)
     contents = Path(dense).read_bytes(), Path(packed).read_bytes()
     checked = check_in_float(*contents, inputs, isa=isa, tolerance=tolerance)
     measurement, error = time_pair(
@@ -131,6 +141,7 @@ def compare_models(
     )
     if checked is not None:
         error = checked
+    shapes = tuple(array.shape for array in inputs)
     return Comparison(
         threads=threads,
         isa=candidate.isa,
@@ -142,9 +153,26 @@ def compare_models(
         error=error,
         dense_bytes=os.path.getsize(dense),
         packed_bytes=os.path.getsize(packed),
-        dense_cost=load_cost(dense, threads) if with_cost else None,
-        packed_cost=load_cost(packed, threads, packed=True) if with_cost else None,
-        frames=inputs[0].shape[1] if inputs and inputs[0].ndim > 2 else None,
+        dense_cost=load_cost(dense, threads, shapes=shapes) if with_cost else None,
+        packed_cost=load_cost(packed, threads, packed=True, shapes=shapes)
+        if with_cost
+        else None,
+        shapes=shapes,
+        frames=shapes[0][1] if _has_time(baseline, contents[1]) else None,
+    )
+
+
+def _has_time(baseline: LiteRtInterpreter, packed: bytes) -> bool:
+    """Whether the second dimension of the first input is time, not height."""
+    signature = [int(n) for n in baseline.get_input_details()[0]["shape_signature"]]
+    if len(signature) < 3:
+        return False
+    model = read_model(packed)
+    return (
+        # Height and width are open together, perhaps behind time.
+        (1 in open_axes(signature) and len(open_axes(signature)) != 2)
+        or any(layer.recurrent for layer in find_layers(model) if layer.packed)
+        or bool(read_states(model))
     )
 
 
@@ -224,26 +252,36 @@ def time_pair(
 
 
 def random_inputs(
-    interpreter: LiteRtInterpreter, seed: int = 0, frames: int = 1
+    interpreter: LiteRtInterpreter,
+    seed: int = 0,
+    frames: int = 1,
+    size: tuple[int, int] | None = None,
 ) -> list[np.ndarray]:
     """Draws inputs for a model, see `random_values`.
 
     Args:
         interpreter: The model's interpreter.
         seed: Seed of the generator.
-        frames: What the second dimension of an input becomes if it is unknown; all
-            others become 1.
+        frames: What an open time becomes; see `sized_shape`.
+        size: What open height and width become.
 
     Raises:
-        ValueError: If an input is neither a number nor a truth value.
+        ValueError: If an input is neither a number nor a truth value, or there is no
+            size for height and width, or one without them.
     """
     generator = np.random.default_rng(seed)
+    details = interpreter.get_input_details()
+    signatures = [detail["shape_signature"] for detail in details]
+    if size is not None and not any(len(open_axes(s)) > 1 for s in signatures):
+        raise ValueError(
+            f"a size is for open height and width, received {size} for inputs of "
+            f"{[list(map(int, s)) for s in signatures]}"
+        )
     arrays = []
-    for detail in interpreter.get_input_details():
-        shape, dtype = list(detail["shape"]), np.dtype(detail["dtype"])
+    for detail in details:
+        shape, dtype = detail["shape"], np.dtype(detail["dtype"])
         signature = detail["shape_signature"]
-        if len(signature) > 2 and signature[1] == -1:
-            shape[1] = frames
+        shape = sized_shape(detail["name"], signature, shape, frames, size)
         if dtype.kind not in "fiub":
             raise ValueError(
                 f"Input {detail['name']!r} holds {dtype}; give `inputs` yourself."

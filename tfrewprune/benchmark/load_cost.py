@@ -34,6 +34,7 @@ def load_cost(
     *,
     packed: bool = False,
     repeats: int = 3,
+    shapes: Sequence[tuple[int, ...]] = (),
 ) -> Cost | None:
     """Loads a model in fresh processes and takes the median of what that costs.
 
@@ -42,6 +43,7 @@ def load_cost(
         threads: Threads of the interpreter.
         packed: Whether to load it with our delegate.
         repeats: Number of processes.
+        shapes: Of the inputs; none takes those that the file stores.
 
     Returns:
         The cost, or None where the system does not tell resident memory.
@@ -51,7 +53,9 @@ def load_cost(
     """
     if not knows_memory():
         return None
-    return median_cost([load_once(path, threads, packed) for _ in range(repeats)])
+    return median_cost(
+        [load_once(path, threads, packed, shapes) for _ in range(repeats)]
+    )
 
 
 def knows_memory() -> bool:
@@ -59,7 +63,12 @@ def knows_memory() -> bool:
     return Path("/proc/self/status").exists()
 
 
-def load_once(path: str | os.PathLike[str], threads: int, packed: bool) -> Cost:
+def load_once(
+    path: str | os.PathLike[str],
+    threads: int,
+    packed: bool,
+    shapes: Sequence[tuple[int, ...]] = (),
+) -> Cost:
     """Loads a model in one fresh process.
 
     Raises:
@@ -67,6 +76,7 @@ def load_once(path: str | os.PathLike[str], threads: int, packed: bool) -> Cost:
     """
     command = [sys.executable, "-m", "tfrewprune.benchmark.load_once", os.fspath(path)]
     command += ["--threads", str(threads)] + (["--packed"] if packed else [])
+    command += ["--shapes", json.dumps(shapes)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"Loading {path} failed: {done.stderr.strip()[-500:]}")

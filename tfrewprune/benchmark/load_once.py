@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--packed", action="store_true")
+    parser.add_argument("--shapes", type=json.loads, default=())
     arguments = parser.parse_args()
 
     # Imported first: the cost of Python and its modules is not the model's.
@@ -32,6 +33,10 @@ def main() -> None:
     before = _resident_bytes()
     start = time.perf_counter()
     interpreter = kind(model_path=arguments.model, num_threads=arguments.threads)
+    details = interpreter.get_input_details()
+    for detail, shape in zip(details, arguments.shapes, strict=False):
+        if list(detail["shape"]) != shape:
+            interpreter.resize_tensor_input(detail["index"], shape)
     interpreter.allocate_tensors()
     for detail in interpreter.get_input_details():
         zeros = np.zeros(detail["shape"], detail["dtype"])

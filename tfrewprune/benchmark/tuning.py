@@ -50,6 +50,8 @@ def tuning_gains(
     isa: str | None = None,
     tune_ms: int | None = None,
     inputs: Sequence[np.ndarray] | None = None,
+    frames: int = 1,
+    size: tuple[int, int] | None = None,
 ) -> list[LayerGain]:
     """Runs a packed model untuned and tuned, in turn, and times its packed layers.
 
@@ -59,6 +61,8 @@ def tuning_gains(
         isa: Kernels; None is the best of this CPU.
         tune_ms: See `Interpreter`.
         inputs: Arrays in the order of the model's inputs; None draws random ones.
+        frames: As for `compare_models`.
+        size: As for `compare_models`.
 
     Returns:
         The packed layers in the order in which they run.
@@ -72,7 +76,8 @@ def tuning_gains(
     tuned = Interpreter(
         path, num_threads=threads, isa=isa, tune="once", tune_ms=tune_ms
     )
-    inputs = random_inputs(untuned) if inputs is None else inputs
+    if inputs is None:
+        inputs = random_inputs(untuned, frames=frames, size=size)
     check_results(
         run_once(untuned, inputs),
         run_once(tuned, inputs),

@@ -34,6 +34,26 @@ def positive_number(text: str) -> float:
     return value
 
 
+def image_size(text: str) -> tuple[int, int]:
+    """Height and width, such as `224x224`."""
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(
+            f"must be <height>x<width>, such as 224x224, received {text!r}"
+        )
+    return int(found[1]), int(found[2])
+
+
+def add_size_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds --size."""
+    parser.add_argument(
+        "--size",
+        type=image_size,
+        metavar="HxW",
+        help="height and width of an image whose size is open, such as 224x224",
+    )
+
+
 def structure(text: str) -> "Structure":
     """A structure such as `block16x1`, `unstructured`, `filter`."""
     from tfrewprune.structures import Block, Structure

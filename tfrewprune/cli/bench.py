@@ -9,6 +9,7 @@ from typing import IO
 from tfrewprune.cli.arguments import (
     add_json_argument,
     add_runtime_arguments,
+    add_size_argument,
     positive_integer,
     positive_number,
 )
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="steps of a sequence whose length is open (default: 1)",
     )
+    add_size_argument(parser)
     parser.add_argument(
         "--frame-ms",
         type=positive_number,
@@ -65,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from tfrewprune.benchmark.compare import compare_models
     from tfrewprune.cli.output import print_json, reserved_stdout
+    from tfrewprune.converter.report import describe_shapes
 
     with reserved_stdout() as out, tempfile.TemporaryDirectory() as folder:
         dense = arguments.against or _unpacked(arguments.model, folder)
@@ -77,18 +80,24 @@ def run(arguments: argparse.Namespace) -> None:
             tolerance=arguments.tolerance,
             min_seconds=arguments.seconds,
             frames=arguments.frames,
+            size=arguments.size,
         )
         if arguments.frame_ms is not None and result.frames is None:
             raise ValueError(
-                "--frame-ms needs a model whose first input is [batch, time, ...]; "
-                "this one has no time"
+                "--frame-ms needs a model whose first input is [batch, time, ...]: its "
+                "time open, or a packed recurrent layer or states behind it; this one "
+                f"takes {describe_shapes(result.shapes)}"
             )
         gains = []
         if arguments.tune:
             from tfrewprune.benchmark.tuning import tuning_gains
 
             gains = tuning_gains(
-                arguments.model, threads=arguments.threads, isa=arguments.isa
+                arguments.model,
+                threads=arguments.threads,
+                isa=arguments.isa,
+                frames=arguments.frames,
+                size=arguments.size,
             )
         if arguments.json:
             document = {
@@ -116,11 +125,15 @@ def _real_time(result, frame_ms: float, timing) -> float:
 
 
 def _unpacked(model: str, folder: str) -> str:
-    from tfrewprune.converter import unpack
+    from tfrewprune.converter.conversion import read_content, unpack
 
+    content = read_content(model, may_export=False)
+    dense = unpack(content)
+    if dense == content:
+        raise ValueError(f"no packed layer in {model}: convert it first")
     path = os.path.join(folder, "dense.tflite")
     with open(path, "wb") as file:
-        file.write(unpack(model))
+        file.write(dense)
     return path
 
 
@@ -128,14 +141,15 @@ def _print_table(arguments: argparse.Namespace, result, out: IO[str]) -> None:
     from rich.text import Text
 
     from tfrewprune.cli import output
-    from tfrewprune.converter.report import size_change
+    from tfrewprune.converter.report import describe_shapes, size_change
 
     against = arguments.against or "itself unpacked"
     plural = "" if result.threads == 1 else "s"
     console = output.console(out)
     console.print(
         f"{arguments.model} against {against}: {result.threads} thread{plural}, "
-        f"{result.claimed_nodes} packed layers on {result.isa}",
+        f"{result.claimed_nodes} packed layers on {result.isa}, inputs of "
+        f"{describe_shapes(result.shapes)}",
         highlight=False,
         markup=False,
         soft_wrap=True,

@@ -111,12 +111,13 @@ def run(arguments: argparse.Namespace) -> None:
                 "verified": not arguments.no_verify,
                 "difference": report.difference,
                 "measured": arguments.measure,
+                "shapes": report.to_dict()["shapes"],
                 "decisions": [layer.to_dict() for layer in report.layers],
                 "layers": [record.to_json() for record in records],
             }
             print_json(document, out)
             return
-        print_layers(arguments.target, records, {}, out)
+        print_layers(arguments.target, records, {}, out, report.shapes)
         console(out).print(
             f"{readable_bytes(report.bytes_before)} dense, "
             f"{readable_bytes(report.bytes_after)} packed: "

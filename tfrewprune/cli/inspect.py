@@ -2,9 +2,14 @@
 """`tfrewprune inspect`: what is in a model, layer by layer."""
 
 import argparse
+from collections.abc import Sequence
 from typing import IO, Any
 
-from tfrewprune.cli.arguments import add_json_argument, add_runtime_arguments
+from tfrewprune.cli.arguments import (
+    add_json_argument,
+    add_runtime_arguments,
+    add_size_argument,
+)
 from tfrewprune.cli.plan import show_plan
 
 HELP = "show sparsity, structure, bytes and speed of each layer"
@@ -24,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--measure", action="store_true", help="time each layer, dense and packed"
     )
+    add_size_argument(parser)
     add_runtime_arguments(parser)
     add_json_argument(parser)
 
@@ -32,6 +38,8 @@ def run(arguments: argparse.Namespace) -> None:
     from tfrewprune.converter.files import is_keras_file
 
     if is_keras_file(arguments.model):
+        if arguments.size is not None:
+            raise ValueError("--size needs a .tflite file: convert the model first")
         if arguments.measure:
             raise ValueError("--measure needs a .tflite file: convert the model first")
         show_plan(arguments.model, None, as_json=arguments.json)
@@ -40,10 +48,18 @@ def run(arguments: argparse.Namespace) -> None:
     from tfrewprune.converter.conversion import read_content
     from tfrewprune.converter.detect import find_layers
     from tfrewprune.converter.flatbuffer import read_model
-    from tfrewprune.inspection import describe_layers, hosts_of
+    from tfrewprune.inspection import (
+        at_size,
+        check_sizes_known,
+        describe_layers,
+        hosts_of,
+    )
 
     with reserved_stdout() as out:
         content = read_content(arguments.model, may_export=False)
+        if arguments.measure and arguments.size is None:
+            check_sizes_known(content)
+        content, shapes = at_size(content, arguments.size)
         model = read_model(content)
         records = describe_layers(model, find_layers(model))
         hosts = hosts_of(model)
@@ -64,14 +80,19 @@ def run(arguments: argparse.Namespace) -> None:
                 for record in records
             ]
             document = {"model": arguments.model, "runs_in": hosts, "layers": layers}
+            document["shapes"] = shapes and [list(shape) for shape in shapes]
             print_json(document, out)
         else:
-            print_layers(arguments.model, records, times, out)
+            print_layers(arguments.model, records, times, out, shapes)
             _print_hosts(hosts, out)
 
 
 def print_layers(
-    model: str, records: list, times: dict[tuple[int, int], Any], out: IO[str]
+    model: str,
+    records: list,
+    times: dict[tuple[int, int], Any],
+    out: IO[str],
+    shapes: Sequence[Sequence[int]] | None = None,
 ) -> None:
     """Prints the table of a model's layers.
 
@@ -80,9 +101,11 @@ def print_layers(
         records: `LayerRecord`s.
         times: (subgraph, operator) to `LayerTime`; empty when nothing was measured.
         out: Where to print.
+        shapes: Of inputs whose sizes are open, which times are for.
     """
     from tfrewprune.cli import output
     from tfrewprune.cli.footnotes import Footnotes
+    from tfrewprune.converter.report import describe_shapes
 
     console = output.console(out)
     if not records:
@@ -110,6 +133,8 @@ def print_layers(
     packed_count = sum(record.packed for record in records)
     would = sum(not record.packed and record.reason is None for record in records)
     kind = "measured" if times else "predicted"
+    if shapes:
+        kind += f" for inputs of {describe_shapes(shapes)}"
     console.print(
         f"{len(records)} layers: {packed_count} packed, {would} would be packed, "
         f"{len(records) - packed_count - would} stay dense. Times are {kind}.",
