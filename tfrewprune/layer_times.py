@@ -93,16 +93,16 @@ def _is_alone(target: Target) -> bool:
     if getattr(layer, "groups", 1) != 1 or spec.attribute != "kernel":
         return False
     return all(
-        shapes is not None and None not in shapes.get("input_shape", (None, None))[1:]
-        for shapes, _ in target.calls
+        None not in (call.shapes or {}).get("input_shape", (None, None))[1:]
+        for call in target.calls
     )
 
 
 def _measured(target: Target, rate: float, seconds: float) -> tuple[float, float]:
     """Milliseconds of all calls of a layer at a rate: dense, and at their best."""
     calls: Counter[tuple[int, ...]] = Counter()
-    for shapes, times in target.calls:
-        calls[shapes["input_shape"][1:]] += times
+    for call in target.calls:
+        calls[(call.batch, *call.shapes["input_shape"][1:])] += call.times
     dense = best = 0.0
     for shape, times in calls.items():
         found = _measured_call(target, shape, rate, seconds)
@@ -115,7 +115,7 @@ def _measured_call(
 ) -> tuple[float, float]:
     """Milliseconds of one call for an input of a shape: dense and packed."""
     layer = target.layer
-    inputs = keras.Input(shape, batch_size=1)
+    inputs = keras.Input(batch_shape=shape)
     copy = layer_like(layer, {**layer.get_config(), "dtype": "float32"})
     single = keras.Model(inputs, copy(inputs))
     copy.set_weights([keras.ops.convert_to_numpy(w.value) for w in layer.weights])

@@ -58,7 +58,7 @@ def test_the_times_of_all_calls_are_added_up(monkeypatch):
     model = keras.Model(sizes, [head(size) for size in sizes])
 
     def timed(target, shape, rate, seconds):
-        return 10.0 * shape[0], (9.0 if rate > 1 else 11.0) * shape[0]
+        return 10.0 * shape[1], (9.0 if rate > 1 else 11.0) * shape[1]
 
     monkeypatch.setattr("tfrewprune.layer_times._measured_call", timed)
     recipe = trp.Recipe("head", rate=4)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 
@@ -17,43 +17,56 @@ from tfrewprune.wrappers.graph import calls_of, is_functional
 #: `ReversibleEmbedding` multiplies by its table.
 Shapes: TypeAlias = Mapping[str, Any] | None
 
-#: Calls of a layer: their shapes, and how often with these.
-Calls: TypeAlias = tuple[tuple[Shapes, int], ...]
 
-#: Of a layer in no graph: one, with what it was built for.
-UNKNOWN: Calls = ((None, 1),)
+class Calling(NamedTuple):
+    """How a layer is called.
+
+    Attributes:
+        shapes: Of its inputs.
+        times: How often so.
+        batch: Inputs at once for one of the model: the steps of `TimeDistributed`.
+    """
+
+    shapes: Shapes
+    times: int = 1
+    batch: int = 1
+
+
+#: Of a layer in no graph: once, with what it was built for.
+UNKNOWN = (Calling(None),)
 
 _WRAPPERS = (keras.layers.Wrapper, keras.layers.Bidirectional)
 
 
-def layer_calls(model: keras.Layer) -> dict[int, Calls]:
+def layer_calls(model: keras.Layer) -> dict[int, tuple[Calling, ...]]:
     """The calls of every layer inside a model, by the layer's `id`.
 
     Functional models tell theirs, and those of functional models inside for the inputs
     that these get. What another layer or model calls is taken to be called once for
-    each of its calls: with the same inputs in a wrapper, once a step in
+    each of its calls: with the same inputs in a wrapper, all steps at once in
     `TimeDistributed`, else with inputs of the shapes that it was built for.
 
     Args:
         model: A model or layer.
     """
-    found: dict[int, list[tuple[Shapes, int]]] = defaultdict(list)
+    found: dict[int, list[Calling]] = defaultdict(list)
 
-    def inside(layer: keras.Layer, given: Sequence[Any], shapes: Shapes, times: int):
+    def inside(layer: keras.Layer, given: Sequence[Any], call: Calling):
         if is_functional(layer):
-            walk(layer, given or layer.inputs, times)
+            walk(layer, given or layer.inputs, call)
             return
-        if isinstance(layer, keras.layers.TimeDistributed) and shapes is not None:
-            batch, steps, *rest = shapes["input_shape"]
+        if isinstance(layer, keras.layers.TimeDistributed) and call.shapes is not None:
+            whole, steps, *rest = call.shapes["input_shape"]
             # An open number of steps is at least one.
-            shapes, times = {"input_shape": (batch, *rest)}, times * (steps or 1)
+            steps, shapes = steps or 1, {"input_shape": (whole, *rest)}
+            call = Calling(shapes, call.times, call.batch * steps)
         elif not isinstance(layer, _WRAPPERS):
-            shapes = None
+            call = call._replace(shapes=None)
         for part in layer._flatten_layers(include_self=False, recursive=False):
-            found[id(part)].append((shapes, times))
-            inside(part, (), shapes, times)
+            found[id(part)].append(call)
+            inside(part, (), call)
 
-    def walk(graph: keras.Model, inputs: Sequence[Any], times: int):
+    def walk(graph: keras.Model, inputs: Sequence[Any], around: Calling):
         known = {
             id(own): tensor
             for own, tensor in zip(graph.inputs, inputs, strict=False)
@@ -63,14 +76,14 @@ def layer_calls(model: keras.Layer) -> dict[int, Calls]:
             args, kwargs, given = _with(known, (call.args, call.kwargs, call.inputs))
             layer = call.operation
             if isinstance(layer, keras.Layer):
-                shapes = _shapes(layer, args, kwargs)
-                found[id(layer)].append((shapes, times))
-                inside(layer, given, shapes, times)
+                calling = around._replace(shapes=_shapes(layer, args, kwargs))
+                found[id(layer)].append(calling)
+                inside(layer, given, calling)
             if any(id(tensor) in known for tensor in call.inputs):
                 outputs = keras.tree.flatten(layer.compute_output_spec(*args, **kwargs))
                 known |= zip(map(id, call.outputs), outputs, strict=True)
 
-    inside(model, (), None, 1)
+    inside(model, (), Calling(None))
     return {key: tuple(calls) for key, calls in found.items()}
 
 

@@ -26,7 +26,7 @@ from tfrewprune.payload.gain import joint_gain
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.structures import KernelShape, Structure
-from tfrewprune.wrappers.calls import UNKNOWN, Calls, layer_calls
+from tfrewprune.wrappers.calls import UNKNOWN, Calling, layer_calls
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.kernels import (
     OF_KEYS,
@@ -63,7 +63,9 @@ class Target:
     note: str | None = None
     kinds: tuple[str, ...] = ()
     around: keras.Layer | None = None
-    calls: Calls = dataclasses.field(default=UNKNOWN, repr=False, compare=False)
+    calls: tuple[Calling, ...] = dataclasses.field(
+        default=UNKNOWN, repr=False, compare=False
+    )
 
     @property
     def label(self) -> str:
@@ -314,11 +316,12 @@ def layer_runs(target: Target, open_steps: int | None = None) -> dict[LayerShape
     """
     kernel, layer = target.shape, target.around or target.layer
     runs: Counter[LayerShape] = Counter()
-    for shapes, calls in target.calls:
-        shapes = shapes or layer.get_build_config() or {}
+    for call in target.calls:
+        shapes = call.shapes or layer.get_build_config() or {}
         pixels, times = _positions(target, shapes, open_steps)
+        pixels *= call.batch
         size = LayerShape(kernel.outputs, kernel.columns, pixels, kernel.positions)
-        runs[size] += calls * times
+        runs[size] += call.times * times
     return runs
 
 
