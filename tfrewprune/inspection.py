@@ -24,7 +24,7 @@ from tfrewprune.converter.flatbuffer import (
     tensor_signature,
 )
 from tfrewprune.converter.hosts import RUNS_IN, read_hosts
-from tfrewprune.converter.layer import Layer, WeightSource
+from tfrewprune.converter.layer import Layer, weight_buffers
 from tfrewprune.converter.open_sizes import is_image, sized_shape
 from tfrewprune.converter.options import BUILTIN_NAMES
 from tfrewprune.converter.plan import Cache, Settings, decide, layer_shape
@@ -239,7 +239,7 @@ def _dense_record(
     model: Model, layer: Layer, settings: Settings, cache: Cache
 ) -> LayerRecord:
     tensors = model.subgraphs[layer.subgraph].tensors
-    weights = [tensors[source.tensor] for source in _sources(layer)]
+    weights = [tensors[source.tensor] for source in layer.sources]
     if not weights and layer.weight >= 0:
         weights = [tensors[layer.weight]]
     counts = [_count(tensor_shape(tensor)) for tensor in weights]
@@ -310,26 +310,11 @@ def _count(shape: tuple[int, ...]) -> int:
     return int(np.prod(shape, dtype=np.int64))
 
 
-def _sources(layer: Layer) -> list[WeightSource]:
-    return [] if layer.source is None else [layer.source, *layer.more_sources]
-
-
-def weight_buffers(model: Model, layer: Layer) -> tuple[int, ...]:
-    """Where the file has the weights of a layer; nowhere if they are not constant."""
-    indices = [source.tensor for source in _sources(layer)]
-    if layer.packed or not indices:
-        indices = [layer.weight] if layer.weight >= 0 else []
-    tensors = [model.subgraphs[layer.subgraph].tensors[index] for index in indices]
-    if any(model.data(tensor) is None for tensor in tensors):
-        return ()
-    return tuple(tensor.buffer for tensor in tensors)
-
-
 def _zeros(model: Model, layer: Layer) -> dict[str, Any]:
     """How many weights are not 0, where all are floats."""
     tensors = model.subgraphs[layer.subgraph].tensors
     kept = count = 0
-    for source in _sources(layer):
+    for source in layer.sources:
         tensor = tensors[source.tensor]
         if tensor.type not in FLOAT_TYPES:
             return {}

@@ -208,6 +208,22 @@ def test_shared_weights_are_left_alone(rng):
     assert rows["b"].reason is None
 
 
+def test_constraints_count_each_run_of_weights_that_are_left_alone():
+    graph = Graph()
+    y = x = graph.tensor("x", (1, 8, 8, 4), signature=(-1, 8, 8, 4))
+    kernel = graph.constant("kernel", weights(4, 3, 3, 4))
+    for name in ("a", "b"):
+        y = conv(graph, y, kernel, np.zeros(4), name=name)
+    y = conv(graph, y, weights(16, 3, 3, 4), np.zeros(16), name="own")
+    content, recipe = finish(graph, [x], [y]), Recipe(Rule("own"))
+    shared, own = 2 * 64 * 144, 64 * 576
+    with pytest.raises(ValueError, match=f"needs {shared:,} of the {shared + own:,}"):
+        prune_one_shot(content, X, recipe=recipe, constraints={"macs": shared - 1})
+    limits = {"macs": shared + own // 2}
+    result = prune_one_shot(content, X, recipe=recipe, constraints=limits)
+    assert 0.3 * 576 < rows_of(result)["own"].kept <= 288
+
+
 def test_constraints_count_the_file():
     content = model_bytes()
     result = prune_one_shot(

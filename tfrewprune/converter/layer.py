@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tfrewprune.converter import options
+from tfrewprune.converter.flatbuffer import Model
 from tfrewprune.converter.reasons import SkipReason
 from tfrewprune.converter.recurrent.recognise import Loop
 
@@ -63,6 +64,25 @@ class Layer:
         return self.op in options.OPERATORS
 
     @property
+    def sources(self) -> list[WeightSource]:
+        """Where all its weights are."""
+        return [] if self.source is None else [self.source, *self.more_sources]
+
+    @property
     def recurrent(self) -> bool:
         """Whether it is one matrix of a recurrent layer."""
         return self.loop is not None or self.op in options.RECURRENT
+
+
+def weight_buffers(model: Model, layer: Layer) -> tuple[int, ...]:
+    """Where the file has the weights of a layer; nowhere if they are not constant.
+
+    Operators with the same buffers share their weights: calls of one layer, say.
+    """
+    indices = [source.tensor for source in layer.sources]
+    if layer.packed or not indices:
+        indices = [layer.weight] if layer.weight >= 0 else []
+    tensors = [model.subgraphs[layer.subgraph].tensors[index] for index in indices]
+    if any(model.data(tensor) is None for tensor in tensors):
+        return ()
+    return tuple(tensor.buffer for tensor in tensors)

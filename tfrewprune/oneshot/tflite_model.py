@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from tfrewprune.converter.flatbuffer import (
     tensor_signature,
     text,
 )
-from tfrewprune.converter.layer import Layer
+from tfrewprune.converter.layer import Layer, weight_buffers
 from tfrewprune.converter.plan import layer_shape
 from tfrewprune.converter.sized import at_one_size
 from tfrewprune.left_dense import (
@@ -136,7 +137,7 @@ class TFLiteSource(Source):
         if not self._rules:
             told = {layers[n].name: why for n, why in self._reasons.items()}
             raise nothing_to_prune(told)
-        self.jobs, self.idle = [], []
+        self.jobs, self.idle = [], _left_alone(model, layers, sites)
         for number, site in sites.items():
             structure = rate = None
             if number in self._rules:
@@ -151,9 +152,8 @@ class TFLiteSource(Source):
                 self.idle.append(cost)
                 continue
             self.jobs.append(Job(site, cost, structure, rate, recipe.minimum_groups))
-        known = sum(site.shape.weights for site in sites.values())
-        self.other_weights = self._constants - known
         costs = [*self.idle, *(job.cost for job in self.jobs)]
+        self.other_weights = self._constants - sum(cost.weights for cost in costs)
         self.other_bytes = len(content) - sum(c.weights * c.item for c in costs)
 
     def arranged(self, recipe: Recipe, data: list[np.ndarray]) -> TFLiteSource:
@@ -290,6 +290,24 @@ def _ends(layers: list[Layer], outputs: list[int], recipe: Recipe) -> dict[int, 
             if layers[number].op == "FULLY_CONNECTED":
                 skipped[number] = LAST
     return skipped
+
+
+def _left_alone(
+    model: Model, layers: list[Layer], sites: Mapping[int, Site]
+) -> list[LayerCost]:
+    """What the layers cost that are not measured: they run, changed or not.
+
+    Weights that several of them share are one matrix, run for each.
+    """
+    found: dict[tuple[int, ...], LayerCost] = {}
+    for number, layer in enumerate(layers):
+        place = weight_buffers(model, layer)
+        if number in sites or layer.packed or layer.options is None or not place:
+            continue
+        size = layer_shape(model, layer)
+        cost = found.setdefault(place, LayerCost(Counter(), size.rows * size.columns))
+        cost.runs[size] += 1
+    return list(found.values())
 
 
 def _output_layers(model: Model, layers: list[Layer]) -> list[int]:

@@ -15,9 +15,9 @@ from tfrewprune.converter.densify import WEIGHT_TYPES, read_weights
 from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.files import is_keras_file
 from tfrewprune.converter.flatbuffer import Model, read_model
-from tfrewprune.converter.layer import Layer
+from tfrewprune.converter.layer import Layer, weight_buffers
 from tfrewprune.converter.unpack import dense_shape, read_payload
-from tfrewprune.inspection import describe_layers, weight_buffers
+from tfrewprune.inspection import describe_layers
 from tfrewprune.payload import pack_matrix
 
 
