@@ -15,7 +15,13 @@ from tfrewprune.pipeline import hard_prune, reweighted_train, sparsity_summary, 
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Filter
-from tfrewprune.wrappers import MaskConstraint, Prunable, hooked_kernels, wrap
+from tfrewprune.wrappers import (
+    MaskConstraint,
+    Prunable,
+    hooked_kernels,
+    register_prunable,
+    wrap,
+)
 
 layers = keras.layers
 X = np.random.default_rng(0).standard_normal((32, 8, 8, 3)).astype(np.float32)
@@ -247,6 +253,48 @@ def test_what_cannot_be_wrapped_says_so():
         wrap(keras.Sequential([layers.Dense(3)]), RECIPE)
     with pytest.raises(ValueError, match="has Prunable layers already"):
         wrap(wrap(functional_model(), RECIPE), RECIPE)
+
+
+class Projection(layers.Layer):
+    """Whose output shape Keras must find by tracing."""
+
+    def build(self, input_shape):
+        self.table = self.add_weight(shape=(input_shape[-1], 32), name="table")
+
+    def call(self, inputs):
+        return inputs @ self.table
+
+
+register_prunable(Projection, "table")
+
+
+@pytest.mark.parametrize("sequential", [True, False])
+def test_layers_that_do_not_say_their_output_shape_are_wrapped(sequential):
+    first, last = Projection(name="p"), layers.Dense(3, name="head")
+    model = keras.Sequential([keras.Input((24,)), first, last])
+    if not sequential:
+        model = keras.Model(model.inputs[0], model.outputs[0])
+    recipe = Recipe(Rule("p", rate=4))
+    wrapped = wrap(model, recipe)
+    assert isinstance(wrapped.get_layer("p"), Prunable)
+    x = np.ones((2, 24), np.float32)
+    np.testing.assert_array_equal(np.asarray(wrapped(x)), np.asarray(model(x)))
+    hard_prune(wrapped, recipe)
+    assert sparsity_summary(strip(wrapped))[0].rate == 4
+
+
+def test_what_is_not_built_in_the_copy_is_not_said_to_lack_a_config():
+    class Untraced(Projection):
+        def compute_output_shape(self, input_shape):
+            raise NotImplementedError
+
+    x = np.ones((2, 24), np.float32)
+    model = keras.Sequential([keras.Input((24,)), Untraced(name="p"), layers.Dense(3)])
+    model(x)
+    with pytest.raises(
+        ValueError, match="not built in the copy, as a layer before"
+    ):
+        wrap(model, Recipe("p"))
 
 
 def test_kernels_inside_other_layers_are_attached():

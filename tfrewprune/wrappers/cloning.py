@@ -162,7 +162,7 @@ def _clone(
     """clone_model with `make` for every layer; weights and compilation are copied."""
     pairs = []
 
-    def refusal(reason: NotCopied) -> ValueError:
+    def refusal(reason: NotCopied | str) -> ValueError:
         return ValueError(" ".join(filter(None, (f"{caller}: {reason}", way_out))))
 
     def remember(operation):
@@ -184,8 +184,13 @@ def _clone(
     for layer, copy in pairs:
         try:
             _plain(copy).set_weights(_plain(layer).get_weights())
-        except ValueError as error:  # it came out with other weights
-            raise refusal(NotCopied(layer)) from error
+        except ValueError as error:  # it came out with other weights, or none
+            unbuilt = (
+                f"layer {layer.name!r} was not built in the copy, as a layer before it "
+                "does not say the shape of its output."
+            )
+            reason = NotCopied(layer) if copy.built else unbuilt
+            raise refusal(reason) from error
         copy.trainable = layer.trainable
     compile_with(clone, compile_arguments(model))
     return clone

@@ -95,6 +95,10 @@ class Prunable(keras.layers.Wrapper):
     def compute_output_shape(self, input_shape):
         return self.layer.compute_output_shape(input_shape)
 
+    def compute_output_spec(self, *args, **kwargs):
+        # Else Keras would ask for the shape above, which many layers do not say.
+        return self.layer.compute_output_spec(*args, **kwargs)
+
     @property
     def penalized(self) -> bool:
         """Whether the wrapped layer carries the penalty now."""
