@@ -243,6 +243,22 @@ def test_custom_layers_need_registration():
         register_prunable(int, "kernel")
 
 
+def test_a_misspelt_attribute_is_named_with_those_there_are():
+    class Projection(keras.layers.Layer):
+        def build(self, input_shape):
+            self.bias = self.add_weight(shape=(32,), name="bias")
+            self.table = self.add_weight(shape=(input_shape[-1], 32), name="table")
+
+        def call(self, inputs):
+            return inputs @ self.table + self.bias
+
+    register_prunable(Projection, "tabel")
+    model = keras.Sequential([keras.Input((16,)), Projection(name="custom")])
+    message = "custom: register_prunable names 'tabel', .* has not got; it has 'table'"
+    with pytest.raises(ValueError, match=message):
+        attach(model, Recipe("custom"))
+
+
 @pytest.mark.parametrize("layout", [KernelLayout(), KernelLayout("dense")])
 def test_patterns_prune_registered_layers(layout):
     """Also where the layer does not say its output shape."""

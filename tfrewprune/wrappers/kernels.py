@@ -141,15 +141,21 @@ def kernel_specs(
         layer: A layer.
         unit: What structures shall cut, see `Structure.unit`; None for all units.
     """
-    finder = next((_REGISTRY[c] for c in type(layer).__mro__ if c in _REGISTRY), None)
-    if finder is None:
+    declared = _declared(layer)
+    if declared is None:
         return None
-    found = [spec for spec in finder(layer) if unit in (None, spec.unit)]
     return [
         spec
-        for spec in found
-        if all(part.variable(layer) is not None for part in spec.parts)
+        for spec in declared
+        if unit in (None, spec.unit)
+        and all(part.variable(layer) is not None for part in spec.parts)
     ]
+
+
+def _declared(layer: keras.Layer) -> list[KernelSpec] | None:
+    """What the layer's class declares, whether the layer has got it or not."""
+    finder = next((_REGISTRY[c] for c in type(layer).__mro__ if c in _REGISTRY), None)
+    return None if finder is None else finder(layer)
 
 
 def find_kernels(
@@ -184,7 +190,26 @@ def find_kernels(
             f"layer class {type(layer).__name__} is not known; "
             "see tfrewprune.register_prunable"
         )
-    return specs, None if specs else NO_MATRIX
+    return specs, None if specs else _why_none(layer, own)
+
+
+def _why_none(layer: keras.Layer, own: list[keras.Variable]) -> str:
+    """Why a layer of a known class has no kernel: it may be a misspelt attribute."""
+    matrices = [variable for variable in own if len(variable.shape) > 1]
+    asked = [repr(spec.attribute) for spec in _declared(layer)]
+    if not asked or not matrices:
+        return NO_MATRIX
+    names = _attributes(layer)
+    found = [names.get(id(variable), variable.name) for variable in matrices]
+    return (
+        f"register_prunable names {', '.join(asked)}, which the layer has not got; it "
+        f"has {', '.join(map(repr, found))}"
+    )
+
+
+def _attributes(layer: keras.Layer) -> dict[int, str]:
+    """Names of a layer's attributes by the identity of their values."""
+    return {id(value): name.lstrip("_") for name, value in vars(layer).items()}
 
 
 def hooked_specs(layer: keras.Layer) -> list[KernelSpec]:
@@ -196,13 +221,13 @@ def hooked_specs(layer: keras.Layer) -> list[KernelSpec]:
     known = kernel_specs(layer, None) or ()
     specs = [spec for spec in known if any(spec.hooks(layer))]
     claimed = {(id(spec.variable(layer)), spec.layout.suffix) for spec in specs}
-    names = {id(value): name for name, value in vars(layer).items()}
+    names = _attributes(layer)
     for variable, found in hooked_variables(layer):
         hook = next(filter(None, found))
         slot = id(variable), hook.layout.suffix
         if slot in claimed or hook.layout.kind == "heads":
             continue  # heads belong to the attention layer around this one
-        attribute = names.get(id(variable), variable.name).lstrip("_")
+        attribute = names.get(id(variable), variable.name)
         prefix = names.get(id(hook), attribute)
         prefix = prefix.removesuffix("_regularizer").removesuffix("_constraint")
         specs.append(KernelSpec(attribute, hook.layout, prefix, packed=False))
