@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """attach: what a recipe does to a model in place, and what it says about the rest."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from tfrewprune.methods import GroupLasso, Magnitude
-from tfrewprune.pipeline import hard_prune, sparsity_summary, strip
+from tfrewprune.pipeline import (
+    hard_prune,
+    masked_retrain,
+    sparsity_summary,
+    strip,
+)
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.structures import (
@@ -335,6 +343,87 @@ def test_reload_in_the_masked_phase(tmp_path):
     assert [r.kept for r in sparsity_summary(restored)] == [
         r.kept for r in sparsity_summary(model)
     ]
+
+
+@keras.saving.register_keras_serializable(package="test_attach")
+class Lookup(layers.Layer):
+    """A custom layer, without `table_constraint`."""
+
+    def build(self, input_shape):
+        self.table = self.add_weight(shape=(input_shape[-1], 32), name="table")
+
+    def call(self, inputs):
+        return inputs @ self.table
+
+
+register_prunable(Lookup, "table")
+
+
+@keras.saving.register_keras_serializable(package="test_attach")
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = layers.Dense(32, name="inner")
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+
+def attention() -> keras.Model:
+    inputs = keras.Input((4, 16))
+    layer = layers.MultiHeadAttention(2, 8, name="attention")
+    return keras.Model(inputs, layer(inputs, inputs))
+
+
+@pytest.mark.parametrize(
+    "build, name",
+    [
+        (lambda: keras.Sequential([keras.Input((16,)), Lookup(name="l")]), "l"),
+        (Subclassed, "inner"),
+        (attention, "attention"),
+    ],
+    ids=["custom", "subclassed", "attention"],
+)
+def test_masks_that_no_config_holds(tmp_path, build, name):
+    """Saving says that they do not come back, and how they do."""
+    model, file = build(), tmp_path / "model.keras"
+    x = np.ones((2, 4, 16) if build is attention else (2, 16), np.float32)
+    model(x)
+    model.compile("sgd", "mse")
+    rule = Rule(name, structure=Block(8, 1), rate=4)
+    recipe = Recipe(rule, retrain_epochs=1)
+    hard_prune(model, recipe)
+    with pytest.warns(UserWarning, match=r"attach\(model, recipe\) and"):
+        model.save(file)
+    loaded = keras.models.load_model(file)
+    y = np.zeros_like(ops.convert_to_numpy(model(x)))
+    with pytest.raises(ValueError, match=r"from a .keras file.*model.load_weights"):
+        masked_retrain(loaded, recipe, x, y, verbose=0)
+    attach(loaded, recipe)
+    loaded.load_weights(file)
+    masked_retrain(loaded, recipe, x, y, verbose=0)
+    kept = [[row.kept for row in sparsity_summary(m)] for m in (model, loaded)]
+    assert kept[0] == kept[1]
+
+
+def test_masks_that_come_back_are_saved_without_a_warning(tmp_path):
+    inputs = keras.Input((4, 32))
+    inner = keras.Sequential([keras.Input((4, 32)), layers.Dense(32)], name="inner")
+    steps = layers.TimeDistributed(layers.Dense(32))
+    cells = layers.RNN([layers.GRUCell(32), layers.LSTMCell(32)], return_sequences=True)
+    both = layers.Bidirectional(layers.SimpleRNN(32))
+    model = keras.Model(inputs, both(cells(steps(inner(inputs)))))
+    recipe = Recipe(Rule("*", rate=4), skip_last=False)
+    hard_prune(model, recipe)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.save(tmp_path / "model.keras")
+        model.save_weights(tmp_path / "model.weights.h5")
+    restored = keras.models.load_model(tmp_path / "model.keras")
+    masks = [t.mask.groups for t in hooked_kernels(model)]
+    again = [t.mask.groups for t in hooked_kernels(restored)]
+    for mask, other in zip(masks, again, strict=True):
+        np.testing.assert_array_equal(mask, other)
 
 
 @pytest.mark.backend

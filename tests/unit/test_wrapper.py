@@ -4,6 +4,7 @@
 import json
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import keras
@@ -269,7 +270,7 @@ register_prunable(Projection, "table")
 
 
 @pytest.mark.parametrize("sequential", [True, False])
-def test_layers_that_do_not_say_their_output_shape_are_wrapped(sequential):
+def test_layers_that_do_not_say_their_output_shape_are_wrapped(tmp_path, sequential):
     first, last = Projection(name="p"), layers.Dense(3, name="head")
     model = keras.Sequential([keras.Input((24,)), first, last])
     if not sequential:
@@ -280,6 +281,12 @@ def test_layers_that_do_not_say_their_output_shape_are_wrapped(sequential):
     x = np.ones((2, 24), np.float32)
     np.testing.assert_array_equal(np.asarray(wrapped(x)), np.asarray(model(x)))
     hard_prune(wrapped, recipe)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        wrapped.save(tmp_path / "wrapped.keras")  # Prunable brings the mask back
+    custom = {"Projection": Projection}
+    loaded = keras.models.load_model(tmp_path / "wrapped.keras", custom)
+    assert hooked_kernels(loaded)[0].mask.groups is not None
     assert sparsity_summary(strip(wrapped))[0].rate == 4
 
 
@@ -291,9 +298,7 @@ def test_what_is_not_built_in_the_copy_is_not_said_to_lack_a_config():
     x = np.ones((2, 24), np.float32)
     model = keras.Sequential([keras.Input((24,)), Untraced(name="p"), layers.Dense(3)])
     model(x)
-    with pytest.raises(
-        ValueError, match="not built in the copy, as a layer before"
-    ):
+    with pytest.raises(ValueError, match="not built in the copy, as a layer before"):
         wrap(model, Recipe("p"))
 
 

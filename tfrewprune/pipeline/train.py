@@ -120,7 +120,10 @@ def masked_retrain(
     if all(mask.groups is None for mask in masks):
         raise ValueError(
             "masked_retrain: the model carries no mask. Call hard_prune(model, recipe) "
-            "first; after strip() the mask is gone."
+            "first; after strip() the mask is gone. A subclassed model, an attention "
+            "layer and most custom layers come from a .keras file without: call "
+            "attach(model, recipe) and model.load_weights(file), or "
+            "mask_zeros(model, recipe)."
         )
     # The logs of all phases have the same columns.
     counts = [SparsityLogger(), CollapseWatch(recipe, tell=False)]

@@ -40,9 +40,11 @@ def attach(model: keras.Model, recipe: Recipe) -> list[Target]:
 
     Saved to `.keras`, penalty and mask come back with the layers' configs; `.keras` and
     `.weights.h5` files hold the penalty weights alpha and the mask for a model that is
-    attached when they are loaded. The projections of an attention layer are the
-    exception: its config does not hold theirs, so a model from a `.keras` file must be
-    attached, and the file's weights loaded (`load_weights`), before it trains on.
+    attached when they are loaded. Some configs do not hold penalty and mask: those of
+    subclassed models, of attention layers for their projections, and of custom layers
+    without attributes such as `kernel_constraint`. Such a model from a `.keras` file
+    must be attached, and the file's weights loaded (`load_weights`), before it trains
+    on; saving it under a mask warns of that.
 
     Args:
         model: A built `keras.Model`.

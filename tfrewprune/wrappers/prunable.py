@@ -87,6 +87,7 @@ class Prunable(keras.layers.Wrapper):
                 mask = MaskConstraint(self.structure, spec.layout)
                 spec.set_mask(self.layer, mask)
         give_state(self.layer)
+        self.layer.pruning_state.rebuilt = True
         self.built = True
 
     def call(self, inputs, **kwargs):

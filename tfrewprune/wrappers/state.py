@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,12 @@ from tfrewprune.structures import KernelLayout, Structure
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.regularizer import MethodRegularizer
 from tfrewprune.wrappers.steps import rebuild_steps
+
+#: Where a `.keras` file holds the state of a layer whose config comes with the model's:
+#: layers of Sequential and functional models, and what wrappers and RNNs hold.
+_IN_CONFIG = re.compile(
+    r"((layers|cells)/[^/]+/|(layer|cell|forward_layer|backward_layer)/)*pruning_state"
+)
 
 Hooks = tuple[MethodRegularizer | None, MaskConstraint | None]
 
@@ -86,11 +93,15 @@ class PruningState(keras.Layer):
 
     Args:
         owner: The built layer whose kernels are pruned.
+
+    Attributes:
+        rebuilt: Whether the layer that loads `owner` from a file makes this anew.
     """
 
     def __init__(self, owner: keras.Layer):
         super().__init__(name=f"{owner.name}_pruning", trainable=False)
         self._owner = weakref.ref(owner)  # a layer held here would be a sublayer
+        self.rebuilt = False
         self.built = True
 
     @property
@@ -123,6 +134,7 @@ class PruningState(keras.Layer):
         return iter(()) if owner is None else hooked_variables(owner)
 
     def save_own_variables(self, store):
+        self._warn_of_loss(store)
         for variable, (penalty, mask) in self._hooked():
             kernel = _key(variable, penalty or mask)
             if penalty is not None:
@@ -135,6 +147,29 @@ class PruningState(keras.Layer):
                 structure = json.dumps(mask.structure.get_config()).encode()
                 store[f"{kernel}_mask"] = mask.groups.astype(np.uint8)
                 store[f"{kernel}_structure"] = np.frombuffer(structure, np.uint8)
+
+    def _warn_of_loss(self, store) -> None:
+        """Tells of a `.keras` file from which `load_model` takes no mask."""
+        path, owner = getattr(store, "_h5_entry_path", None), self._owner()
+        if owner is None or self.rebuilt or path is None:
+            return
+        if getattr(store, "archive", None) is None:
+            return  # a file of weights, for a model that is attached when it is loaded
+        kept = {id(value) for value in vars(owner).values()}
+        lost = [
+            variable
+            for variable, (_, mask) in self._hooked()
+            if mask is not None and mask.groups is not None
+            if id(variable.constraint) not in kept or not _IN_CONFIG.fullmatch(path)
+        ]
+        if lost:  # the same words for all layers: Python shows them once
+            warn_caller(
+                "The file holds masks that keras.models.load_model does not put on "
+                "again: those of subclassed models, of attention layers, and of layers "
+                "without a constraint of their own, such as `kernel_constraint`. "
+                "Before the loaded model trains on call attach(model, recipe) and "
+                "model.load_weights(file)."
+            )
 
     def load_own_variables(self, store):
         """Takes penalty weights and masks from a file, for steps traced already too.
