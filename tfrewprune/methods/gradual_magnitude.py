@@ -39,8 +39,8 @@ class GradualMagnitude(Method):
             `"magnitude"`: by their root mean square.
             `"fisher"`: everywhere by the mean of w^2 v, where v is the optimizer's
             second moment of the weight, a running mean of its squared gradient: what
-            removing it costs to first order. With optimizers that keep none (SGD) this
-            is `"lamp"`.
+            removing it costs to first order. With optimizers that keep none (SGD, Lion,
+            of matrices Muon) this is `"lamp"`, and a note in the rows says so.
         every: Epochs between two cuts; at least one step. A tfmot schedule has its own.
         remove_dead_paths: After every cut also remove filters that nobody reads and
             columns whose filter is empty, and move the constants of such filters into

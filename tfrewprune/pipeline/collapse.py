@@ -62,7 +62,7 @@ class CollapseWatch(keras.callbacks.Callback):
         threshold = 0.0
         if target.penalty is not None:
             # As far as the optimizer moves weights that nothing pulls.
-            step = reach(inner_optimizer(self.model), 0.0)
+            step = reach(inner_optimizer(self.model), target.variable, 0.0)
             threshold = target.penalty.method.emptied_below(step)
         return int((rms >= max(threshold, EMPTY)).sum())
 

@@ -5,14 +5,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 
 import keras
 import numpy as np
+from keras import ops
 
 from tfrewprune.pipeline.clock import PhaseClock
 from tfrewprune.pipeline.gradual import GradualPrune
 from tfrewprune.recipe import Recipe
-from tfrewprune.wrappers.moments import inner_optimizer, reach, step_of_gradient
+from tfrewprune.wrappers.moments import (
+    gradient_scale,
+    inner_optimizer,
+    reach,
+    step_of_gradient,
+)
 from tfrewprune.wrappers.selection import shares
 from tfrewprune.wrappers.targets import Target, resolve
 
@@ -40,6 +47,9 @@ NEXT_TO_NOTHING = 1e-7
 #: large for all of them by then.
 LEAD, FURTHEST = 200, 10
 
+#: Times the weights wanted that are left after a phase which did not work.
+FAR = 1.5
+
 #: Bounds of a controlled penalty's largest pull on a weight. Where survivors are spared
 #: the groups beside them are pulled away from norms a hundred times the epsilon that
 #: the largest pull is stated for: 1 stopped single weights on their last quarter.
@@ -56,13 +66,17 @@ class _Goal:
     before: float = math.inf
     seen: np.ndarray | None = None
     start: np.ndarray | None = None
+    size: float = 0.0  # median rms at the start
+    step: float = 0.0  # as far do weights move
+    travelled: float = 0.0  # at most, by all steps
 
     def excess(self, optimizer: keras.optimizers.Optimizer, ahead: float = 0) -> float:
         """How many times the weights wanted are in groups that are not emptied `ahead`
         looks later, if all go on as they do."""
         target, method = self.target, self.target.penalty.method
         structure, shape = target.structure, target.shape
-        step = reach(optimizer, target.penalty.strength * method.pull(0))
+        pull = target.penalty.strength * method.pull(0)
+        self.step = step = reach(optimizer, target.variable, pull)
         rms = structure.rms(target.kernel(), shape)
         shrunk = 0.0 if self.seen is None else np.minimum(rms - self.seen, 0)
         self.seen = rms
@@ -86,9 +100,13 @@ class _Goal:
 
     def _gradient(self, optimizer: keras.optimizers.Optimizer, steps: int) -> float:
         """Root mean square of the loss's gradient in a weight; 0 while unknown."""
-        moment = self.target.squared_gradient(optimizer)
-        if moment is not None:
-            return math.sqrt(float(moment.mean()))
+        if gradient_scale(optimizer, self.target.variable) is not None:
+            scales = self.target.gather(
+                lambda weights: ops.broadcast_to(
+                    gradient_scale(optimizer, weights), weights.shape
+                )
+            )
+            return math.sqrt(float(np.square(scales).mean()))
         far = step_of_gradient(optimizer)
         moved = float(np.square(self.target.kernel() - self.start).mean())
         return math.sqrt(moved / steps) / far if far and steps else 0.0
@@ -124,6 +142,9 @@ class StrengthControl(PhaseClock):
     Raises:
         ValueError: The recipe leaves no strength open; at the start of `fit`, a kernel
             carries no penalty.
+
+    Warns:
+        UserWarning: The optimizer's steps were too short to empty groups.
     """
 
     def __init__(self, recipe: Recipe, every: float = 0.1):
@@ -157,6 +178,27 @@ class StrengthControl(PhaseClock):
         self._goals = [_Goal(target, weights[target.path_key]) for target in led]
         for goal in self._goals:
             goal.at_start = goal.excess(inner_optimizer(self.model))
+            goal.size = float(np.median(goal.seen))
+
+    def on_train_end(self, logs=None):
+        short = [
+            goal
+            for goal in self._goals
+            if goal.travelled < goal.size and goal.before > FAR * goal.wanted(1)
+        ]
+        if not short:
+            return
+        least = min(short, key=lambda goal: goal.travelled / goal.size)
+        kind = type(inner_optimizer(self.model)).__name__
+        warnings.warn(
+            f"{len(short)} of {len(self._goals)} kernels could not empty their groups "
+            f"in this phase: the steps of {kind} together carry a weight of "
+            f"{least.target.label!r} no further than {least.travelled:.2g}, and half "
+            f"of its groups have an rms above {least.size:.2g}. Train for more epochs, "
+            "with a larger learning rate, or by ReweightedProximal(), which needs no "
+            "steps of the optimizer.",
+            stacklevel=2,
+        )
 
     def on_epoch_begin(self, epoch, logs=None):
         super().on_epoch_begin(epoch, logs)
@@ -184,6 +226,7 @@ class StrengthControl(PhaseClock):
         for goal in self._goals:
             penalty = goal.target.penalty
             excess = goal.excess(optimizer, ahead)
+            goal.travelled += steps * goal.step
             wanted = goal.wanted(progress + ahead * passed)
             penalty.keep = wanted * goal.weights
             change = np.clip(math.log(excess / wanted), -0.7, 0.7)

@@ -52,8 +52,8 @@ class AfterStep:
         penalty.feel()
         strength, state = penalty.values(optimizer)
         layout, shape = penalty.layout, penalty.layout.kernel_shape(variable.shape)
-        measure = measure_of(optimizer, variable)
-        if ops.is_tensor(measure):
+        measure = measure_of(optimizer, variable, weights)
+        if len(getattr(measure, "shape", ())):  # one number a weight
             measure = layout.to_kernel(measure, ops)
         kernel = layout.to_kernel(ops.cast(weights, "float32"), ops)
         steps = optimizer.gradient_accumulation_steps
