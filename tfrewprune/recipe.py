@@ -16,6 +16,7 @@ from tfrewprune.constraints import checked_constraints
 from tfrewprune.methods import Method, Reweighted
 from tfrewprune.quantization import Quantization
 from tfrewprune.rule import Rule, as_rules, check_rate, check_strength
+from tfrewprune.structures import KernelShape
 
 VERSION = 1
 BUDGETS = ("weights", "macs")
@@ -34,8 +35,9 @@ class Recipe:
 
     How much is removed is decided by exactly one of these, in this order: a rule's own
     `rate`; the recipe's `rate` as a budget over all other pruned layers together, or
-    its `constraints` on the model; the `threshold`, so that the penalty strength
-    decides (the automatic rate).
+    its `constraints` on the model; the rule's structure, where it has but one rate
+    (`NofM`); the `threshold`, so that the penalty strength decides (the automatic
+    rate).
 
     Args:
         rules: `Rule`s in order of precedence; a single rule or pattern is fine, or a
@@ -250,8 +252,20 @@ class Recipe:
             )
 
     def rate_of(self, rule: Rule) -> float | None:
-        """Dense / kept weights that the rule's layers shall have; None if open."""
-        return self.rate if rule.rate is None else rule.rate
+        """Dense / kept weights that the rule's layers shall have; None if open.
+
+        A structure such as `NofM` has a rate where nobody gives one.
+        """
+        if rule.rate is not None or self.rate is not None:
+            return rule.rate or self.rate
+        return None if self.constraints is not None else rule.structure.nominal_rate
+
+    def settled(self, rule: Rule, shape: KernelShape) -> Rule:
+        """The rule for one kernel: with its structure's rate where none is given."""
+        given = (rule.rate, self.rate, self.constraints)
+        if any(value is not None for value in given):
+            return rule
+        return rule.replace(rate=rule.structure.fixed_rate(shape))
 
     def is_controlled(self, rule: Rule) -> bool:
         """Whether the penalty strength follows from the rate during training."""

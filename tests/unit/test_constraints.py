@@ -233,3 +233,13 @@ def test_every_call_of_a_shared_layer_counts_towards_a_limit():
         reached = {"macs": macs, "latency_ms": ms}
         for name, limit in constraints.items():
             assert 0.8 * limit < reached[name] <= 1.02 * limit
+
+
+def test_what_rules_of_their_own_rate_keep_is_named():
+    rules = [Rule(["late", "last"], structure=Unstructured(), rate=2), Rule("dense")]
+    own = (MATRICES["late"] + MATRICES["last"]) / 2
+    others = f"{STEM + HEAD + BIASES:.4g} are layers left dense"
+    with pytest.raises(ValueError, match=others) as refused:
+        cut({"weights": 1000}, rules=rules)
+    kept = f"{own:.4g} are what rules with a rate of their own keep (late, last)"
+    assert kept in str(refused.value)

@@ -30,7 +30,7 @@ from tfrewprune.oneshot import prune_one_shot
 from tfrewprune.oneshot.tflite_model import TFLiteSource, specs_of
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
-from tfrewprune.structures import Column, Head, RowColumn
+from tfrewprune.structures import Column, Head, NofM, RowColumn
 
 X = np.random.default_rng(0).standard_normal((96, 8, 8, 4)).astype(np.float32)
 X = X + np.roll(X, 1, 1) + np.roll(X, 1, 2)
@@ -192,6 +192,12 @@ def test_what_only_keras_models_have_is_refused():
     rules = [Rule("*", rate=2), Rule("b", rate=4)]
     with pytest.raises(ValueError, match="Rule 'b' never applies"):
         prune_one_shot(model_bytes(), X, recipe=Recipe(rules))
+
+
+def test_a_structure_of_one_rate_needs_no_other():
+    recipe = Recipe(Rule("c", structure=NofM(2, 4)))
+    rows = rows_of(prune_one_shot(model_bytes(), X, recipe=recipe))
+    assert rows["c"].rate == pytest.approx(2)
 
 
 def test_rows_of_the_last_layer_stay():

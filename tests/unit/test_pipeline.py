@@ -27,7 +27,7 @@ from tfrewprune.pipeline import (
 from tfrewprune.quantization import Quantization
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
-from tfrewprune.structures import Block, Filter, Unstructured
+from tfrewprune.structures import Block, Filter, NofM, Unstructured
 from tfrewprune.wrappers import attach, hooked_kernels
 
 layers = keras.layers
@@ -404,3 +404,25 @@ def test_compress_keeps_a_loss_that_cannot_be_serialized():
 
 def test_block_is_default_structure():
     assert Recipe("wide").rules[0].structure == Block(16, 1)
+
+
+@pytest.mark.parametrize(
+    "method", ["Reweighted", "ReweightedProximal", "ADMM", "GradualMagnitude"]
+)
+def test_a_structure_of_one_rate_needs_no_other(method):
+    rule, epochs = Rule("wide", structure=NofM(2, 4)), {"retrain_epochs": 1}
+    recipe = Recipe(rule, method=method, reweighted_epochs=2, **epochs)
+    result = compress(conv_model(compiled=True), recipe, X, Y, verbose=0)
+    row = next(row for row in result.layers if row.layer == "wide")
+    assert row.rate == pytest.approx(2)
+    kernel = np.asarray(result.model.get_layer("wide").kernel)
+    assert ((kernel != 0).reshape(9, 4, 4, 32).sum(2) <= 2).all()
+
+
+def test_a_rate_that_a_structure_does_not_reach_is_blamed_on_it():
+    rules = Rule(["wide", "deep"], structure=NofM(2, 4))
+    note = rows_of(conv_model(), Recipe(rules, rate=8))["wide"].note
+    assert "rate 8 is not reached: the structure decides wide, deep" in note
+    assert "minimum_groups" not in note
+    note = rows_of(conv_model(), Recipe(["wide", "deep"], rate=1e6))["wide"].note
+    assert note == "minimum_groups=1 alone exceeds the budget of rate 1e+06"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tfrewprune.methods import GroupLasso, Magnitude, Reweighted
 from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
-from tfrewprune.structures import Block, Channel, Filter, Unstructured
+from tfrewprune.structures import Block, Channel, Filter, NofM, Unstructured
 
 RATES = st.none() | st.floats(1, 1e6)
 STRUCTURES = st.sampled_from([Block(8, 2), Filter(), Channel(), Unstructured()])
@@ -112,6 +112,7 @@ def test_recipes_are_frozen():
             lambda: Recipe([Rule("a", rate=2), "b"], method="Magnitude"),
             r"Rule 'b' has no rate: method Magnitude\(\) needs",
         ),
+        (lambda: Recipe(Rule("a", structure=NofM(4, 4))), "removes nothing"),
         (lambda: Recipe([Rule(["a", "b"]), "b"]), "has 2 rules for 'b'"),
         (lambda: Rule([]), "`match` must be a layer name"),
         (lambda: Rule(["a", 3]), "`match` must be a layer name"),

@@ -141,6 +141,7 @@ def test_constraints_that_cannot_be_met_end_the_search_from_above(model, monkeyp
     found = largest_rate(model, within=0.5, of="macs", **DATA)
     assert 5 < found.rate <= 6
     assert "8x: cannot be reached" in str(found)
+    assert "x was refused: macs: at least 3" in str(found).splitlines()[-1]
 
 
 def test_of_a_falling_metric_percent_are_counted(model, monkeypatch):

@@ -145,7 +145,8 @@ class TFLiteSource(Source):
                 kernel, structure = self.network.kernel(site), rule.structure
                 if number in outputs:
                     structure = structure.at_output()
-                structure, rate = structure.fitted(kernel), rule.rate
+                structure = structure.fitted(kernel)
+                rate = recipe.settled(rule, site.shape).rate
             cost = self._cost(layers[number], site, structure)
             skipping = first_that(_applies, recipe, layers[number])
             if skipping is not None and skipping.skip:

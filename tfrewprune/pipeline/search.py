@@ -40,6 +40,7 @@ class Trial:
         lost: How far that is from dense, as `within` counts.
         within: Whether it is near enough.
         collapsed: Layers that lost everything on the way, by epoch.
+        refused: Why the rate cannot be reached; None if it can.
     """
 
     rate: float
@@ -48,6 +49,7 @@ class Trial:
     lost: float | None
     within: bool
     collapsed: dict[str, int]
+    refused: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +72,11 @@ class RateSearch:
 
     def __str__(self) -> str:
         lines = [f"{self.rate:.3g}x is the most; {self.metric} {self.dense:.4f} dense"]
+        refused = None
         for trial in self.trials:
             if trial.score is None:
                 lines.append(f"{trial.rate:.3g}x: cannot be reached")
+                refused = trial
                 continue
             verdict = "within" if trial.within else "too far"
             line = f"{trial.rate:.3g}x: {trial.score:.4f}, {trial.lost:.2f} lost: "
@@ -81,6 +85,8 @@ class RateSearch:
             lines.append(line + verdict + at)
             for layer, epoch in trial.collapsed.items():
                 lines.append(f"  {layer} collapsed in epoch {epoch}")
+        if refused is not None and refused.refused is not None:
+            lines.append(f"{refused.rate:.3g}x was refused: {refused.refused}")
         return "\n".join(lines)
 
 
@@ -171,8 +177,8 @@ def largest_rate(
                 options["callbacks"] = watchers
                 try:
                     result = compress(model, _at(recipe, of, rate), x, y, **options)
-                except Infeasible:
-                    trial = Trial(rate, None, None, None, False, {})
+                except Infeasible as error:
+                    trial = Trial(rate, None, None, None, False, {}, str(error))
                 else:
                     trial = _trial(result, of, rate, dense, metric, within)
                     if trial.within:

@@ -55,6 +55,10 @@ class NofM(Structure):
         whole, rest = divmod(shape.channels, self.m)
         return shape.channels / (whole * self.n + min(rest, self.n))
 
+    @property
+    def nominal_rate(self) -> float:
+        return self.m / self.n
+
     def select(
         self, scores: np.ndarray, shape: KernelShape, weights: float, minimum: int = 0
     ) -> np.ndarray:

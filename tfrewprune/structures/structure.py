@@ -44,7 +44,8 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
       of candidates (N of M neighbours, rows and columns);
     - `choose(energy, weights, minimum)`: the choice, where the score of a group depends
       on which others are gone (rows and columns);
-    - `fixed_rate(shape)`: the rate, where the structure alone decides it;
+    - `fixed_rate(shape)`, `nominal_rate`: the rate, where the structure alone decides
+      it;
     - `pulled(rms, shape, keep)`: which groups a penalty leaves alone;
     - `rows_alike(shape)`: how many outputs share their columns, as the runtime likes;
     - `fitted(kernel)`: the same structure with its free choices made for one kernel (a
@@ -97,6 +98,11 @@ class Structure(Registered, abc.ABC, kind="structure", example="Block(16, 1)"):
 
     def fixed_rate(self, shape: KernelShape) -> float | None:
         """Dense / kept weights where that is not free to choose; else None."""
+        return None
+
+    @property
+    def nominal_rate(self) -> float | None:
+        """`fixed_rate` of a kernel that it divides without a rest."""
         return None
 
     def fitted(self, kernel: np.ndarray) -> Structure:

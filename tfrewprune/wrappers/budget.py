@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from tfrewprune.constraints import limit_of
@@ -29,12 +30,14 @@ class Limit:
         limit: What the whole model may cost.
         fixed: What it costs with the budget's kernels empty.
         curves: Cost of each of these, by `Target.path_key`.
+        own: What of `fixed` kernels with a rate of their own keep, by their layer.
     """
 
     name: str
     limit: float
     fixed: float
     curves: dict[tuple, CostCurve]
+    own: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def used(self, kept: Kept) -> float:
         """What the kept weights cost beside `fixed`."""
@@ -92,13 +95,16 @@ class Budget:
                 left_dense += other_weights(targets) * (4 if name == "bytes" else 1)
             dense = left_dense + sum(curve.dense for curve in curves.values())
             fixed = left_dense
+            own: dict[str, float] = defaultdict(float)
             for target in pruned:
                 curve = curves[target.path_key]
-                rate = target.rule.rate
-                own = curve.empty if rate is None else curve(curve.kept[-1] / rate)
-                fixed += own
+                fixed += curve.empty
+                if (rate := target.rule.rate) is not None:
+                    own[target.path] += curve(curve.kept[-1] / rate) - curve.empty
+            fixed += sum(own.values())
             shares = {t.path_key: curves[t.path_key] for t in shared}
-            limits.append(Limit(name, limit_of(name, asked, dense), fixed, shares))
+            limit = limit_of(name, asked, dense)
+            limits.append(Limit(name, limit, fixed, shares, dict(own)))
         return cls(shared, limits)
 
     @property
@@ -148,10 +154,16 @@ class Budget:
         for limit in self.limits:
             least = limit.fixed + limit.used(kept)
             if least > limit.limit * (1 + 1e-9):
+                own = sum(limit.own.values())
+                ruled = (
+                    f"{own:.4g} are what rules with a rate of their own keep "
+                    f"({', '.join(limit.own)}), "
+                )
                 broken.append(
                     f"{limit.name}: at least {least:.4g}, {least - limit.limit:.3g} "
-                    f"more than the {limit.limit:.4g} asked for ({limit.fixed:.4g} are "
-                    "layers left dense, biases, and what an empty layer costs)"
+                    f"more than the {limit.limit:.4g} asked for ("
+                    f"{ruled if limit.own else ''}{limit.fixed - own:.4g} are layers "
+                    "left dense, biases, and what an empty layer costs)"
                 )
         if broken:
             raise Infeasible(

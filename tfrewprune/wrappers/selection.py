@@ -234,11 +234,17 @@ def _by_budget(
     if budget.excess(kept(musts)) > allowed * (1 + 1e-9):
         if recipe.constraints is not None:
             budget.check(kept(musts))
+        fixed = [t for t in targets if t.structure.fixed_rate(t.shape) is not None]
+        settled = {t.path_key for t in fixed}
+        numbers = kept(musts)
+        alone = {key: numbers[key] if key in settled else 0 for key in numbers}
+        rate = f"rate {recipe.rate:g}"
+        cause = f"minimum_groups={least} alone exceeds the budget of {rate}"
+        if budget.excess(alone) > allowed * (1 + 1e-9):
+            names = ", ".join(target.label for target in fixed)
+            cause = f"{rate} is not reached: the structure decides {names}"
         for target in targets:
-            notes[target.path_key].append(
-                f"minimum_groups={least} alone exceeds the budget of rate "
-                f"{recipe.rate:g}"
-            )
+            notes[target.path_key].append(cause)
         return final(musts)
 
     best, most = musts, -1.0

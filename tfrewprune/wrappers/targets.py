@@ -437,7 +437,7 @@ def _apply(
     if id(target.layer) in outputs:
         structure = structure.at_output()
     structure = _fitted(target, structure)
-    rule = dataclasses.replace(rule, structure=structure)
+    rule = recipe.settled(rule.replace(structure=structure), target.shape)
     return dataclasses.replace(target, rule=rule, note=note)
 
 
