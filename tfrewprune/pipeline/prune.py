@@ -212,12 +212,11 @@ def _check_emptied(
                 f"empty ({100 * share:.0f} % of the energy kept)"
             )
     if after < ENERGY * before:
-        warnings.warn(
+        warn_caller(
             f"{left} of the {cut} groups that were cut were not empty "
             f"({100 * after / before:.0f} % of the energy kept): training under the "
             "penalty has not emptied what the rate removes. Train longer before the "
-            "cut, with a larger learning rate, or ask for a lower rate.",
-            stacklevel=3,
+            "cut, with a larger learning rate, or ask for a lower rate."
         )
 
 
