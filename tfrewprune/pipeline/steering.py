@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 
 import keras
 import numpy as np
 from keras import ops
 
+from tfrewprune.caller import warn_caller
 from tfrewprune.pipeline.clock import PhaseClock
 from tfrewprune.pipeline.gradual import GradualPrune
 from tfrewprune.recipe import Recipe
@@ -190,14 +190,13 @@ class StrengthControl(PhaseClock):
             return
         least = min(short, key=lambda goal: goal.travelled / goal.size)
         kind = type(inner_optimizer(self.model)).__name__
-        warnings.warn(
+        warn_caller(
             f"{len(short)} of {len(self._goals)} kernels could not empty their groups "
             f"in this phase: the steps of {kind} together carry a weight of "
             f"{least.target.label!r} no further than {least.travelled:.2g}, and half "
             f"of its groups have an rms above {least.size:.2g}. Train for more epochs, "
             "with a larger learning rate, or by ReweightedProximal(), which needs no "
-            "steps of the optimizer.",
-            stacklevel=2,
+            "steps of the optimizer."
         )
 
     def on_epoch_begin(self, epoch, logs=None):
