@@ -43,8 +43,7 @@ HAVE_GTEST = echo '\#include <gtest/gtest.h>' | $${CXX:-c++} -E -x c++ - >/dev/n
 CMAKE = PATH="$(abspath $(BIN)):$$PATH" cmake
 ARM_TOOLCHAIN = $(abspath tflite_ops/cmake/aarch64-linux-gnu.cmake)
 ARMV7_TOOLCHAIN = $(abspath tflite_ops/cmake/arm-linux-gnueabihf.cmake)
-# Folders are those of setup.py, so that objects are shared; ours is the ninja that stays.
-CONFIGURE = $(CMAKE) -S tflite_ops -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DTFREWPRUNE_TESTS=ON
+CONFIGURE = $(CMAKE) -S tflite_ops -G Ninja -DTFREWPRUNE_TESTS=ON
 
 test-native: $(VENV)/installed system-packages  ## C++ tests
 	@$(HAVE_GTEST); set -ex; $(CONFIGURE) -B $(BUILD)/native; $(CMAKE) --build $(BUILD)/native; \
@@ -64,9 +63,9 @@ ARM_TOOLS = aarch64-linux-gnu-g++ arm-linux-gnueabihf-g++ qemu-aarch64 qemu-arm 
 test-arm: $(VENV)/installed system-packages  ## ARM and Android under qemu: C++ tests, and models in LiteRT
 	@$(HAVE_GTEST); command -v $(ARM_TOOLS) | wc -l | grep -qx $(words $(ARM_TOOLS)) \
 	|| { echo "== skipped: no ARM cross compiler, no clang-16 or no qemu (apt-get install g++-aarch64-linux-gnu g++-arm-linux-gnueabihf clang-16 lld-16 qemu-user)"; exit 0; }; \
-	set -ex; $(CONFIGURE) -B $(BUILD)/aarch64-linux-gnu -DTFREWPRUNE_QEMU_CPU=cortex-a53 -DCMAKE_TOOLCHAIN_FILE=$(ARM_TOOLCHAIN); \
-	$(CMAKE) --build $(BUILD)/aarch64-linux-gnu; \
-	ctest --test-dir $(BUILD)/aarch64-linux-gnu --output-on-failure -j 2; \
+	set -ex; $(CONFIGURE) -B $(BUILD)/arm -DTFREWPRUNE_QEMU_CPU=cortex-a53 -DCMAKE_TOOLCHAIN_FILE=$(ARM_TOOLCHAIN); \
+	$(CMAKE) --build $(BUILD)/arm; \
+	ctest --test-dir $(BUILD)/arm --output-on-failure -j 2; \
 	$(CONFIGURE) -B $(BUILD)/armv7 -DCMAKE_TOOLCHAIN_FILE=$(ARMV7_TOOLCHAIN); \
 	$(CMAKE) --build $(BUILD)/armv7 --target kernels_test geometry_test tfrewprune_delegate; \
 	ctest --test-dir $(BUILD)/armv7 --output-on-failure -j 2 -R '^(kernels|geometry)_test$$'; \

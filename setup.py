@@ -24,19 +24,17 @@ class CMakeBuild(build_ext):
         return str(Path(*package, LIBRARY))
 
     def build_extension(self, ext: Extension) -> None:
-        # CMake itself reads the variable; each toolchain has a folder of its own, which
-        # every wheel, the editable install and the Makefile's tests share.
+        # CMake itself reads the variable; each toolchain has a folder of its own.
         toolchain = Path(os.environ.get("CMAKE_TOOLCHAIN_FILE", "native")).stem
-        build = ROOT / "build" / toolchain
+        build = Path(self.build_temp).resolve() / toolchain
         configure = [
             "cmake",
             f"-S{ROOT / 'tflite_ops'}",
             f"-B{build}",
             "-DCMAKE_BUILD_TYPE=Release",
         ]
-        if ninja := shutil.which("ninja"):
-            # Named anew: the one that pip brought for an earlier build is gone.
-            configure += ["-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+        if not (build / "CMakeCache.txt").exists() and shutil.which("ninja"):
+            configure.append("-GNinja")
         subprocess.run(configure, check=True)
         subprocess.run(
             ["cmake", "--build", str(build), "--target", "tfrewprune_delegate"],

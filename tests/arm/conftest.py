@@ -47,7 +47,7 @@ def build() -> Path:
 
 @pytest.fixture(scope="session")
 def linux_library(build) -> Path:
-    return build / "aarch64-linux-gnu/libtfrewprune_delegate.so"
+    return build / "arm/libtfrewprune_delegate.so"
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def empty(folder: Path) -> Path:
 
 
 def main(build: Path) -> None:
-    library = build / "aarch64-linux-gnu/libtfrewprune_delegate.so"
+    library = build / "arm/libtfrewprune_delegate.so"
     python = ArmPython(build / "arm-root", CPUS["cortex-a76"])
     with tempfile.TemporaryDirectory() as name, OUTPUT.open("w") as output:
         folder = Path(name)

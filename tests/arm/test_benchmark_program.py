@@ -37,9 +37,7 @@ def benchmark(request, build):
         python = ArmPython(build / "arm-root", CPUS["cortex-a76"])
         litert = python.root / "site/ai_edge_litert/libLiteRt.so"
         return lambda *arguments: python.run_program(
-            build / "aarch64-linux-gnu/tfrewprune_benchmark",
-            f"--litert={litert}",
-            *arguments,
+            build / "arm/tfrewprune_benchmark", f"--litert={litert}", *arguments
         )
     package = Path(importlib.util.find_spec("ai_edge_litert").origin).parent
     return lambda *arguments: subprocess.run(
