@@ -302,6 +302,8 @@ def test_no_report_where_the_penalty_acts():
     model = mlp()
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
+        # So short a phase empties nothing, which is another report.
+        warnings.filterwarnings("ignore", ".*not empty")
         reweighted_train(model, RECIPE, X, Y, verbose=0)
         hard_prune(model, RECIPE)
         masked_retrain(model, RECIPE, X, Y, epochs=2, verbose=0)
@@ -376,7 +378,7 @@ def test_a_layer_without_a_penalty_is_cut_with_a_note():
     model = mlp()
     reweighted_train(model, Recipe(Rule("d1", rate=4)), X, Y, epochs=1, verbose=0)
     rows = {row.layer: row.note for row in hard_prune(model, RECIPE)}
-    assert rows["d1"] is None and "had no penalty" in rows["d2"]
+    assert "had no penalty" not in rows["d1"] and "had no penalty" in rows["d2"]
 
 
 def test_lora_after_attach_says_what_is_wrong():

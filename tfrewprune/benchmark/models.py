@@ -74,7 +74,7 @@ def measure_model(
     return {
         "model": name,
         "rate": rate,
-        "mac_rate": mac_rate,
+        "mac_rate": of_macs,
         "speed_up_over_mac_rate": comparison.ratio.median / of_macs,
         "packing_seconds": packing_seconds,
         "ratio_limit": dense_seconds / limit,

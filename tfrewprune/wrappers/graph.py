@@ -36,7 +36,9 @@ def is_functional(model: keras.Layer) -> bool:
     """Whether a model's graph tells all that its `call` does."""
     functional = keras.src.models.Functional
     if isinstance(model, keras.Sequential):
-        return model.built and type(model).call is keras.Sequential.call
+        # Without a graph where a layer does not tell its output shape.
+        traced = model._functional is not None
+        return traced and type(model).call is keras.Sequential.call
     return isinstance(model, functional) and type(model).call is functional.call
 
 
