@@ -17,7 +17,8 @@ from tfrewprune.recipe import Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.wrappers.cloning import strip
 from tfrewprune.wrappers.copying import layer_like
-from tfrewprune.wrappers.targets import Target, resolve
+from tfrewprune.wrappers.resolving import resolve
+from tfrewprune.wrappers.targets import Target
 
 RATES = (2, 4, 8, 16, 32)
 

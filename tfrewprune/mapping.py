@@ -15,8 +15,9 @@ from tfrewprune.recipe import TYPICAL_RATE, Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Structure, Unstructured
 from tfrewprune.wrappers.budget import Budget
+from tfrewprune.wrappers.resolving import resolve
 from tfrewprune.wrappers.resources import cost_curve
-from tfrewprune.wrappers.targets import Target, expected_gain, resolve
+from tfrewprune.wrappers.targets import Target, expected_gain
 
 #: From the finest, which costs least accuracy, to the coarsest, which runs fastest.
 STRUCTURES = (Unstructured(), Block(4, 1), Block(8, 1), Block(16, 1))

@@ -17,7 +17,8 @@ from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Structure
 from tfrewprune.wrappers.kernels import kernel_specs
 from tfrewprune.wrappers.loading import load_model
-from tfrewprune.wrappers.targets import Target, all_kernels, layer_runs, resolve
+from tfrewprune.wrappers.resolving import resolve
+from tfrewprune.wrappers.targets import Target, all_kernels, layer_runs
 
 RATES = (2, 4, 8)
 

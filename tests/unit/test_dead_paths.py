@@ -8,7 +8,7 @@ import pytest
 import tfrewprune as trp
 from tfrewprune.experiments.experiment import count_weights
 from tfrewprune.pipeline.dead_paths import mask_dead_paths
-from tfrewprune.wrappers.targets import resolve
+from tfrewprune.wrappers.resolving import resolve
 
 layers = keras.layers
 KERNELS = ("a", "b", "c")

@@ -10,7 +10,8 @@ from tfrewprune.pipeline import hard_prune
 from tfrewprune.recipe import Infeasible, Recipe
 from tfrewprune.rule import Rule
 from tfrewprune.structures import Block, Unstructured
-from tfrewprune.wrappers.targets import expected_gain, resolve
+from tfrewprune.wrappers.resolving import resolve
+from tfrewprune.wrappers.targets import expected_gain
 
 layers = keras.layers
 FINE, COARSE = Unstructured(), Block(16, 1)

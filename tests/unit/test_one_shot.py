@@ -14,7 +14,7 @@ from tfrewprune.rule import Rule
 from tfrewprune.structures import Filter, KernelShape, Pattern, RowColumn
 from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.kernels import walk_layers
-from tfrewprune.wrappers.targets import resolve
+from tfrewprune.wrappers.resolving import resolve
 
 layers = keras.layers
 X = np.random.default_rng(0).standard_normal((96, 8, 8, 3)).astype(np.float32)

@@ -12,8 +12,9 @@ from tfrewprune.oneshot.source import Source, nothing_to_prune
 from tfrewprune.pipeline.summary import layer_row, model_rate
 from tfrewprune.recipe import Recipe
 from tfrewprune.rows import NO_MATRIX, LayerRow
+from tfrewprune.wrappers.resolving import resolve
 from tfrewprune.wrappers.resources import layer_cost, other_weights
-from tfrewprune.wrappers.targets import Target, resolve
+from tfrewprune.wrappers.targets import Target
 
 
 class KerasSource(Source):

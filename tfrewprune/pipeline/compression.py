@@ -31,8 +31,8 @@ from tfrewprune.shrinking import ShrinkResult, shrink
 from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.cloning import strip
 from tfrewprune.wrappers.leveled import resolve_levels
+from tfrewprune.wrappers.resolving import resolve
 from tfrewprune.wrappers.selection import check_budget
-from tfrewprune.wrappers.targets import resolve
 
 
 @dataclasses.dataclass(frozen=True)

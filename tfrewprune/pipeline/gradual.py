@@ -16,9 +16,10 @@ from tfrewprune.recipe import Recipe
 from tfrewprune.wrappers.attachment import set_masks
 from tfrewprune.wrappers.budget import Budget
 from tfrewprune.wrappers.moments import inner_optimizer
+from tfrewprune.wrappers.resolving import resolve
 from tfrewprune.wrappers.selection import Kernels, select_groups
 from tfrewprune.wrappers.shown import hide_masks, show_masks
-from tfrewprune.wrappers.targets import Target, resolve
+from tfrewprune.wrappers.targets import Target
 
 
 class GradualPrune(PhaseClock):

@@ -13,7 +13,8 @@ from tfrewprune.shrinking.products import Product
 from tfrewprune.shrinking.reading import read
 from tfrewprune.structures.likeness import in_bands, like_order
 from tfrewprune.wrappers.graph import is_functional
-from tfrewprune.wrappers.targets import Target, hooked_kernels, resolve
+from tfrewprune.wrappers.resolving import resolve
+from tfrewprune.wrappers.targets import Target, hooked_kernels
 
 
 def arrange(model: keras.Model, recipe: Recipe) -> list[str]:

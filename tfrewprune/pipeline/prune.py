@@ -19,9 +19,10 @@ from tfrewprune.recipe import Recipe
 from tfrewprune.rows import LayerRow
 from tfrewprune.wrappers.attachment import detach_penalty, set_masks
 from tfrewprune.wrappers.moments import inner_optimizer
+from tfrewprune.wrappers.resolving import resolve
 from tfrewprune.wrappers.selection import Kernels, Masks, Notes, select_groups
 from tfrewprune.wrappers.steps import synchronize
-from tfrewprune.wrappers.targets import Target, resolve
+from tfrewprune.wrappers.targets import Target
 
 #: Share of the energy, sum w^2, that a cut keeps at least where a penalty has emptied
 #: what it removes: 0.87 to 1.00 under all of Keras' optimizers. Where the penalty did

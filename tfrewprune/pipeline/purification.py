@@ -14,7 +14,7 @@ from tfrewprune.recipe import Recipe
 from tfrewprune.rows import LayerRow
 from tfrewprune.structures import Unstructured
 from tfrewprune.wrappers.attachment import set_masks
-from tfrewprune.wrappers.targets import resolve
+from tfrewprune.wrappers.resolving import resolve
 
 #: Share of a unit's weights that are zero already.
 EMPTINESS = 0.5

@@ -20,8 +20,9 @@ from tfrewprune.wrappers.moments import (
     reach,
     step_of_gradient,
 )
+from tfrewprune.wrappers.resolving import resolve
 from tfrewprune.wrappers.selection import shares
-from tfrewprune.wrappers.targets import Target, resolve
+from tfrewprune.wrappers.targets import Target
 
 #: Steps in which a model shows what a stronger penalty does to it. Where looks come
 #: faster the strength grows as much less: with 22 steps an epoch and a look every other

@@ -22,8 +22,9 @@ from tfrewprune.wrappers.attachment import (
 )
 from tfrewprune.wrappers.callbacks import Reweight, SparsityLogger
 from tfrewprune.wrappers.leveled import attach_levels
+from tfrewprune.wrappers.resolving import resolve
 from tfrewprune.wrappers.selection import check_budget
-from tfrewprune.wrappers.targets import hooked_kernels, resolve
+from tfrewprune.wrappers.targets import hooked_kernels
 
 
 def reweighted_train(

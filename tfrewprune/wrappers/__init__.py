@@ -28,7 +28,8 @@ from tfrewprune.wrappers.regularizer import (
     MethodRegularizer,
     ReweightedRegularizer,
 )
-from tfrewprune.wrappers.targets import Target, hooked_kernels, resolve
+from tfrewprune.wrappers.resolving import resolve
+from tfrewprune.wrappers.targets import Target, hooked_kernels
 
 __all__ = [
     "GroupLassoRegularizer",

@@ -15,11 +15,12 @@ from tfrewprune.structures import Structure, Unstructured
 from tfrewprune.wrappers.after_step import AfterStep
 from tfrewprune.wrappers.constraint import MaskConstraint
 from tfrewprune.wrappers.regularizer import MethodRegularizer, regularizer_for
+from tfrewprune.wrappers.resolving import resolve
 from tfrewprune.wrappers.selection import select_groups
 from tfrewprune.wrappers.shown import unseen
 from tfrewprune.wrappers.state import give_state, take_state
 from tfrewprune.wrappers.steps import rebuild_steps, synchronize, variable_scope
-from tfrewprune.wrappers.targets import Target, hooked_kernels, resolve
+from tfrewprune.wrappers.targets import Target, hooked_kernels
 
 
 def attach(model: keras.Model, recipe: Recipe) -> list[Target]:

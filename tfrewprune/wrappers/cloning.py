@@ -22,7 +22,8 @@ from tfrewprune.wrappers.compilation import compile_arguments, compile_with
 from tfrewprune.wrappers.copying import NotCopied, layer_like
 from tfrewprune.wrappers.kernels import kernel_specs, walk_layers
 from tfrewprune.wrappers.prunable import Prunable
-from tfrewprune.wrappers.targets import Target, hooked_kernels, resolve
+from tfrewprune.wrappers.resolving import resolve
+from tfrewprune.wrappers.targets import Target, hooked_kernels
 
 #: What to do with a model that `wrap` cannot clone.
 _ATTACH = "Use attach(model, recipe) instead."
