@@ -25,7 +25,7 @@ from tfrewprune.converter.flatbuffer import (
 )
 from tfrewprune.converter.hosts import RUNS_IN, read_hosts
 from tfrewprune.converter.layer import Layer, weight_buffers
-from tfrewprune.converter.open_sizes import is_image, sized_shape
+from tfrewprune.converter.open_sizes import check_size, sized_shape
 from tfrewprune.converter.options import BUILTIN_NAMES
 from tfrewprune.converter.plan import Cache, Settings, decide, layer_shape
 from tfrewprune.converter.reasons import SkipReason
@@ -162,11 +162,7 @@ def at_size(
     if size is None:
         return at_one_size(content)
     entry = entries(read_model(content))[0]
-    if not is_image(entry):
-        raise ValueError(
-            f"a size is for open height and width, received {size} for inputs of "
-            f"{list(map(list, entry.shapes))}"
-        )
+    check_size(size, entry.shapes)
     pairs = zip(entry.names, entry.shapes, entry.shapes_at(1), strict=True)
     shapes = [sized_shape(name, open_, one, 1, size) for name, open_, one in pairs]
     sized, found = at_one_size(content, shapes)

@@ -23,7 +23,7 @@ from tfrewprune.converter.cases import random_values
 from tfrewprune.converter.detect import find_layers
 from tfrewprune.converter.dynamic_range import in_float
 from tfrewprune.converter.flatbuffer import read_model
-from tfrewprune.converter.open_sizes import open_axes, sized_shape
+from tfrewprune.converter.open_sizes import check_size, open_axes, sized_shape
 from tfrewprune.converter.recurrent.streaming import read_states
 from tfrewprune.runtime import Interpreter
 
@@ -272,11 +272,8 @@ def random_inputs(
     generator = np.random.default_rng(seed)
     details = interpreter.get_input_details()
     signatures = [detail["shape_signature"] for detail in details]
-    if size is not None and not any(len(open_axes(s)) > 1 for s in signatures):
-        raise ValueError(
-            f"a size is for open height and width, received {size} for inputs of "
-            f"{[list(map(int, s)) for s in signatures]}"
-        )
+    if size is not None:
+        check_size(size, signatures)
     arrays = []
     for detail in details:
         shape, dtype = detail["shape"], np.dtype(detail["dtype"])

@@ -35,6 +35,15 @@ def is_image(entry: Entry) -> bool:
     return any(len(open_axes(shape)) > 1 for shape in entry.shapes)
 
 
+def check_size(size: tuple[int, int], signatures: Sequence[Sequence[int]]) -> None:
+    """Raises a ValueError if a size is given for inputs that have theirs."""
+    if not any(len(open_axes(signature)) > 1 for signature in signatures):
+        raise ValueError(
+            f"a size is for open height and width, received {size} for inputs of "
+            f"{[list(map(int, signature)) for signature in signatures]}"
+        )
+
+
 def open_axes(signature: Sequence[int]) -> list[int]:
     """Returns the axes beside the batch whose lengths are open."""
     return [axis for axis, n in enumerate(signature) if axis and n < 0]

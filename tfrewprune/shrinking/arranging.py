@@ -47,14 +47,17 @@ def arranged(model: keras.Model) -> keras.Model:
         return model
     try:
         plain = plain_copy(model, "arranged")
-        inputs = random_inputs(plain)
-        expected = outputs_of(model, inputs)
-    except Exception:  # whatever a layer of the user's raises when copied or called
+    except Exception:  # whatever a layer of the user's raises when it is copied
         return model
     units = Units()
     passages, _ = read(plain, units, bypass=False)
     arrangement = find_arrangement(passages, units, _best_rows)
     if arrangement is None:
+        return model
+    try:
+        inputs = random_inputs(plain)
+        expected = outputs_of(model, inputs)
+    except Exception:  # likewise when it is called with such inputs
         return model
     arrangement.move(passages)
     # Sums in another order; anything beyond that would be a layer misread.
